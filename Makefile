@@ -1,0 +1,35 @@
+# `make` lists the targets: every line `name: ## text` is one.
+# Variables reach the tools as environment or flags; see each target.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv gateway-packages demo test lint size clean
+
+help:
+	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
+	  awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+venv:
+	@$(PYTHON) tools/setup/venv.py
+
+demo: venv ## a sensor sends readings to a gateway (READINGS=n, GATEWAY=strongswan)
+	@$(PY) -m tools.demo $(if $(READINGS),--readings '$(READINGS)') $(if $(GATEWAY),--gateway '$(GATEWAY)')
+
+test: venv ## all tests; as root with strongSwan in namespaces (ARGS='-k name -x')
+	@$(PY) tools/setup/interpreter.py
+	@$(PY) tools/setup/gateway.py
+	@$(PY) -m pytest $(ARGS)
+
+lint: venv ## style and format of every Python file
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+size: venv ## .mpy octets and RAM at import of each firmware module, beside their budgets
+	@$(PY) -m tools.size
+
+clean: ## remove .venv, caches and everything built
+	rm -rf .venv build .pytest_cache .hypothesis .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
