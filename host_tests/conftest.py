@@ -1,0 +1,86 @@
+"""Fixtures for every test, and what `CI=true` and a missing root mean."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tools/setup")]
+
+import gateway as gateway_packages
+import interpreter
+
+CI = os.environ.get("CI") == "true"
+
+
+def pytest_collection_modifyitems(items):
+    """Everything under interop/ carries the mark; without root it is skipped, saying why."""
+    interop = [item for item in items if ROOT / "host_tests/interop" in item.path.parents]
+    why = gateway_packages.lacking() if interop else None
+    for item in interop:
+        item.add_marker("interop")
+        if why:
+            item.add_marker(pytest.mark.skip(reason=why))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """On CI nothing may hide: a skipped test counts as a failed one."""
+    report = yield
+    if CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"skipped on CI, where nothing may be skipped: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """The same for a module that skips itself while it is imported."""
+    report = yield
+    if CI and report.outcome == "skipped":
+        report.outcome = "failed"
+        report.longrepr = f"skipped on CI, where nothing may be skipped: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def root():
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def micropython_path():
+    return interpreter.require_micropython()
+
+
+@pytest.fixture
+def micropython(micropython_path, tmp_path):
+    """Run a program on the unix port: `micropython(code_or_path, *args)` -> CompletedProcess.
+
+    firmware/ is on its path. `check=False` leaves the exit code to the test.
+    """
+
+    def run(program, *args, heap="4m", path=(), check=True, timeout=120, options=()):
+        if not isinstance(program, os.PathLike):
+            (tmp_path / "program.py").write_text(program)
+            program = tmp_path / "program.py"
+        search = [str(ROOT / "firmware"), *map(str, path), ".frozen"]
+        done = subprocess.run(
+            [micropython_path, *options, "-X", f"heapsize={heap}", str(program), *map(str, args)],
+            check=False,
+            env={**os.environ, "MICROPYPATH": ":".join(search)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        if check and done.returncode:
+            pytest.fail(f"micropython ended with {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    return run
