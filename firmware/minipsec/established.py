@@ -1,0 +1,76 @@
+"""The IKE SA after IKE_AUTH: peer requests, liveness, DELETE (RFC 7815 §2.1-2.2, appendix B.1).
+
+Loaded when IKE_AUTH is done.  An IKE SA of ours is never rekeyed: a new one replaces it before
+it ends, so each request to rekey is refused.
+"""
+
+import struct
+from micropython import const
+
+from . import wire
+
+_CREATE_CHILD_SA = const(36)
+_INFORMATIONAL = const(37)
+_N = const(41)
+_D = const(42)
+_NO_ADDITIONAL_SAS = const(35)
+_IKE = const(1)
+_ESP = const(3)
+
+_S_UP = const(3)
+_S_DELETING = const(4)
+_S_DEAD = const(5)
+
+
+def check(sa, now):
+    """Ask the peer whether it is alive (RFC 7296 §2.4); False while another request is out."""
+    return sa.request(_INFORMATIONAL, [], now)
+
+
+def delete(sa, now):
+    """Delete this IKE SA at the peer; False while another request is out."""
+    if not sa.request(_INFORMATIONAL, [(_D, struct.pack(">BBH", _IKE, 0, 0))], now):
+        return False
+    sa.go(_S_DELETING)
+    return True
+
+
+def _on_informational(sa, payloads, now):
+    for kind, _, body in payloads:
+        if kind == _D and _deletes(sa, body):
+            sa.end_after_answer()
+    return []
+
+
+def _deletes(sa, body):
+    """Does this Delete payload end our IKE SA, or the Child SA that it is there for?"""
+    if len(body) < 4:
+        return False
+    protocol, size, count = struct.unpack_from(">BBH", body)
+    if protocol == _IKE:
+        return True
+    if protocol != _ESP or size != 4 or len(body) != 4 + 4 * count:
+        return False
+    return any(bytes(body[i : i + 4]) == sa.spi_out for i in range(4, len(body), 4))
+
+
+def _on_create_child(sa, payloads, now):
+    return [(_N, wire.notify(_NO_ADDITIONAL_SAS))]
+
+
+def _on_answer(sa, payloads, now):
+    sa.answer_came()
+
+
+def _on_deleted(sa, payloads, now):
+    sa.end()
+
+
+TABLE = {
+    (_S_UP, _INFORMATIONAL, False): (_on_informational, (_S_UP, _S_DEAD)),
+    (_S_UP, _CREATE_CHILD_SA, False): (_on_create_child, (_S_UP,)),
+    (_S_UP, _INFORMATIONAL, True): (_on_answer, (_S_UP,)),
+    (_S_DELETING, _INFORMATIONAL, False): (_on_informational, (_S_DELETING, _S_DEAD)),
+    (_S_DELETING, _CREATE_CHILD_SA, False): (_on_create_child, (_S_DELETING,)),
+    (_S_DELETING, _INFORMATIONAL, True): (_on_deleted, (_S_DEAD,)),
+}

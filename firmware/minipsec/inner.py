@@ -1,0 +1,102 @@
+"""What travels inside the tunnel: UDP over IPv4 or IPv6 (RFC 791, RFC 8200, RFC 768)."""
+
+import struct
+from micropython import const
+
+_UDP = const(17)
+_TTL = const(64)
+
+
+def checksum(view, start, end, total=0):
+    """Return the ones' complement sum of RFC 1071 over view[start:end], folded, not inverted."""
+    for i in range(start, end - 1, 2):
+        total += view[i] << 8 | view[i + 1]
+    if (end - start) & 1:
+        total += view[end - 1] << 8
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def header(source, destination, source_port, destination_port):
+    """Return a template, IP and UDP header with length and checksums 0: 28 or 48 octets.
+
+    IPv4 goes out with DF and Identification 0, as RFC 6864 §4.1 allows.
+    """
+    ports = struct.pack(">HHI", source_port, destination_port, 0)
+    if len(source) == 4:
+        ip = struct.pack(">BBHHHBBH", 0x45, 0, 0, 0, 0x4000, _TTL, _UDP, 0)
+    else:
+        ip = struct.pack(">IHBB", 0x60000000, 0, _UDP, _TTL)
+    return ip + source + destination + ports
+
+
+def complete(buf, at, template, payload):
+    """Write header and payload to buf[at:]; return the packet's length in octets."""
+    n = len(template)
+    udp = n - 8
+    size = n + len(payload)
+    buf[at : at + n] = template
+    buf[at + n : at + size] = payload
+    length = 8 + len(payload)
+    struct.pack_into(">H", buf, at + udp + 4, length)
+    if udp == 20:
+        struct.pack_into(">H", buf, at + 2, size)
+        struct.pack_into(">H", buf, at + 10, 0xFFFF ^ checksum(buf, at, at + 20))
+        addresses = at + 12
+    else:
+        struct.pack_into(">H", buf, at + 4, length)
+        addresses = at + 8
+    total = checksum(buf, addresses, at + size, _UDP + length)
+    struct.pack_into(">H", buf, at + udp + 6, 0xFFFF ^ total or 0xFFFF)
+    return size
+
+
+def parse(packet, source, destination):
+    """Return (source port, destination port, payload) of an inner UDP packet, or a reason.
+
+    `source` and `destination` are the packed addresses that it must have (`source` None: any).
+    A reason is the name under which the packet is counted.
+    """
+    n = len(packet)
+    if n < 20:
+        return "INNER_LENGTH"
+    version = packet[0] >> 4
+    if version == 4:
+        at = (packet[0] & 15) * 4
+        size, fragment = struct.unpack_from(">HxxH", packet, 2)
+        if at < 20 or size < at or size > n:
+            return "INNER_LENGTH"
+        if checksum(packet, 0, at) != 0xFFFF:
+            return "INNER_CHECKSUM"
+        kind = packet[9]
+        if fragment & 0x3FFF:
+            return "INNER_FRAGMENT"
+        addresses = 12
+    elif version == 6 and n >= 40:
+        at = 40
+        size = at + struct.unpack_from(">H", packet, 4)[0]
+        if size > n:
+            return "INNER_LENGTH"
+        kind = packet[6]
+        addresses = 8
+    else:
+        return "INNER_VERSION"
+    middle = addresses + (4 if version == 4 else 16)
+    end = 2 * middle - addresses
+    if source is not None and bytes(packet[addresses:middle]) != source:
+        return "INNER_ADDRESS"
+    if bytes(packet[middle:end]) != destination:
+        return "INNER_ADDRESS"
+    if kind != _UDP:
+        return "INNER_PROTOCOL"
+    if size - at < 8:
+        return "INNER_LENGTH"
+    source_port, destination_port, length, total = struct.unpack_from(">HHHH", packet, at)
+    if length < 8 or length > size - at:
+        return "INNER_LENGTH"
+    if total or version == 6:
+        udp = checksum(packet, at, at + length, _UDP + length)
+        if not total or checksum(packet, addresses, end, udp) != 0xFFFF:
+            return "INNER_CHECKSUM"
+    return source_port, destination_port, packet[at + 8 : at + length]
