@@ -1,0 +1,1 @@
+"""Tools that a person runs on a PC: `python -m tools --help`."""
