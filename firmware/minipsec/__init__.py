@@ -17,7 +17,11 @@ _HOME = {
 
 
 def __getattr__(name):
-    home = _HOME.get(name)
-    if home is None:
+    home = _HOME.get(name, name)
+    try:
+        module = __import__("minipsec." + home, None, None, (name,))
+    except ImportError:
+        if home is not name:
+            raise
         raise AttributeError(name)
-    return getattr(__import__("minipsec." + home, None, None, (name,)), name)
+    return module if home is name else getattr(module, name)

@@ -17,19 +17,21 @@ _NO_ADDITIONAL_SAS = const(35)
 _IKE = const(1)
 _ESP = const(3)
 
-_S_UP = const(3)
-_S_DELETING = const(4)
-_S_DEAD = const(5)
+_S_UP = const(4)
+_S_DELETING = const(5)
+_S_DEAD = const(6)
 
 
 def check(sa, now):
     """Ask the peer whether it is alive (RFC 7296 §2.4); False while another request is out."""
-    return sa.request(_INFORMATIONAL, [], now)
+    return sa.state == _S_UP and sa.request(_INFORMATIONAL, [], now)
 
 
 def delete(sa, now):
     """Delete this IKE SA at the peer; False while another request is out."""
-    if not sa.request(_INFORMATIONAL, [(_D, struct.pack(">BBH", _IKE, 0, 0))], now):
+    if sa.state != _S_UP or not sa.request(
+        _INFORMATIONAL, [(_D, struct.pack(">BBH", _IKE, 0, 0))], now
+    ):
         return False
     sa.go(_S_DELETING)
     return True
@@ -38,7 +40,7 @@ def delete(sa, now):
 def _on_informational(sa, payloads, now):
     for kind, _, body in payloads:
         if kind == _D and _deletes(sa, body):
-            sa.end_after_answer()
+            sa.end_after_answer("deleted")
     return []
 
 
@@ -59,7 +61,8 @@ def _on_create_child(sa, payloads, now):
 
 
 def _on_answer(sa, payloads, now):
-    sa.answer_came()
+    sa.answer_came(now)
+    sa.event("answered")
 
 
 def _on_deleted(sa, payloads, now):

@@ -8,7 +8,7 @@ import socket
 import struct
 import time
 
-_MAX_DATAGRAM = 2048
+_MAX_DATAGRAM = 3004
 
 rand = os.urandom
 

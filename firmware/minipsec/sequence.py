@@ -71,7 +71,9 @@ class ReplayWindow:
             return
         if sn > self._top:
             step = sn - self._top
-            self._seen = 1 if step >= self._size else self._seen << step & (1 << self._size) - 1 | 1
+            self._seen = (
+                1 if step >= self._size else self._seen << step & (1 << self._size) - 1 | 1
+            )
             self._top = sn
         else:
             self._seen |= 1 << (self._top - sn)

@@ -126,6 +126,12 @@ def _choice(*values):
     return lambda value: value if value in values else None
 
 
+def _types(value):
+    if not isinstance(value, list) or len(set(value)) != 3:
+        return None
+    return value if all(isinstance(v, int) and 40960 <= v <= 65535 for v in value) else None
+
+
 def _flag(value):
     return value if isinstance(value, bool) else None
 
@@ -151,6 +157,11 @@ _KEYS = {
     "encap": (True, _flag, "true or false"),
     "ike": (_IKE, _proposals((1, 2, 4)), 'proposals like ["aes128ccm16-prfsha256-x25519"]'),
     "esp": (_ESP, _proposals((1, 5)), 'proposals like ["aes128ccm8"]'),
+    "fragment_size": (576, _number(128, 9000), "octets from 128 to 9000"),
+    "fragment_gap_ms": (2, _number(0, 1000), "milliseconds from 0 to 1000"),
+    "frag_ack": ("02", _choice("02", "04", "off"), '"02", "04" or "off"'),
+    "frag_ack_policy": ("eager", _choice("eager", "conservative"), '"eager" or "conservative"'),
+    "frag_ack_types": ([50201, 50202, 50203], _types, "three notify types from 40960 to 65535"),
     "retransmit_ms": (1000, _number(50, 60000), "milliseconds from 50 to 60000"),
     "retransmit_tries": (5, _number(1, 10), "a count from 1 to 10"),
     "sn_tick_ms": (100, _number(1, 3600000), "milliseconds from 1 to 3600000"),
@@ -205,7 +216,9 @@ def check_secrets(values):
             if key == "psk_pad" and octets and len(octets) == 32 and value.startswith("0x"):
                 return {"psk_pad": octets}
     # What was there is not repeated: it may be the secret.
-    raise ProfileError('secrets: expected {"psk": "text or 0xhex"} or {"psk_pad": "0x" + 64 digits}')
+    raise ProfileError(
+        'secrets: expected {"psk": "text or 0xhex"} or {"psk_pad": "0x" + 64 digits}'
+    )
 
 
 def load_profile(path="profile.json"):

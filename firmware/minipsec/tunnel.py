@@ -91,7 +91,9 @@ class Tunnel:
             raise self.error
         self.counters["sent"] += 1
         sn = self._sender.numbers.last
-        self._log("sent", {"n": self.counters["sent"], "sn": sn, "octets": len(packet), "data": payload})
+        self._log(
+            "sent", {"n": self.counters["sent"], "sn": sn, "octets": len(packet), "data": payload}
+        )
         self._transmit(packet, self._gateway_natt)
 
     async def receive(self, timeout_ms=None):

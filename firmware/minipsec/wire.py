@@ -35,9 +35,7 @@ class Drop(Exception):
 
 def header(spi_i, spi_r, first, exchange, flags, message_id, length):
     """Return the 28 octets of an IKE header (RFC 7296 §3.1)."""
-    return struct.pack(
-        _HEADER, spi_i, spi_r, first, _VERSION, exchange, flags, message_id, length
-    )
+    return struct.pack(_HEADER, spi_i, spi_r, first, _VERSION, exchange, flags, message_id, length)
 
 
 def parse_header(message):
@@ -120,9 +118,7 @@ def sa_body(proposals):
         for kind, ident, bits in transforms:
             left -= 1
             attribute = struct.pack(">HH", _KEY_LENGTH, bits) if bits else b""
-            body += struct.pack(
-                ">BBHBBH", 3 if left else 0, 0, 8 + len(attribute), kind, 0, ident
-            )
+            body += struct.pack(">BBHBBH", 3 if left else 0, 0, 8 + len(attribute), kind, 0, ident)
             body += attribute
         out += struct.pack(
             ">BBHBBBB",
