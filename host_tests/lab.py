@@ -454,7 +454,7 @@ class Charon:
         text = "secrets {\n"
         for number, (identity, psk) in enumerate(secrets.items()):
             quoted = psk if psk.startswith("0x") else f'"{psk}"'
-            text += f"  ike-{number} {{\n    id = {identity}\n    secret = {quoted}\n  }}\n"
+            text += f'  ike-{number} {{\n    id = "{identity}"\n    secret = {quoted}\n  }}\n'
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(text + "}\n")

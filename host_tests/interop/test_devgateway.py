@@ -1,0 +1,188 @@
+"""strongSwan as initiator against the development gateway: a second opinion on the responder."""
+
+import json
+import sys
+
+import pytest
+
+from host_tests.lab import (
+    GATEWAY_4,
+    GATEWAY_6,
+    GATEWAY_ID,
+    PSK,
+    ROOT,
+    SENSOR_ID,
+    SERVER_4,
+    Charon,
+    Lab,
+    LabError,
+    wait_until,
+)
+
+CONFIG = """
+connections {
+  sensor {
+    version = 2
+    remote_addrs = %(gateway)s
+    proposals = %(ike)s
+    fragmentation = %(fragmentation)s
+    %(vips)s
+    local {
+      auth = psk
+      id = %(id)s
+    }
+    remote {
+      auth = psk
+      id = gw.example.org
+    }
+    children {
+      readings {
+        %(local_ts)s
+        remote_ts = 10.3.0.0/16
+        esp_proposals = %(esp)s
+      }
+    }
+  }
+}
+include sensors.secrets.conf
+"""
+
+SPEAK = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+for n in range(3):
+    s.sendto(b"reading %%d" %% n, ("%s", 5000))
+    print(s.recv(2000).decode())
+""" % (SERVER_4,)
+
+
+class DevGateway:
+    """`python -m tools devgateway --json` in the gateway's namespace."""
+
+    def __init__(self, lab, *options, psk=PSK):
+        secrets = lab.directory / "devgateway.json"
+        secrets.write_text(json.dumps({"psk": psk}))
+        command = [sys.executable, "-m", "tools", "devgateway", "--json", "--id", GATEWAY_ID]
+        command += ["--secrets", secrets, *options]
+        self._process = lab.gateway_ns.start(*command, cwd=ROOT, split=True)
+        self.wait_for("ready")
+
+    def all(self, event):
+        lines = [json.loads(line) for line in list(self._process.lines)]
+        return [line for line in lines if line["event"] == event]
+
+    def wait_for(self, event, count=1, timeout=10):
+        self._process.wait_line(
+            lambda _: len(self.all(event)) >= count, what=event, timeout=timeout
+        )
+        return self.all(event)[count - 1]
+
+    def stop(self):
+        return self._process.stop()
+
+
+def initiator(lab, ike="aes128ccm16-prfsha256-x25519", esp="aes128ccm8", inner=None, **options):
+    keys = {
+        "gateway": GATEWAY_4,
+        "ike": ike,
+        "esp": esp,
+        "id": SENSOR_ID,
+        "fragmentation": "yes",
+        "vips": "" if inner else "vips = 0.0.0.0",
+        "local_ts": "local_ts = %s/32" % inner if inner else "",
+    }
+    settings = options.pop("settings", None)
+    secrets = options.pop("secrets", None)
+    keys.update(options)
+    config = CONFIG % keys
+    return lab.own(
+        Charon(lab.sensor_ns, lab.directory, config=config, settings=settings, secrets=secrets)
+    )
+
+
+@pytest.mark.parametrize(
+    ("ike", "esp"),
+    [
+        ("aes128ccm16-prfsha256-x25519", "aes128ccm8"),
+        ("aes128ccm8-prfsha256-ecp256", "aes256ccm16"),
+        ("aes256ccm12-prfsha384-modp2048", "aes128ccm12"),
+        ("aes256-sha256-x25519", "aes128-sha256"),
+    ],
+)
+def test_charon_sends_readings_and_gets_them_back(ike, esp):
+    with Lab() as lab:
+        gateway = DevGateway(lab, "--ike", ike, "--esp", esp)
+        sensor = initiator(lab, ike, esp)
+        sensor.initiate("readings")
+        said = lab.sensor_ns.run(sys.executable, "-c", SPEAK)
+        assert said.split() == ["reading", "0", "reading", "1", "reading", "2"]
+        assert [line["text"] for line in gateway.all("reading")] == [
+            "reading %d" % n for n in range(3)
+        ]
+        assert gateway.wait_for("ike_sa")["id"] == SENSOR_ID
+        assert gateway.wait_for("child_sa")["inner"] == "10.9.0.1"
+        # charon deletes: answered, and told.
+        sensor.terminate()
+        assert gateway.wait_for("delete")["reason"] == "deleted by the peer"
+        wait_until(lambda: not sensor.list_sas(), 5, "charon's delete to be answered")
+        gateway.stop()
+        assert gateway.wait_for("stats")["drops"] == {}
+
+
+def test_charon_with_a_static_inner_address_through_cookies_and_another_group():
+    with Lab() as lab:
+        lab.sensor_ns.address("lo", "10.8.0.9/32")
+        suite = "aes128ccm8-prfsha256-ecp256"
+        gateway = DevGateway(lab, "--cookie", "--ike", suite, "--no-encap")
+        sensor = initiator(lab, "aes128ccm8-prfsha256-x25519-ecp256", inner="10.8.0.9")
+        sensor.initiate("readings")
+        assert gateway.wait_for("child_sa")["inner"] == "10.8.0.9"
+        assert "COOKIE" in sensor.log()
+        assert "INVAL_KE" in sensor.log()
+
+
+def test_charon_hears_the_gateways_delete_and_liveness_checks():
+    with Lab(nat=True) as lab:
+        gateway = DevGateway(lab)
+        sensor = initiator(lab)
+        sensor.initiate("readings")
+        assert gateway.wait_for("ike_sa")["nat"] is True
+        gateway.stop()  # says DELETE
+        assert gateway.wait_for("delete")["reason"] == "shutdown"
+        wait_until(lambda: not sensor.list_sas(), 5, "charon to forget the IKE SA")
+
+
+@pytest.mark.parametrize(
+    ("options", "secret", "notify"),
+    [
+        ((), "other", "AUTHENTICATION_FAILED"),
+        (("--ike", "aes256ccm16-prfsha256-x25519"), PSK, "NO_PROPOSAL_CHOSEN"),
+        (("--esp", "aes256ccm16"), PSK, "NO_PROPOSAL_CHOSEN"),
+        (("--local-ts", "10.4.0.0/16"), PSK, "TS_UNACCEPTABLE"),
+        (("--pool", ""), PSK, "INTERNAL_ADDRESS_FAILURE"),
+    ],
+)
+def test_charon_understands_each_refusal(options, secret, notify):
+    with Lab() as lab:
+        gateway = DevGateway(lab, *options)
+        sensor = initiator(lab, secrets={SENSOR_ID: secret})
+        with pytest.raises(Exception):
+            sensor.initiate("readings")
+        assert gateway.wait_for("error")["notify"] == notify
+        short = {
+            "AUTHENTICATION_FAILED": "AUTH_FAILED",
+            "NO_PROPOSAL_CHOSEN": "NO_PROP",
+            "TS_UNACCEPTABLE": "TS_UNACCEPT",
+            "INTERNAL_ADDRESS_FAILURE": "INT_ADDR_FAIL",
+        }
+        assert short[notify] in sensor.log()
+
+
+def test_charon_over_ipv6():
+    with Lab() as lab:
+        gateway = DevGateway(lab, "--bind", "::")
+        initiator(lab, gateway=GATEWAY_6).initiate("readings")
+        said = lab.sensor_ns.run(sys.executable, "-c", SPEAK)
+        assert said.count("reading") == 3
+        assert len(gateway.all("reading")) == 3

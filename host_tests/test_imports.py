@@ -1,0 +1,126 @@
+"""Which way imports go in firmware/: the arrows of the design, read from the sources."""
+
+import ast
+import pathlib
+
+import pytest
+
+FIRMWARE = pathlib.Path(__file__).resolve().parents[1] / "firmware"
+
+_IKE_PARTS = {"wire", "ccm", "kdf", "dh", "auth", "fragment", "fragack"}
+
+# module -> what of ours it may import. A new module needs a line here.
+ARROWS = {
+    "wire": set(),
+    "ccm": set(),
+    "kdf": set(),
+    "dh": set(),
+    "keccak": set(),
+    "mlkem": {"keccak"},
+    "fragment": set(),
+    "sequence": set(),
+    "inner": set(),
+    "errors": set(),
+    "drbg": {"kdf"},
+    "auth": {"kdf"},
+    "fragack": {"wire"},
+    "ike": _IKE_PARTS | {"mlkem"},
+    "established": _IKE_PARTS,
+    "esp": {"ccm", "sequence", "inner"},
+    "port": set(),
+    "store": set(),
+    "report": set(),
+}
+# What may be imported only inside a function: a phase that is not reached costs no RAM.
+LATE = {("ike", "established")}
+# These see both sides and may import everything.
+OPEN = {"__init__", "tunnel", "selftest"}
+NOT_CORE = {"port", "store", "tunnel", "selftest", "report", "__init__"}
+# Who may turn a code into the long text for a person, and only when it is needed.
+MAY_EXPLAIN = {"tunnel", "sensor"}
+
+FORBIDDEN_IN_CORE = {"socket", "time", "machine", "network", "asyncio", "os", "select", "random"}
+# What stock boards have; anything else would be an import from the host.
+ON_BOARDS = FORBIDDEN_IN_CORE | {
+    "array", "binascii", "collections", "cryptolib", "errno", "esp32", "gc", "hashlib", "io",
+    "json", "math", "micropython", "minipsec", "ntptime", "rp2", "sensor", "struct", "sys",
+    "uctypes", "vfs",
+}  # fmt: skip
+
+
+def files():
+    return sorted(FIRMWARE.glob("*.py")) + sorted((FIRMWARE / "minipsec").glob("*.py"))
+
+
+def imports(path):
+    """Yield (top module outside or None, our module or None, imported late) of a file."""
+    tree = ast.parse(path.read_text(), path.name)
+    late = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            late.update(id(inner) for inner in ast.walk(node))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                top, _, rest = alias.name.partition(".")
+                yield (
+                    (None, rest, id(node) in late)
+                    if top == "minipsec" and rest
+                    else (
+                        top,
+                        None,
+                        id(node) in late,
+                    )
+                )
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            top, _, rest = module.partition(".")
+            if node.level:
+                ours = [top] if module else [alias.name for alias in node.names]
+            elif top == "minipsec":
+                ours = [rest] if rest else ["__init__"]
+            else:
+                yield top, None, id(node) in late
+                continue
+            for name in ours:
+                yield None, name, id(node) in late
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.stem)
+def test_imports_follow_the_arrows(path):
+    name = path.stem
+    for outside, ours, late in imports(path):
+        if outside:
+            assert outside in ON_BOARDS, f"{path.name} imports {outside}, which boards lack"
+            if path.parent.name == "minipsec" and name not in NOT_CORE:
+                assert outside not in FORBIDDEN_IN_CORE, f"core module {name} imports {outside}"
+            continue
+        if ours == "errors":
+            assert name in MAY_EXPLAIN, f"{name} must not import errors"
+            assert late, f"{name} imports errors at its top; it is for the rare case"
+            continue
+        if path.parent.name == "minipsec" and name not in OPEN:
+            assert name in ARROWS, f"{name} has no line in ARROWS: which modules may it import?"
+            if (name, ours) in LATE:
+                assert late, f"{name} must import {ours} only where it is reached"
+            else:
+                assert ours in ARROWS[name], f"{name} must not import {ours}"
+
+
+def test_arrows_lead_nowhere_in_a_circle():
+    done = set()
+
+    def walk(name, path):
+        assert name not in path, " -> ".join([*path, name])
+        if name not in done:
+            for other in ARROWS[name]:
+                walk(other, [*path, name])
+            done.add(name)
+
+    for name in ARROWS:
+        walk(name, [])
+
+
+def test_every_module_of_the_package_has_a_place():
+    for path in (FIRMWARE / "minipsec").glob("*.py"):
+        assert path.stem in ARROWS or path.stem in OPEN, path.stem
