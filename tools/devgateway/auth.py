@@ -61,10 +61,10 @@ def _verify(sa, identity, id_body, auth):
         raise Refuse(N.AUTHENTICATION_FAILED, "AUTH method %d" % method, fatal=True)
     secret = sa.gateway.config.secrets.find(identity)
     if secret is None:
-        raise Refuse(N.AUTHENTICATION_FAILED, "no secret for %s" % identity, fatal=True)
+        raise Refuse(N.AUTHENTICATION_FAILED, "no secret for %s" % (identity,), fatal=True)
     expected = psk_auth(sa.prf, psk_pad(sa.prf, secret), sa.signed_octets(True, id_body))
     if not equal(expected, data):
-        raise Refuse(N.AUTHENTICATION_FAILED, "wrong secret of %s" % identity, fatal=True)
+        raise Refuse(N.AUTHENTICATION_FAILED, "wrong secret of %s" % (identity,), fatal=True)
     return secret
 
 

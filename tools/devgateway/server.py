@@ -21,7 +21,7 @@ from .gateway import Endpoint, Gateway
 
 # Linux values; the socket module has no name for the first on CPython 3.11.
 _IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
-_SHUTDOWN_S = 2.0  # how long to wait for answers to DELETE
+_SHUTDOWN_S = 1.0  # how long to wait for answers to DELETE
 _MAX_DATAGRAM = 65535
 
 
