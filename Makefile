@@ -5,6 +5,9 @@ PYTHON ?= python3
 PY := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE := 1
 
+# $(call flag,name,NAME) is --name=value when the variable NAME is given.
+flag = $(if $($(2)),--$(1)='$($(2))')
+
 .DEFAULT_GOAL := help
 .PHONY: help venv gateway-packages demo test lint size clean
 
@@ -16,7 +19,8 @@ venv:
 	@$(PYTHON) tools/setup/venv.py
 
 demo: venv ## a sensor sends readings to a gateway (READINGS=n, GATEWAY=strongswan)
-	@$(PY) -m tools.demo $(if $(READINGS),--readings '$(READINGS)') $(if $(GATEWAY),--gateway '$(GATEWAY)')
+	@$(if $(filter strongswan,$(GATEWAY)),$(PY) tools/setup/gateway.py --require)
+	@$(PY) -m tools.demo $(call flag,readings,READINGS) $(call flag,gateway,GATEWAY)
 
 test: venv ## all tests; as root with strongSwan in namespaces (ARGS='-k name -x')
 	@$(PY) tools/setup/interpreter.py

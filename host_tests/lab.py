@@ -104,6 +104,7 @@ class Process:
     def __init__(self, command, env=None, cwd=None, split=False):
         self.command = [str(word) for word in command]
         self.lines = []
+        self._events = []
         self._error_lines = []
         self._changed = threading.Condition()
         self._popen = subprocess.Popen(
@@ -153,6 +154,19 @@ class Process:
     @property
     def stderr(self):
         return "\n".join(self._error_lines)
+
+    @property
+    def events(self):
+        """Every line as JSON; one that is not an object as `{"event": None, "text": line}`."""
+        for line in self.lines[len(self._events) :]:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = None
+            self._events.append(
+                event if isinstance(event, dict) else {"event": None, "text": line}
+            )
+        return list(self._events)
 
     def wait_line(self, predicate, timeout=20, what="a line", start=0):
         """Return the first of `lines[start:]` for which `predicate` holds."""
@@ -395,10 +409,9 @@ class Echo:
         return self._received()
 
     def _received(self):
-        lines = [json.loads(line) for line in list(self._process.lines)]
         return [
             {"from": line["from"], "port": line["port"], "data": bytes.fromhex(line["hex"])}
-            for line in lines
+            for line in self._process.events
             if "hex" in line
         ]
 
@@ -622,15 +635,8 @@ class Sensor:
 
     @property
     def events(self):
-        """Every JSON line so far; another line appears as `{"event": None, "text": ..}`."""
-        found = []
-        for line in list(self._process.lines):
-            try:
-                event = json.loads(line)
-            except ValueError:
-                event = None
-            found.append(event if isinstance(event, dict) else {"event": None, "text": line})
-        return found
+        """Every JSON line so far; another line is `{"event": None, "text": line}`."""
+        return self._process.events
 
     def all(self, event):
         """Every line of one kind so far."""

@@ -1,0 +1,65 @@
+"""`make demo` as a person runs it."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+
+def demo(root, *words, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "tools.demo", *words],
+        check=False,
+        cwd=root,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_demo_tells_of_each_reading_and_ends_with_0(root):
+    done = demo(root, "--readings", "3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "aes128ccm16-prfsha256-x25519" in done.stdout
+    assert re.search(r"ESP SPIs +[0-9a-f]{8} ", done.stdout)
+    assert re.search(r"inner address +10\.9\.0\.\d", done.stdout)
+    assert len(re.findall(r"octets on the wire +\{", done.stdout)) == 3
+    assert "as the gateway decrypted it" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [("--readings", "0"), ("--readings", "ten"), ("--gateway", "none")]
+)
+def test_a_wrong_variable_is_one_line_and_exit_2(root, words):
+    done = demo(root, *words)
+    assert done.returncode == 2
+    assert words[1] in done.stderr
+
+
+def test_a_micropython_that_is_none_is_named(root):
+    done = demo(root, MICROPYTHON="/bin/true")
+    assert done.returncode == 2
+    assert "MICROPYTHON=/bin/true is not a usable MicroPython" in done.stderr
+    assert "micropython" in done.stderr
+
+
+def test_without_root_strongswan_is_refused_in_one_line(root):
+    if os.geteuid() == 0:
+        prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    else:
+        prefix = []
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "tools.demo", "--gateway", "strongswan"],
+        check=False,
+        cwd=root,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "demo: GATEWAY=strongswan needs root (network namespaces)\n"

@@ -1,0 +1,236 @@
+"""`make demo`: one sensor, one gateway, some readings, told so that a person can follow.
+
+The sensor is firmware/ on MicroPython's unix port, compiled as for a board. The
+gateway is the development gateway on loopback, or, with `--gateway strongswan`,
+strongSwan in a network namespace with a plain UDP server behind it.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import re
+import secrets
+import sys
+import tempfile
+
+from rich.console import Console
+from rich.markup import escape
+
+from host_tests.lab import GATEWAY_ID, SENSOR_ID, Lab, LabError, Process, Sensor
+from tools import mpy
+from tools.setup import interpreter
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+HEAP = "128k"
+_TIMEOUT = 20
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class DemoError(Exception):
+    """The demo did not come to its end; the text says at which step and why."""
+
+
+class DevelopmentGateway:
+    """tools/devgateway as a process of its own on loopback."""
+
+    title = "development gateway (tools/devgateway) on loopback"
+    saw = "as the gateway decrypted it"
+
+    def __init__(self, stack, options):
+        self._stack = stack
+        self.psk = "0x" + secrets.token_hex(32)
+        directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        path = directory / "psk.json"
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            json.dump({SENSOR_ID: self.psk}, file)
+        command = [sys.executable, "-m", "tools", "devgateway", "--json", "--secrets", path]
+        command += ["--id", GATEWAY_ID, "--bind", "127.0.0.1", "--port", "0", "--natt-port", "0"]
+        self._process = Process(command, cwd=ROOT, split=True)
+        stack.callback(self._process.stop)
+        ready = self._wait("ready", 1)
+        self.profile = {
+            "gateway": "127.0.0.1",
+            "port": ready["port"],
+            "natt_port": ready["natt_port"],
+        }
+
+    def _events(self, name):
+        return [event for event in self._process.events if event["event"] == name]
+
+    def _wait(self, name, count):
+        self._process.wait_line(
+            lambda _: len(self._events(name)) >= count, _TIMEOUT, f"{name} from the gateway"
+        )
+        return self._events(name)[count - 1]
+
+    def start(self, profile, readings, firmware):
+        sensor = Sensor(profile, {"psk": self.psk}, readings, heap=HEAP, firmware=firmware)
+        self._stack.callback(sensor.stop)
+        return sensor
+
+    def reading(self, n):
+        """The n-th reading as it came out of the tunnel."""
+        return bytes.fromhex(self._wait("reading", n)["hex"])
+
+    def facts(self):
+        """Pairs (title, text): what this side says of the sensor."""
+        sa = self._wait("ike_sa", 1)
+        child = self._wait("child_sa", 1)
+        return [("the gateway's words", f"{sa['id']} is {child['inner']}, {sa['proposal']}")]
+
+    def close(self):
+        """Stop it; return the pairs (title, text) that it says at the end."""
+        self._process.stop()
+        (stats,) = self._events("stats")
+        return [("dropped by the gateway", dropped(stats["drops"]))]
+
+
+class StrongSwan:
+    """A real charon in a namespace; a plain UDP echo server stands behind it."""
+
+    title = "strongSwan (charon) in a network namespace, tools/gateway/swanctl.conf"
+    saw = "as the UDP server behind the gateway saw it"
+
+    def __init__(self, stack, options):
+        from tools.setup import gateway
+
+        why = gateway.lacking()
+        if why:
+            raise DemoError(why)
+        self.psk = "0x" + secrets.token_hex(32)
+        self._lab = stack.enter_context(Lab())
+        self._charon = self._lab.charon(secrets={SENSOR_ID: self.psk})
+        self._echo = self._lab.echo()
+        self.profile = {}
+
+    def start(self, profile, readings, firmware):
+        return self._lab.sensor(profile, {"psk": self.psk}, readings, heap=HEAP, firmware=firmware)
+
+    def reading(self, n):
+        return self._echo.received(n, _TIMEOUT)[n - 1]["data"]
+
+    def facts(self):
+        said = self._charon.log()
+        address = re.search(r"assigning virtual IP (\S+) to peer '(.+)'", said)
+        chosen = re.findall(r"selected proposal: (.+)", said)
+        return [("charon's words", f"{address[2]} is {address[1]}, {', '.join(chosen)}")]
+
+    def close(self):
+        return []
+
+
+GATEWAYS = {"development": DevelopmentGateway, "strongswan": StrongSwan}
+
+
+def wait(sensor, event, **options):
+    """Wait for a line of the sensor's; an error of the sensor's ends the demo."""
+    try:
+        return sensor.wait_for(event, _TIMEOUT, **options)
+    except LabError:
+        for line in sensor.all("error"):
+            notify = f" ({line['notify']})" if line["notify"] else ""
+            raise DemoError(
+                f"the sensor: {line['error']}{notify}: {line['text']}\n  check {line['check']}"
+            ) from None
+        raise
+
+
+def dropped(drops):
+    return ", ".join(f"{name} {n}" for name, n in drops.items()) or "no datagram"
+
+
+def fact(title, text):
+    console.print(f"  [dim]{title:<24}[/dim]{escape(str(text))}")
+
+
+def tell_handshake(up, agreed, gateway):
+    console.print("\n[bold]The tunnel[/bold]")
+    fact("agreed for IKE", agreed["ike"])
+    fact("agreed for ESP", agreed["esp"])
+    fact("IKE SPIs", f"{up['spi_i']} (sensor)  {up['spi_r']} (gateway)")
+    fact("ESP SPIs", f"{up['spi_out']} (to the gateway)  {up['spi_in']} (to the sensor)")
+    fact("inner address", up["inner"])
+    for title, text in gateway.facts():
+        fact(title, text)
+    fact(
+        "what it cost",
+        f"{up['datagrams_out']} datagrams of {up['octets_out']} octets out, "
+        f"{up['datagrams_in']} of {up['octets_in']} in, {up['ms']} ms",
+    )
+
+
+def tell_readings(sensor, gateway, count):
+    """Print a line a reading; what one side sent must be what the other side got."""
+    console.print(f"\n[bold]The readings[/bold], each {gateway.saw}")
+    for n in range(1, count + 1):
+        sent = wait(sensor, "sent", count=n)
+        arrived = gateway.reading(n)
+        if arrived != sent["data"].encode():
+            raise DemoError(f"reading {n}: sent {sent['data']!r}, arrived {arrived!r}")
+        reply = wait(sensor, "reply", count=n)
+        if reply["data"] != sent["data"]:
+            raise DemoError(f"reading {n}: the echo says {reply['data']!r}")
+        console.print(
+            f"  {n:>4}  SN {sent['sn']:<6} {sent['octets']:>4} octets on the wire  "
+            f"[green]{escape(arrived.decode())}[/green]  echo opened by the sensor"
+        )
+
+
+def run(options):
+    with contextlib.ExitStack() as stack:
+        firmware = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        sizes = mpy.stage(firmware)
+        path = interpreter.require_micropython()
+        gateway = GATEWAYS[options.gateway](stack, options)
+        console.print(f"[bold]minipsec[/bold]: readings from a sensor through its gateway")
+        fact("gateway", gateway.title)
+        fact(
+            "sensor",
+            f"MicroPython {interpreter.version(path)}, heap {HEAP}, "
+            f"{sum(sizes.values())} octets of .mpy as for a board",
+        )
+        profile = {"interval_ms": 100, **gateway.profile}
+        sensor = gateway.start(profile, options.readings, firmware)
+        up = wait(sensor, "up")
+        tell_handshake(up, sensor.first("agreed"), gateway)
+        tell_readings(sensor, gateway, options.readings)
+        code = sensor.wait(_TIMEOUT)
+        if code:
+            raise DemoError(f"the sensor ended with {code}:\n{sensor.output}")
+        stats = sensor.first("stats")
+        console.print("\n[bold]The end[/bold]: the sensor deleted its SA")
+        fact("octets on the wire", f"{stats['octets_out']} out, {stats['octets_in']} in")
+        fact("dropped by the sensor", dropped(stats["drops"]))
+        for title, text in gateway.close():
+            fact(title, text)
+
+
+def main(argv=None):
+    def positive(text):
+        number = int(text)
+        if number < 1:
+            raise ValueError
+        return number
+
+    parser = argparse.ArgumentParser("make demo", description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--readings", type=positive, default=10, metavar="N")
+    parser.add_argument("--gateway", choices=GATEWAYS, default="development")
+    options = parser.parse_args(argv)
+    if options.gateway == "strongswan" and os.geteuid() != 0:
+        print("demo: GATEWAY=strongswan needs root (network namespaces)", file=sys.stderr)
+        return 2
+    try:
+        run(options)
+    except (DemoError, LabError, mpy.CompileError) as problem:
+        console.print(f"[red]demo failed[/red]: {escape(str(problem))}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
