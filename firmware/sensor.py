@@ -9,8 +9,9 @@ import json
 import sys
 import time
 
-from minipsec import ProfileError, Tunnel, load_profile
+from minipsec import MinipsecError, ProfileError, Tunnel, load_profile
 from minipsec.report import reporter
+from minipsec.tunnel import describe
 
 _LAST_REPLY_MS = 1000
 
@@ -30,7 +31,11 @@ async def session(tunnel, profile, readings):
             due = time.ticks_add(time.ticks_ms(), interval)
             await tunnel.send(sample(n))
             # Answers are taken as they come, until it is time for the next reading.
-            while (left := time.ticks_diff(due, time.ticks_ms())) > 0 and n != readings:
+            while n != readings:
+                left = time.ticks_diff(due, time.ticks_ms())
+                if left <= 0:
+                    await asyncio.sleep_ms(0)
+                    break
                 await tunnel.receive(timeout_ms=left)
         while tunnel.counters["received"] < n:
             if await tunnel.receive(timeout_ms=_LAST_REPLY_MS) is None:
@@ -45,28 +50,20 @@ def run(argv):
         profile = load_profile(*argv[:1])
         readings = profile["readings"]
         if len(argv) == 2:
-            try:
-                readings = int(argv[1])
-            except ValueError:
-                readings = -1
-            if readings < 0:
+            if not argv[1].isdigit():
                 raise ProfileError("readings: expected a count, 0 for no end, got " + argv[1])
+            readings = int(argv[1])
+        log = reporter(profile["log"])
+        tunnel = Tunnel(profile, log)
+        code = 0
+        try:
+            asyncio.run(session(tunnel, profile, readings))
+        except MinipsecError as e:
+            if e is not tunnel.error:  # that one was reported when it came
+                log("error", describe(e))
+            code = 1
+        log("stats", tunnel.stats())
+        return code
     except ProfileError as e:
         print(e, file=sys.stderr)
         return 2
-    log = reporter(profile["log"])
-    tunnel = Tunnel(profile, log)
-    code = 0
-    try:
-        asyncio.run(session(tunnel, profile, readings))
-    except ProfileError as e:
-        print(e, file=sys.stderr)
-        return 2
-    except Exception as e:
-        if tunnel.error is not e:
-            raise
-        text, check = str(e), e.check
-        log("error", {"error": type(e).__name__, "notify": e.notify, "text": text, "check": check})
-        code = 1
-    log("stats", tunnel.stats())
-    return code

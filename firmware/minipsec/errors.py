@@ -1,6 +1,6 @@
 """What can go wrong, by whose fault it is, and what to look at then.
 
-Loaded when the first error is made.  Each class carries `notify`, the name of the notify that the
+Loaded when the first error is made.  Each error carries `notify`, the name of the notify that the
 gateway sent or None, and `check`, a sentence for the person who has to mend it.
 """
 
@@ -9,125 +9,87 @@ class MinipsecError(Exception):
     """Every error that a tunnel ends with."""
 
     notify = None
-    check = "the gateway's log and the drop counters in stats()"
+    check = "the gateway's log, and the drop counters"
 
 
 class UsageError(MinipsecError):
     """The caller asked for what cannot be done."""
 
-    check = "the call's arguments"
+    check = "the call"
 
 
 class LinkDown(MinipsecError):
-    """No answer came in time, or the host name was not found."""
+    """No answer came in time, or the host was not found."""
 
-    check = "gateway, port and natt_port in the profile; a firewall that drops UDP 500 or 4500"
+    check = "gateway, port, natt_port; a firewall that drops UDP 500 or 4500"
 
 
 class SaEnded(MinipsecError):
-    """The gateway deleted the SA, or its sequence numbers are used up: make a new tunnel."""
+    """The gateway deleted the SA, or its sequence numbers are used up: a new one is needed."""
 
-    notify = "DELETE"
-    check = "the gateway's log for who ended the connection; then connect again"
+    check = "the gateway's log for who ended the connection"
 
 
 class PeerMisbehaved(MinipsecError):
     """The gateway's answer is not what the protocol or the profile allows."""
 
-    check = "that gateway, gateway_id and the secret name the same gateway; its log"
+    check = "that gateway, gateway_id and the secret belong together; the gateway's log"
 
 
 class PeerError(MinipsecError):
-    """The gateway refused, by an error notify."""
-
-    check = "the gateway's log for the reason"
+    """The gateway refused, by an error notify: each has a class of its own below this one."""
 
 
-class AuthenticationFailed(PeerError):
-    """AUTHENTICATION_FAILED (24)."""
-
-    notify = "AUTHENTICATION_FAILED"
-    check = "id and secret against the gateway's remote.id and its secrets section"
-
-
-class NoProposalChosen(PeerError):
-    """NO_PROPOSAL_CHOSEN (14)."""
-
-    notify = "NO_PROPOSAL_CHOSEN"
-    check = "ike and esp against the gateway's proposals and esp_proposals"
-
-
-class InvalidKe(PeerError):
-    """INVALID_KE_PAYLOAD (17)."""
-
-    notify = "INVALID_KE_PAYLOAD"
-    check = "the key exchange in ike against the gateway's proposals"
-
-
-class TsUnacceptable(PeerError):
-    """TS_UNACCEPTABLE (38)."""
-
-    notify = "TS_UNACCEPTABLE"
-    check = "remote_ts, server and inner_address against the gateway's local_ts and remote_ts"
-
-
-class InternalAddressFailure(PeerError):
-    """INTERNAL_ADDRESS_FAILURE (36)."""
-
-    notify = "INTERNAL_ADDRESS_FAILURE"
-    check = "that the gateway has a pool with a free address, or set inner_address"
-
-
-class FailedCpRequired(PeerError):
-    """FAILED_CP_REQUIRED (37)."""
-
-    notify = "FAILED_CP_REQUIRED"
-    check = "remove inner_address: the gateway gives the addresses out itself"
-
-
-class InvalidSyntax(PeerError):
-    """INVALID_SYNTAX (7)."""
-
-    notify = "INVALID_SYNTAX"
-    check = "both versions; the gateway could not read our message"
-
-
-class TemporaryFailure(PeerError):
-    """TEMPORARY_FAILURE (43)."""
-
-    notify = "TEMPORARY_FAILURE"
-    check = "nothing: try again in a while"
-
-
-_BY_TYPE = {
-    7: InvalidSyntax,
-    14: NoProposalChosen,
-    17: InvalidKe,
-    24: AuthenticationFailed,
-    36: InternalAddressFailure,
-    37: FailedCpRequired,
-    38: TsUnacceptable,
-    43: TemporaryFailure,
+# notify type: (its name, what to compare: profile keys against settings in swanctl.conf)
+_REFUSALS = {
+    7: ("INVALID_SYNTAX", "the versions at both ends: the gateway could not read us"),
+    14: ("NO_PROPOSAL_CHOSEN", "ike and esp against proposals and esp_proposals"),
+    17: ("INVALID_KE_PAYLOAD", "the key exchange in ike against proposals"),
+    24: (
+        "AUTHENTICATION_FAILED",
+        "id, gateway_id and the secret against remote.id, local.id and secrets",
+    ),
+    34: ("SINGLE_PAIR_REQUIRED", "remote_ts: name one server"),
+    35: ("NO_ADDITIONAL_SAS", "the gateway's limits on SAs"),
+    36: ("INTERNAL_ADDRESS_FAILURE", "pools: is one named and not used up? or set inner_address"),
+    37: ("FAILED_CP_REQUIRED", "remove inner_address: the gateway gives out the addresses"),
+    38: ("TS_UNACCEPTABLE", "remote_ts, server, inner_address against local_ts and remote_ts"),
+    43: ("TEMPORARY_FAILURE", "nothing: the gateway is busy, try again"),
 }
+_made = {}
 
 
 def notify_name(kind):
     """Return the RFC's name of an error notify type, or NOTIFY_n."""
-    found = _BY_TYPE.get(kind)
-    return found.notify if found else "NOTIFY_%d" % kind
+    return _REFUSALS[kind][0] if kind in _REFUSALS else "NOTIFY_%d" % kind
 
 
-def failure(kind, detail, hint=None):
-    """Return the error for an Initiator's ("failed", kind, detail) event.
+def refusal(kind):
+    """Return the class for an error notify type: AuthenticationFailed for 24, and so on."""
+    if kind not in _made:
+        notify = notify_name(kind)
+        name = "".join([word[0] + word[1:].lower() for word in notify.split("_")])
+        check = _REFUSALS[kind][1] if kind in _REFUSALS else PeerError.check
+        _made[kind] = type(name, (PeerError,), {"notify": notify, "check": check})
+    return _made[kind]
 
-    `hint` is an unauthenticated error notify's type that came before a timeout.
+
+def failure(event, hint=None):
+    """Return the error for the event with which an Initiator ended.
+
+    `hint` is the type of an unauthenticated error notify that came before a timeout.
     """
-    if kind == "timeout" and hint is None:
-        return LinkDown("no answer from the gateway")
+    if event[0] == "deleted":
+        error = SaEnded("the gateway deleted the SA")
+        error.notify = "DELETE"
+        return error
+    _, kind, detail = event
+    if kind == "spent":
+        return SaEnded("this SA has no sequence number left")
     if kind == "peer":
         return PeerMisbehaved(detail)
-    number = hint if kind == "timeout" else detail
-    said = "gateway said " if kind == "notify" else "no answer but an unauthenticated "
-    error = _BY_TYPE.get(number, PeerError)(said + notify_name(number))
-    error.notify = notify_name(number)
-    return error
+    if kind == "notify":
+        return refusal(detail)("the gateway refused: " + notify_name(detail))
+    if hint is None:
+        return LinkDown("no answer from the gateway")
+    return refusal(hint)("no answer but an unauthenticated " + notify_name(hint))

@@ -33,6 +33,11 @@ class Sender:
         self._next = _IPV4 if len(addresses[0]) == 4 else _IPV6
         self._buf = bytearray(128)
         self.numbers = numbers
+        self.packets = 0
+
+    def spent(self, packets):
+        """Is it time to replace this SA, after so many packets or near its last SN?"""
+        return self.packets >= packets or self.numbers.spent()
 
     def seal(self, payload, now):
         """Return one ESP packet, a memoryview that is valid until the next call.
@@ -51,6 +56,7 @@ class Sender:
         sn = self.numbers.next(now)
         if sn is None:
             return None
+        self.packets += 1
         struct.pack_into(">4sIII", buf, 0, self._spi, sn, 0, sn)
         inner.complete(buf, _HEAD, self._template, payload)
         at = _HEAD + n

@@ -67,6 +67,7 @@ def _on_answer(sa, payloads, now):
 
 def _on_deleted(sa, payloads, now):
     sa.end()
+    sa.event("ended")
 
 
 TABLE = {

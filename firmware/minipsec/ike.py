@@ -57,6 +57,7 @@ _IKEV2_FRAGMENTATION_SUPPORTED = const(16430)
 _PSK = const(2)  # RFC 7296 §3.8: Shared Key Message Integrity Code
 _ESP = const(3)
 _INTERNAL_IP4_ADDRESS = const(1)
+_INTERNAL_IP6_ADDRESS = const(8)
 
 _MAX_ROUNDS = const(3)  # COOKIE and INVALID_KE_PAYLOAD answers in one retransmission interval
 
@@ -71,6 +72,7 @@ class Initiator(Machine):
 
     def __init__(self, profile, rand):
         super().__init__(profile, rand)
+        self.initial_contact = True  # no other SA of ours is with this gateway
         self.nat = None  # are we behind a NAT? None: not known
         self._table = TABLE
         self._rounds = 0
@@ -85,14 +87,19 @@ class Initiator(Machine):
         """
         self._local = local
         self._remote = remote
-        if remote and len(remote[0]) == 16:
-            self.overhead = 48
+        # RFC 7383 §2.5.1: without knowing the path, 576 octets of IPv4 or 1280 of IPv6.
+        six = remote and len(remote[0]) == 16
+        self.room = (self.profile["fragment_size"] or (1280 if six else 576)) - (48 if six else 28)
         self._n_i = self.rand(32)
         self._offer = [(1, b"", transforms) for _, transforms in self.profile["ike"]]
         self._groups = _groups(self._offer)
         self._ke_id = self._groups[0]
         self.go(_S_INIT)
         self._send_init(now)
+
+    def authenticating(self):
+        """Is IKE_AUTH on its way?"""
+        return self.state == _S_AUTH
 
     def on_resend(self):
         """Each retransmission interval may have rounds of its own."""
@@ -248,18 +255,23 @@ class Initiator(Machine):
         self.spi_in = spi(self.rand, 4)
         self._offer = [(_ESP, self.spi_in, transforms) for _, transforms in p["esp"]]
         inner = p["inner_address"]
-        self._ts_i = (inner, inner) if inner else (bytes(4), b"\xff" * 4)
+        n = len(p["server"])
+        anywhere = bytes(n), b"\xff" * n
+        self._ts_i = (inner, inner) if inner else anywhere
+        self._ts_r = p["remote_ts"] or anywhere
         ident = _id_body(p["id"])
         data = auth.psk_auth(self._pad(), self._message_i, self._n_r, self._sk_pi, ident)
-        payloads = [(_IDI, ident), (_N, wire.notify(_INITIAL_CONTACT))]
+        payloads = [(_IDI, ident)]
+        if self.initial_contact:
+            payloads.append((_N, wire.notify(_INITIAL_CONTACT)))
         if p["gateway_id"] != "any":
             payloads.append((_IDR, _id_body(p["gateway_id"])))
         payloads.append((_AUTH, struct.pack(">I", _PSK << 24) + data))
         if not inner:
-            payloads.append((_CP, wire.cp_body(1, [(_INTERNAL_IP4_ADDRESS, b"")])))
+            payloads.append((_CP, wire.cp_body(1, [(_address_type(n), b"")])))
         payloads.append((_SA, wire.sa_body(self._offer)))
         payloads.append((_TSI, wire.ts_body([self._ts_i])))
-        payloads.append((_TSR, wire.ts_body([p["remote_ts"]])))
+        payloads.append((_TSR, wire.ts_body([self._ts_r])))
         self.go(_S_AUTH)
         self.request(_IKE_AUTH, payloads, now)
 
@@ -311,11 +323,12 @@ class Initiator(Machine):
         spi_out, picked = wire.chosen(self._offer, found[_SA], _ESP)
         if len(spi_out) != 4:
             raise Drop("BAD_SA")
-        inner = self.profile["inner_address"] or _assigned(found.get(_CP))
+        server = self.profile["server"]
+        inner = self.profile["inner_address"] or _assigned(found.get(_CP), len(server))
         ts_i = _within(found[_TSI], self._ts_i)
-        ts_r = _within(found[_TSR], self.profile["remote_ts"])
+        ts_r = _within(found[_TSR], self._ts_r)
         _covers(ts_i, inner, self.profile["inner_port"], "TSi without our inner address")
-        _covers(ts_r, self.profile["server"], self.profile["server_port"], "TSr without server")
+        _covers(ts_r, server, self.profile["server_port"], "TSr without server")
         ident, bits = picked[1]
         keys = kdf.child_keys(self._sk_d, self._n_i + self._n_r, bits // 8 + 3)
         return {
@@ -358,13 +371,17 @@ def _id_body(identity):
     return struct.pack(">I", identity[0] << 24) + identity[1]
 
 
-def _assigned(body):
-    """Return the address out of CFG_REPLY."""
+def _address_type(n):
+    return _INTERNAL_IP4_ADDRESS if n == 4 else _INTERNAL_IP6_ADDRESS
+
+
+def _assigned(body, n):
+    """Return the address of `n` octets out of CFG_REPLY; IPv6 has a prefix length behind it."""
     if body is not None:
         kind, attributes = wire.parse_cp(body)
         for attribute, value in attributes:
-            if kind == 2 and attribute == _INTERNAL_IP4_ADDRESS and len(value) == 4:
-                return value
+            if kind == 2 and attribute == _address_type(n) and len(value) >= n:
+                return value[:n]
     raise Drop("no inner address in CFG_REPLY")
 
 

@@ -55,7 +55,7 @@ class Machine:
         self.floated = profile["port"] == profile["natt_port"]
         self.reply = False  # was the last datagram of poll_out an answer to a request?
         self.fragmentation = False  # negotiated (RFC 7383)
-        self.overhead = 28  # octets of IP and UDP header outside
+        self.room = 0  # octets of UDP payload that one datagram of ours may have
         self.spi_i = spi(rand, 8)
         self.spi_r = bytes(8)
         self.rtt = 0  # of the last exchange that needed no resend, ms
@@ -276,7 +276,7 @@ class Machine:
         """Return the datagrams of a message with an SK payload, or with SKF payloads."""
         first, plain = wire.chain(payloads)
         n = len(plain)
-        room = self.profile["fragment_size"] - self.overhead - (4 if self.floated else 0)
+        room = self.room - (4 if self.floated else 0)
         if not self.fragmentation or 32 + self._tx.size(n) <= room:
             return [self.seal(exchange, flags, mid, _SK, first, b"", plain)]
         from .fragment import split

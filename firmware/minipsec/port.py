@@ -8,7 +8,8 @@ import socket
 import struct
 import time
 
-_MAX_DATAGRAM = 3004
+_MAX_DATAGRAM = 3004  # an IKE message of 3000 octets behind a non-ESP marker
+_FIRST_PORT = 49152
 
 rand = os.urandom
 
@@ -37,29 +38,45 @@ def resolve(host, port):
 
 
 def packed(sockaddr):
-    """Return (packed IP address, port) of a socket address, however this port writes it."""
+    """Return (packed IP address, port) of a socket address, or None where it can't be read."""
     if isinstance(sockaddr, tuple):
         host, number = sockaddr[0], sockaddr[1]
+        if ":" in host:
+            return None
         return bytes([int(octet) for octet in host.split(".")]), number
     # struct sockaddr of the unix port: family in the machine's order, port in the network's.
-    family, number = struct.unpack("<H", sockaddr[:2])[0], (sockaddr[2] << 8) | sockaddr[3]
-    return bytes(sockaddr[4:8] if family == socket.AF_INET else sockaddr[8:24]), number
+    number = sockaddr[2] << 8 | sockaddr[3]
+    return bytes(sockaddr[8:24] if len(sockaddr) > 16 else sockaddr[4:8]), number
 
 
 def text(address):
-    """Return a packed IPv4 address as people write it."""
-    return ".".join([str(octet) for octet in address])
+    """Return a packed address as people write it; IPv6 without shortening."""
+    if len(address) == 4:
+        return ".".join([str(octet) for octet in address])
+    return ":".join(["%x" % (address[i] << 8 | address[i + 1]) for i in range(0, 16, 2)])
 
 
 class UDP:
-    """One UDP socket that never blocks."""
+    """One UDP socket that never blocks, on a port of its own.
 
-    def __init__(self, sockaddr):
-        family = socket.AF_INET
-        if len(sockaddr) != 2 and len(packed(sockaddr)[0]) == 16:
-            family = socket.AF_INET6
+    `local` is (packed address, port) towards the target, or None where the port can't tell.
+    """
+
+    def __init__(self, target):
+        six = len(target) > 16 or (isinstance(target, tuple) and ":" in target[0])
+        family = socket.AF_INET6 if six else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        # A port of our choice, since nothing tells us which one the system chose.
+        for _ in range(8):
+            number = _FIRST_PORT + (struct.unpack("H", rand(2))[0] & 0x3FFF)
+            try:
+                self.socket.bind(resolve("::" if six else "0.0.0.0", number))
+                break
+            except OSError:
+                number = 0
         self.socket.setblocking(False)
+        address = _local(target, family)
+        self.local = (address, number) if address and number else None
 
     def send(self, datagram, sockaddr):
         """Send one datagram; a full queue or a missing route loses it, as any link may."""
@@ -80,6 +97,51 @@ class UDP:
     def close(self):
         """Close the socket."""
         self.socket.close()
+
+
+def _local(target, family):
+    """Return our packed address towards a target, or None."""
+    try:
+        import network
+
+        for interface in (network.WLAN, network.LAN):
+            address = interface().ifconfig()[0]
+            if address != "0.0.0.0":
+                return packed((address, 0))[0]
+    except (ImportError, AttributeError, OSError, ValueError):
+        pass
+    return _from_proc(target, family)
+
+
+def _from_proc(target, family):
+    # The unix port has no getsockname, but Linux lists its sockets: connect one, look it up.
+    probe = None
+    try:
+        probe = socket.socket(family, socket.SOCK_DGRAM)
+        probe.connect(target)
+        address, number = packed(target)
+        wanted = b"%s:%04X" % (_hex(address), number)
+        with open("/proc/net/udp" if family == socket.AF_INET else "/proc/net/udp6", "rb") as f:
+            for line in f:
+                fields = line.split()
+                if fields[2] == wanted:
+                    words = bytes.fromhex(fields[1].split(b":")[0].decode())
+                    return _swapped(words)
+    except OSError:
+        pass
+    finally:
+        if probe:
+            probe.close()
+    return None
+
+
+def _swapped(address):
+    # /proc writes 32-bit words in the machine's order.
+    return b"".join([bytes(reversed(address[i : i + 4])) for i in range(0, len(address), 4)])
+
+
+def _hex(address):
+    return _swapped(address).hex().upper().encode()
 
 
 def readable(udp):

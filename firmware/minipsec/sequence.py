@@ -10,7 +10,8 @@ from micropython import const
 _FIRST = const(1)
 _MAX_LEAD = const(0x10000)  # SNs that bursts may run ahead of the clock
 _MAX_STEP_MS = const(400 * 86400 * 1000)  # a step forward beyond this is a clock fault
-_END = 0xFFFFFFFF - 0x10000  # where an SA is replaced, long before its space ends
+_END = 0xFFFFFFFF  # never reached by a tunnel, which replaces its SA when `spent` says so
+_NEAR = 0xF0000000
 
 
 class Sequence:
@@ -46,6 +47,10 @@ class Sequence:
             return None
         self.last = sn
         return sn
+
+    def spent(self):
+        """Is it time for a new SA?"""
+        return self.last >= _NEAR
 
 
 class ReplayWindow:

@@ -7,18 +7,25 @@ key, what was expected and what was there.
 import json
 import os
 
-# Tokens of a proposal as strongSwan writes them -> (transform type, id, key length).
-# Ids: RFC 7296 §3.3.2, RFC 5282 (CCM), RFC 8031 (Curve25519).
+# Words of a proposal as strongSwan writes them -> (transform type, id, key length).
+# Ids: RFC 7296 §3.3.2, RFC 5282 (CCM), RFC 5903 (P-256), RFC 8031 (Curve25519).
 _TRANSFORMS = {
     "aes128ccm8": (1, 14, 128),
     "aes128ccm12": (1, 15, 128),
     "aes128ccm16": (1, 16, 128),
+    "aes256ccm8": (1, 14, 256),
+    "aes256ccm12": (1, 15, 256),
+    "aes256ccm16": (1, 16, 256),
+    "aes128": (1, 12, 128),
+    "aes256": (1, 12, 256),
     "prfsha256": (2, 5, 0),
+    "sha256": (3, 12, 0),
     "x25519": (4, 31, 0),
+    "ecp256": (4, 19, 0),
+    "modp2048": (4, 14, 0),
     "noesn": (5, 0, 0),
 }
-_IKE = ["aes128ccm16-prfsha256-x25519", "aes128ccm8-prfsha256-x25519"]
-_ESP = ["aes128ccm8"]
+_CBC = 12
 
 _ID_KINDS = {"ipv4": 1, "fqdn": 2, "email": 3, "keyid": 11}  # RFC 7296 §3.5
 
@@ -27,13 +34,32 @@ class ProfileError(ValueError):
     """The profile or the secrets file is unusable; the message says what to change."""
 
 
+# A check returns the value in the shape that the stack takes, or None to refuse it.
+
+
 def _ipv4(text):
-    parts = text.split(".")
     try:
-        octets = bytes([int(part) for part in parts])
+        return bytes([int(part) for part in text.split(".") if part.isdigit()])
     except ValueError:
         return None
-    return octets if len(octets) == 4 else None
+
+
+def _address(value):
+    """Return the octets of an IPv4 or IPv6 address (RFC 4291 §2.2)."""
+    if not _is_text(value):
+        return None
+    if ":" not in value:
+        return _ipv4(value) if value.count(".") == 3 and len(_ipv4(value) or b"") == 4 else None
+    head, double, tail = value.partition("::")
+    try:
+        groups = [[int(g, 16) for g in half.split(":")] if half else [] for half in (head, tail)]
+        gap = 8 - len(groups[0]) - len(groups[1])
+        if gap < 0 or bool(double) != (gap > 0) or "::" in tail:
+            return None
+        words = groups[0] + [0] * gap + groups[1]
+        return b"".join([bytes((word >> 8, word & 255)) for word in words])
+    except ValueError:
+        return None
 
 
 def _octets(text):
@@ -49,28 +75,30 @@ def _is_text(value):
     return isinstance(value, str) and 0 < len(value) < 256 and not set(value) & set(" \t\r\n")
 
 
-def _host(value):
+def _text(value):
     return value if _is_text(value) else None
 
 
-def _address(value):
-    return _ipv4(value) if _is_text(value) else None
+def _hosts(value):
+    good = isinstance(value, list) and 0 < len(value) <= 8 and all(_is_text(v) for v in value)
+    return value if good else None
 
 
-def _subnet(value):
+def _network(value):
+    """Return (first address, last address) of a network like 10.3.0.0/16."""
     if not _is_text(value):
         return None
-    address, _, bits = value.partition("/")
-    address = _ipv4(address)
-    try:
-        bits = int(bits or "32")
-    except ValueError:
+    address, slash, bits = value.partition("/")
+    address = _address(address)
+    if address is None:
         return None
-    if address is None or not 0 <= bits <= 32:
+    size = 8 * len(address)
+    bits = size if not slash else int(bits) if bits.isdigit() else -1
+    if not 0 <= bits <= size:
         return None
-    mask = (1 << 32 - bits) - 1
+    mask = (1 << size - bits) - 1
     first = int.from_bytes(address, "big") & ~mask
-    return first.to_bytes(4, "big"), (first | mask).to_bytes(4, "big")
+    return first.to_bytes(size // 8, "big"), (first | mask).to_bytes(size // 8, "big")
 
 
 def _identity(value):
@@ -79,18 +107,20 @@ def _identity(value):
         return None
     kind, colon, rest = value.partition(":")
     if not colon:
-        kind, rest = "email" if "@" in value else "ipv4" if _ipv4(value) else "fqdn", value
-    if kind not in _ID_KINDS or not rest:
+        kind, rest = "email" if "@" in value else "ipv4" if _address(value) else "fqdn", value
+    if kind not in _ID_KINDS:
         return None
-    octets = _ipv4(rest) if kind == "ipv4" else _octets(rest) if kind == "keyid" else rest.encode()
-    return octets and (_ID_KINDS[kind], octets)
+    octets = _octets(rest) if kind == "keyid" else rest.encode()
+    if kind == "ipv4":
+        octets = _address(rest) if ":" not in rest else None
+    return (_ID_KINDS[kind], octets) if octets else None
 
 
 def _peer_identity(value):
-    return "any" if value == "any" else _identity(value)
+    return value if value == "any" else _identity(value)
 
 
-def _proposals(needed):
+def _proposals(ike):
     def check(value):
         """Return [(name, [transform])] of a list of proposals."""
         if not isinstance(value, list) or not 0 < len(value) <= 8:
@@ -98,15 +128,19 @@ def _proposals(needed):
         found = []
         for name in value:
             transforms = []
-            for token in name.split("-") if isinstance(name, str) else ():
-                if token not in _TRANSFORMS:
+            for word in name.split("-") if isinstance(name, str) else ():
+                if word not in _TRANSFORMS:
                     return None
-                transforms.append(_TRANSFORMS[token])
-            kinds = set([kind for kind, _, _ in transforms])
-            if 5 in needed and 5 not in kinds:
+                transforms.append(_TRANSFORMS[word])
+            if not ike and not any([kind == 5 for kind, _, _ in transforms]):
                 transforms.append(_TRANSFORMS["noesn"])
-                kinds.add(5)
-            if kinds != set(needed):
+            cbc = [kind == 1 and ident == _CBC for kind, ident, _ in transforms]
+            needed = {1, 2, 3, 4} if any(cbc) and ike else {1, 2, 4} if ike else {1, 5}
+            # CBC needs an integrity transform and CCM has none, so they cannot share a proposal.
+            ciphers = [kind == 1 for kind, _, _ in transforms]
+            if set([kind for kind, _, _ in transforms]) != needed or (
+                any(cbc) and (not ike or sum(cbc) != sum(ciphers))
+            ):
                 return None
             found.append((name, transforms))
         return found
@@ -119,11 +153,13 @@ def _number(low, high):
         good = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
         return value if good else None
 
-    return check
+    return check, "a whole number from %d to %d" % (low, high)
 
 
 def _choice(*values):
-    return lambda value: value if value in values else None
+    return lambda value: value if value in values else None, " or ".join(
+        [json.dumps(v) for v in values]
+    )
 
 
 def _types(value):
@@ -132,45 +168,57 @@ def _types(value):
     return value if all(isinstance(v, int) and 40960 <= v <= 65535 for v in value) else None
 
 
-def _flag(value):
-    return value if isinstance(value, bool) else None
-
-
 _REQUIRED = "required"
-_PORT = (_number(1, 65535), "a port from 1 to 65535")
-_PATH = (_host, "a file name")
-_INNER = (_address, "an IPv4 address")
+_PORT = _number(1, 65535)
+_MS = _number(0, 1 << 29)
+_INNER = (_address, "an IPv4 or IPv6 address")
+_ID = 'an identity like "sensor.example.org", "a@b" or "keyid:7"'
 
-# key: (default, check, what is expected).  A check returns None for what it refuses.
+# key: (default, check, what is expected)
 _KEYS = {
-    "gateway": (_REQUIRED, _host, "host or address"),
-    "gateway_id": (_REQUIRED, _peer_identity, 'an identity like "gw.example.org", or "any"'),
-    "id": (_REQUIRED, _identity, 'an identity like "sensor.example.org", "a@b" or "keyid:7"'),
-    "secrets": ("secrets.json",) + _PATH,
+    "gateway": (None, _text, "host or address"),
+    "gateways": (None, _hosts, "a list of hosts or addresses"),
+    "gateway_id": (_REQUIRED, _peer_identity, _ID + ', or "any"'),
+    "id": (_REQUIRED, _identity, _ID),
+    "secrets": ("secrets.json", _text, "a file name"),
     "server": (_REQUIRED,) + _INNER,
     "server_port": (5000,) + _PORT,
     "inner_port": (5000,) + _PORT,
     "inner_address": (None,) + _INNER,
-    "remote_ts": ("0.0.0.0/0", _subnet, "a network like 10.3.0.0/16"),
+    "remote_ts": (None, _network, "a network like 10.3.0.0/16"),
     "port": (500,) + _PORT,
     "natt_port": (4500,) + _PORT,
-    "encap": (True, _flag, "true or false"),
-    "ike": (_IKE, _proposals((1, 2, 4)), 'proposals like ["aes128ccm16-prfsha256-x25519"]'),
-    "esp": (_ESP, _proposals((1, 5)), 'proposals like ["aes128ccm8"]'),
-    "fragment_size": (576, _number(128, 9000), "octets from 128 to 9000"),
-    "fragment_gap_ms": (2, _number(0, 1000), "milliseconds from 0 to 1000"),
-    "frag_ack": ("02", _choice("02", "04", "off"), '"02", "04" or "off"'),
-    "frag_ack_policy": ("eager", _choice("eager", "conservative"), '"eager" or "conservative"'),
+    "encap": (True,) + _choice(True, False),
+    "ike": (
+        ["aes128ccm16-prfsha256-x25519", "aes128ccm8-prfsha256-x25519"],
+        _proposals(True),
+        'proposals like ["aes128ccm16-prfsha256-x25519"]',
+    ),
+    "esp": (["aes128ccm8"], _proposals(False), 'proposals like ["aes128ccm8"]'),
+    "fragment_size": (None,) + _number(128, 9000),
+    "fragment_gap_ms": (2,) + _number(0, 1000),
+    "frag_ack": ("02",) + _choice("02", "04", "off"),
+    "frag_ack_policy": ("eager",) + _choice("eager", "conservative"),
     "frag_ack_types": ([50201, 50202, 50203], _types, "three notify types from 40960 to 65535"),
-    "retransmit_ms": (1000, _number(50, 60000), "milliseconds from 50 to 60000"),
-    "retransmit_tries": (5, _number(1, 10), "a count from 1 to 10"),
-    "sn_tick_ms": (100, _number(1, 3600000), "milliseconds from 1 to 3600000"),
-    "replay_window": (64, _number(0, 128), "a size from 0 to 128"),
-    "interval_ms": (1000, _number(0, 86400000), "milliseconds from 0 to 86400000"),
-    "readings": (0, _number(0, 1 << 29), "a count, 0 for no end"),
-    "log": ("text", _choice("text", "json", "off"), '"text", "json" or "off"'),
-    "keylog": (None,) + _PATH,
+    "retransmit_ms": (1000,) + _number(50, 60000),
+    "retransmit_tries": (5,) + _number(1, 10),
+    "retries": (-1,) + _number(-1, 1000000),
+    "retry_max_ms": (300000,) + _number(1000, 1 << 29),
+    "lifetime_ms": (86400000,) + _number(1000, 1 << 29),
+    "max_packets": (1 << 24,) + _number(1, 1 << 29),
+    "liveness_ms": (60000,) + _MS,
+    "keepalive_ms": (20000,) + _MS,
+    "sn_tick_ms": (100,) + _number(1, 3600000),
+    "replay_window": (64,) + _number(0, 128),
+    "interval_ms": (1000,) + _MS,
+    "readings": (0,) + _MS,
+    "log": ("text",) + _choice("text", "json", "off"),
+    "keylog": (None, _text, "a file name"),
 }
+
+
+def _refuse(key, expected, value):
+    raise ProfileError("profile: %s: expected %s, got %s" % (key, expected, json.dumps(value)))
 
 
 def check_profile(values):
@@ -188,11 +236,20 @@ def check_profile(values):
         if value is not None or key in values:
             good = check(value)
             if good is None:
-                raise ProfileError(
-                    "profile: %s: expected %s, got %s" % (key, expected, json.dumps(value))
-                )
+                _refuse(key, expected, value)
             value = good
         profile[key] = value
+    if not profile["gateways"]:
+        if not profile["gateway"]:
+            raise ProfileError("profile: gateway: missing, expected host or address")
+        profile["gateways"] = [profile["gateway"]]
+    n = len(profile["server"])
+    for key, address in (
+        ("inner_address", profile["inner_address"]),
+        ("remote_ts", (profile["remote_ts"] or (None,))[0]),
+    ):
+        if address and len(address) != n:
+            _refuse(key, "the IP version of server", values[key])
     return profile
 
 
@@ -204,6 +261,16 @@ def _load(path, what):
         raise ProfileError("%s: cannot read %s" % (what, path))
     except ValueError:
         raise ProfileError("%s: %s is not JSON" % (what, path))
+
+
+def _check_closed(path, what):
+    try:
+        mode = os.stat(path)[0]
+    except OSError:
+        raise ProfileError("%s: cannot read %s" % (what, path))
+    # A board's file system has no permission bits: they read as 0 there.
+    if mode & 0o077:
+        raise ProfileError("%s: %s is open to others: chmod 600 it" % (what, path))
 
 
 def check_secrets(values):
@@ -230,25 +297,18 @@ def load_profile(path="profile.json"):
     secrets = profile["secrets"]
     if "/" in path and not secrets.startswith("/"):
         secrets = path.rsplit("/", 1)[0] + "/" + secrets
-    try:
-        mode = os.stat(secrets)[0]
-    except OSError:
-        raise ProfileError("secrets: cannot read %s" % secrets)
-    # A board's file system has no permission bits: they read as 0 there.
-    if mode & 0o077:
-        raise ProfileError("secrets: %s is open to others: chmod 600 it" % secrets)
+    _check_closed(secrets, "secrets")
     profile.update(check_secrets(_load(secrets, "secrets")))
     return profile
 
 
 def proposal_name(picked):
     """Return {transform type: (id, bits)} in strongSwan's words, like "aes128ccm8-..."."""
-    names = []
-    for kind in sorted(picked):
-        for token, (k, ident, bits) in _TRANSFORMS.items():
-            if (kind, ident, bits) == (k,) + picked[kind] and ident:
-                names.append(token)
-    return "-".join(names)
+    words = {}
+    for word, (kind, ident, bits) in _TRANSFORMS.items():
+        if picked.get(kind) == (ident, bits) and ident:
+            words[kind] = word
+    return "-".join([words.get(kind, "?") for kind in sorted(picked) if picked[kind][0]])
 
 
 def write_keylog(path, keys):
@@ -257,12 +317,7 @@ def write_keylog(path, keys):
     The file must be there already and closed to others, since a board cannot set a mode:
     ProfileError otherwise.
     """
-    try:
-        mode = os.stat(path)[0]
-    except OSError:
-        raise ProfileError("profile: keylog: create %s with mode 600 first" % path)
-    if mode & 0o077:
-        raise ProfileError("profile: keylog: %s is open to others: chmod 600 it" % path)
+    _check_closed(path, "profile: keylog")
     spi_i, spi_r, sk_ei, sk_er, bits, icv = keys
     name = "AES-CCM-%d with %d octet ICV [RFC5282]" % (bits, icv)
     with open(path, "a") as f:

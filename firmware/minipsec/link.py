@@ -1,0 +1,228 @@
+"""One IKE SA on the network: a socket, the core, its timer, ESP both ways.
+
+A `Link` moves datagrams between socket and core and tells its owner, a Tunnel, what happened:
+`on_up(link)`, `on_down(link, error)`, `on_payload(link, payload)`, `on_answer(link)`.  It decides
+nothing; that is the Tunnel's part.
+"""
+
+import asyncio
+
+from . import port
+from .ike import Initiator
+
+_MAX_DRAIN = 16  # datagrams read in one go, so that a flood cannot starve the application
+
+
+class Link:
+    """The driver of one IKE SA with the gateway `host`."""
+
+    def __init__(self, owner, host):
+        self.owner = owner
+        self.host = host
+        self.up = False
+        self.child = None
+        self.sender = self.receiver = None
+        self.born = self.heard = self.heard_esp = self.sent = owner.clock.now()
+        self.waiting = None  # since when something that we sent is without an answer
+        p = owner.profile
+        self._gateway = port.resolve(host, p["port"])
+        self._natt = port.resolve(host, p["natt_port"])
+        self._udp = port.UDP(self._gateway)
+        self._hint = None
+        self._timer = None
+        self._timer_due = 0
+        self.retired = False
+        self.ike = Initiator(p, port.rand)
+        # Only an SA without a predecessor may have the gateway forget the others.
+        self.ike.initial_contact = owner.alone()
+        self.ike.start(self.born, self._udp.local, port.packed(self._gateway))
+        self._reader = asyncio.create_task(self._read())
+        self._pump()
+
+    def send(self, payload):
+        """Send one ESP packet; return its octets on the wire.
+
+        None when the SA must send no more; the link has closed itself then.
+        """
+        now = self.owner.clock.now()
+        packet = self.sender.seal(payload, now)
+        if packet is None:
+            self.ike.fail("spent", None)
+            self._pump()
+            return None
+        if self.waiting is None:
+            self.waiting = now
+        self._transmit(packet, self._natt)
+        return len(packet)
+
+    def keepalive(self):
+        """Send a NAT keepalive (RFC 3948 §2.3)."""
+        self._transmit(b"\xff", self._natt)
+
+    def check(self):
+        """Ask the gateway whether it is alive."""
+        from .established import check
+
+        check(self.ike, self.owner.clock.now())
+        self._pump()
+
+    def delete(self):
+        """Delete the SA at the gateway; `on_down` follows when it answered or never will."""
+        from .established import delete
+
+        self.retired = True
+        if self.up and delete(self.ike, self.owner.clock.now()):
+            self._pump()
+        else:
+            self.close()
+
+    def close(self):
+        """Let go of everything, at once and without a word."""
+        self.up = False
+        for task in (self._reader, self._timer):
+            if task and task is not asyncio.current_task():
+                task.cancel()
+        self._timer = None
+        if self._udp:
+            self._udp.close()
+            self._udp = None
+        self.owner.on_closed(self)
+
+    async def _read(self):
+        while self._udp:
+            await port.readable(self._udp)
+            for _ in range(_MAX_DRAIN):
+                got = self._udp and self._udp.receive()
+                if not got:
+                    break
+                self._dispatch(*got)
+            else:
+                await asyncio.sleep_ms(0)
+
+    def _dispatch(self, datagram, source):
+        """Give a datagram to IKE or to ESP: by the non-ESP marker or our SPIi, never by address."""
+        owner = self.owner
+        owner.counters["datagrams_in"] += 1
+        owner.counters["octets_in"] += len(datagram)
+        now = owner.clock.now()
+        if datagram[:4] == b"\0\0\0\0" or datagram[:8] == self.ike.spi_i:
+            if self.ike.receive(datagram, now):
+                self.heard = now
+            self._pump(source)
+        elif datagram == b"\xff":
+            owner.count("KEEPALIVE")
+        elif self.receiver is None:
+            owner.count("UNEXPECTED_ESP")
+        else:
+            payload = self.receiver.open(datagram)
+            if isinstance(payload, str):
+                owner.count(payload)
+            else:
+                self.heard = self.heard_esp = now
+                self.waiting = None
+                owner.on_payload(self, payload, len(datagram))
+
+    def _pump(self, source=None):
+        """Take what the core has for us: datagrams, events, its timer."""
+        ike = self.ike
+        while True:
+            datagram = ike.poll_out()
+            if datagram is None:
+                break
+            if ike.reply:
+                self._transmit(datagram, source)
+            else:
+                self._transmit(datagram, self._natt if ike.floated else self._gateway)
+        while True:
+            event = ike.next_event()
+            if event is None:
+                break
+            self._handle(event)
+        self._arm()
+
+    def _transmit(self, datagram, target):
+        owner = self.owner
+        owner.counters["datagrams_out"] += 1
+        owner.counters["octets_out"] += len(datagram)
+        self.sent = owner.clock.now()
+        if not self._udp or not self._udp.send(datagram, target):
+            owner.count("SEND_FAILED")
+
+    def _arm(self):
+        due = self.ike.next_timer()
+        if due is None or not self._udp or (self._timer and self._timer_due <= due):
+            return
+        if self._timer:
+            self._timer.cancel()
+        self._timer_due = due
+        self._timer = asyncio.create_task(self._wake(due - self.owner.clock.now()))
+
+    async def _wake(self, ms):
+        await asyncio.sleep_ms(max(ms, 0))
+        self._timer = None
+        self.ike.timer(self.owner.clock.now())
+        self._pump()
+
+    def _handle(self, event):
+        kind = event[0]
+        owner = self.owner
+        if kind == "state":
+            owner.log("state", {"state": event[1], "t": owner.clock.now() - self.born})
+            if event[1] == "DOWN":
+                self.up = False
+                self.sender = self.receiver = None
+        elif kind == "up":
+            self._on_up(event[1])
+        elif kind == "answered":
+            owner.on_answer(self)
+        elif kind == "hint":
+            if self._hint != event[1]:
+                from .errors import notify_name
+
+                self._hint = event[1]
+                owner.log("hint", {"notify": notify_name(event[1])})
+        elif kind == "keys":
+            from .store import write_keylog
+
+            write_keylog(owner.profile["keylog"], event[1:])
+        elif kind in ("failed", "deleted", "ended"):
+            self.close()
+            if not self.retired:
+                from .errors import failure
+
+                owner.on_down(self, failure(event, self._hint))
+
+    def _on_up(self, child):
+        from .esp import Receiver, Sender
+        from .sequence import Sequence
+        from .store import proposal_name
+
+        owner = self.owner
+        p = owner.profile
+        self.child = child
+        inner = child["inner"]
+        ends = (inner, p["server"], p["inner_port"], p["server_port"])
+        back = (p["server"], inner, p["server_port"], p["inner_port"])
+        now = owner.clock.now()
+        self.sender = Sender(child, ends, Sequence(now, p["sn_tick_ms"]))
+        self.receiver = Receiver(child, back, p["replay_window"])
+        owner.log(
+            "agreed",
+            {"ike": proposal_name(self.ike.picked), "esp": proposal_name(child["picked"])},
+        )
+        fields = {
+            "spi_i": self.ike.spi_i.hex(),
+            "spi_r": self.ike.spi_r.hex(),
+            "spi_in": child["spi_in"].hex(),
+            "spi_out": child["spi_out"].hex(),
+            "inner": port.text(inner),
+            "gateway": self.host,
+            "nat": self.ike.nat,
+            "ms": now - self.born,
+        }
+        for key in ("octets_out", "octets_in", "datagrams_out", "datagrams_in"):
+            fields[key] = owner.counters[key]
+        owner.log("up", fields)
+        self.up = True
+        self.born = self.heard = now
+        owner.on_up(self)
