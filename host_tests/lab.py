@@ -242,8 +242,10 @@ class Namespace:
         return self.lab.own(Process(self.command(*words), **options))
 
     def sysctl(self, **values):
+        """Set kernel variables of this namespace: `net__ipv4__ip_forward=1`."""
         for key, value in values.items():
-            self.run("sysctl", "-qw", f"{key.replace('__', '.')}={value}")
+            path = "/proc/sys/" + key.replace("__", "/")
+            self.run("sh", "-c", f"echo {value} > {path}")
 
     def address(self, interface, *addresses):
         for address in addresses:
