@@ -16,14 +16,22 @@ import interpreter
 CI = os.environ.get("CI") == "true"
 
 
-def pytest_collection_modifyitems(items):
-    """Everything under interop/ carries the mark; without root it is skipped, saying why."""
+_LACKING = pytest.StashKey()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Everything under interop/ carries the mark."""
     interop = [item for item in items if ROOT / "host_tests/interop" in item.path.parents]
-    why = gateway_packages.lacking() if interop else None
     for item in interop:
         item.add_marker("interop")
-        if why:
-            item.add_marker(pytest.mark.skip(reason=why))
+    config.stash[_LACKING] = gateway_packages.lacking() if interop else None
+
+
+def pytest_runtest_setup(item):
+    """Without root or strongSwan interop is skipped: from here, so that it is one line."""
+    why = item.config.stash[_LACKING]
+    if why and item.get_closest_marker("interop"):
+        pytest.skip(why)
 
 
 @pytest.hookimpl(wrapper=True)
