@@ -1,7 +1,8 @@
 """Key exchange methods (RFC 7296 §3.4), by their transform ids.
 
-A method is a class: `Method(rand)` makes a key pair, `.public` is what goes into the KE payload,
-`.shared(peer)` returns g^ir as octets or None when the peer's value is refused.
+A method is a class: `Method(rand)` makes a key pair, `rand(n)` giving n random octets; `.public`
+is what goes into the KE payload, `.size` octets of it each way; `.shared(peer)` returns g^ir as
+octets, or None when the peer's value is refused.
 
 Python integers are not constant time: a listener close enough to time single operations may
 learn of an ephemeral key.  Each key pair is therefore used for one handshake only.
@@ -9,22 +10,35 @@ learn of an ephemeral key.  Each key pair is therefore used for one handshake on
 
 from micropython import const
 
+_MODP2048 = const(14)
+_P256 = const(19)
 _X25519 = const(31)
 
 _P25519 = (1 << 255) - 19
 
 
-def _inverse(z, p):
-    return pow(z, p - 2, p)
+def method(ident):
+    """Return the class of a transform id, or None; the module of a slower group is loaded here."""
+    if ident == _P256 or ident == _MODP2048:
+        from . import groups
+
+        return groups.METHODS[ident]
+    return METHODS.get(ident)
 
 
 def _ladder(k, u):
-    """Return k * u on Curve25519 by RFC 7748 §5, on plain integers.
+    """Return k * u on Curve25519 by RFC 7748 §5, on plain integers; u is below p = 2^255 - 19.
 
-    2^255 = 19 (mod p), so each product is folded instead of divided: (x mod 2^255) + 19 * (x >> 255),
-    twice where the sum of two such values enters the next product.
+    2^255 = 19 (mod p), so a product t is not divided but folded, (t mod 2^255) + 19 * (t >> 255),
+    which is t modulo p whatever its size or sign.  Sizes only decide on speed, and stay small:
+    let x2, z2, x3, z3 and u be below 2^255.1 in magnitude.  Then a, b and their like are below
+    2^256.1; aa, bb, da, cb, folded once, below 2^261.6; da + cb and da - cb below 2^262.6, their
+    squares folded once below 2^274.5, and that times u below 2^529.6.  121665 < 2^16.9, so the
+    last product is below 2^541.3, the others below 2^530.  Such a t is below 2^290.6 after one
+    fold; the second takes away a multiple of p that leaves less than 2^255 + 2^40.
     """
-    m = (1 << 255) - 1
+    p = _P25519
+    m = p + 18
     x2, z2, x3, z3 = 1, 0, u, 1
     swap = 0
     for byte in k:
@@ -49,22 +63,30 @@ def _ladder(k, u):
             t = da + cb
             t *= t
             t = (t & m) + 19 * (t >> 255)
-            x3 = (t & m) + 19 * (t >> 255)
+            x3 = t - (t >> 255) * p
             t = da - cb
             t *= t
             t = ((t & m) + 19 * (t >> 255)) * u
             t = (t & m) + 19 * (t >> 255)
-            z3 = (t & m) + 19 * (t >> 255)
+            z3 = t - (t >> 255) * p
             t = aa * bb
             t = (t & m) + 19 * (t >> 255)
-            x2 = (t & m) + 19 * (t >> 255)
+            x2 = t - (t >> 255) * p
             t = aa - bb
             t *= aa + 121665 * t
             t = (t & m) + 19 * (t >> 255)
-            z2 = (t & m) + 19 * (t >> 255)
+            z2 = t - (t >> 255) * p
     if swap:
         x2, z2 = x3, z3
-    return x2 * _inverse(z2 % _P25519, _P25519) % _P25519
+    # 1 / z2 is z2^(p - 2), and p - 2 = 2^255 - 21 = (2^250 - 1) * 2^5 + 11: nearly all ones, for
+    # each of which pow() multiplies.  By way of z2^(2^n - 1), n = 5, 25, 125, 250, it's half that.
+    z2 %= p
+    t = z2
+    for n in (1, 5, 25):
+        b = 1 << 5 * n
+        t = pow(t, (b - 1) // ((1 << n) - 1), p)
+    t = pow(t, b + 1, p)
+    return x2 * pow(t, 32, p) * pow(z2, 11, p) % p
 
 
 class X25519:
@@ -81,10 +103,11 @@ class X25519:
         self.public = _ladder(self._key, 9).to_bytes(32, "little")
 
     def shared(self, peer):
-        """Return the shared secret, or None for a wrong length or an all-zero result."""
+        """Return g^ir, 32 octets, or None for a wrong length or an all-zero result."""
         if len(peer) != 32:
             return None
-        u = int.from_bytes(peer, "little") & ((1 << 255) - 1)
+        # The top bit is not looked at, and values from p to 2^255 - 1 are taken (RFC 7748 §5).
+        u = int.from_bytes(peer, "little") & _P25519 + 18
         result = _ladder(self._key, u % _P25519)
         return result.to_bytes(32, "little") if result else None
 
