@@ -192,7 +192,7 @@ def run(options):
             f"MicroPython {interpreter.version(path)}, heap {HEAP}, "
             f"{sum(sizes.values())} octets of .mpy as for a board",
         )
-        profile = {"interval_ms": 100, **gateway.profile}
+        profile = {"interval_ms": 100, "retries": 0, **gateway.profile}
         sensor = gateway.start(profile, options.readings, firmware)
         up = wait(sensor, "up")
         tell_handshake(up, sensor.first("agreed"), gateway)

@@ -308,10 +308,11 @@ def test_a_host_name_that_does_not_exist_is_link_down(lab):
     assert_error(sensor, None, "LinkDown", within=20)
 
 
-def test_terminate_at_the_gateway_ends_a_running_sensor(lab):
+def test_terminate_at_the_gateway_is_obeyed_at_once(lab):
+    """`swanctl --terminate` while the sensor is up; with no retries that is its end."""
     charon = lab.charon()
     echo = lab.echo()
-    sensor = lab.sensor(readings=0)
+    sensor = lab.sensor({"retries": 0}, readings=0)
     sensor.wait_for("reply", count=3)
     mark = len(charon.log())
     charon.terminate()
@@ -322,9 +323,25 @@ def test_terminate_at_the_gateway_ends_a_running_sensor(lab):
     charon.wait_log("IKE_SA deleted", start=mark)
     assert charon.list_sas() == []
     assert "retransmit" not in charon.log()[mark:]
-    # Nothing is left in the tunnel's dark: what arrived is a prefix of what was sent.
+    # What arrived is a prefix of what was sent.
     arrived = [line["data"] for line in echo.received()]
     assert readings(sensor)[: len(arrived)] == arrived
+
+
+def test_after_a_terminate_the_sensor_comes_back_by_itself(lab):
+    charon = lab.charon()
+    echo = lab.echo()
+    sensor = lab.sensor({"interval_ms": 20}, readings=0)
+    sensor.wait_for("reply", count=3)
+    charon.terminate()
+    line = sensor.wait_for("error")
+    assert line["notify"] == "DELETE"
+    again = sensor.wait_for("up", count=2)
+    assert again["spi_i"] != sensor.first("up")["spi_i"]
+    (sa,) = charon.list_sas()
+    assert sa["initiator-spi"] == again["spi_i"]
+    before = len(echo.received())
+    echo.received(before + 5)
 
 
 def test_a_sensor_that_lost_power_comes_back_as_the_same_one(lab):
