@@ -185,7 +185,7 @@ def run(options):
         sizes = mpy.stage(firmware)
         path = interpreter.require_micropython()
         gateway = GATEWAYS[options.gateway](stack, options)
-        console.print(f"[bold]minipsec[/bold]: readings from a sensor through its gateway")
+        console.print("[bold]minipsec[/bold]: readings from a sensor through its gateway")
         fact("gateway", gateway.title)
         fact(
             "sensor",

