@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from host_tests.lab import GATEWAY_4, PSK, SENSOR_4, SENSOR_ID, SERVER_4, Lab
+from host_tests.lab import GATEWAY_4, PSK, SENSOR_4, SENSOR_ID, SERVER_4, Lab, run
 from tools import mpy
 
 CCM16 = "aes128ccm16-prfsha256-x25519"
@@ -202,10 +202,10 @@ def test_a_lost_datagram_each_way_only_delays(lab):
     ]
     sensor = lab.sensor({"retransmit_ms": 100}, readings=1)
     sensor.wait_for("up")
+    assert all(count() > 0 for count in dropped)
     lab.gateway_ns.undrop()
     assert sensor.wait() == 0, sensor.output
     assert len(echo.received()) <= 1
-    assert dropped
 
 
 # What goes wrong, and how it is said.
@@ -388,6 +388,38 @@ def test_only_ike_and_esp_in_udp_leave_the_sensor(lab, tmp_path):
     assert len(wire) > 1000
     assert not any(reading in wire for reading in readings(sensor))
     assert b'"n"' not in wire and b"uptime" not in wire
+
+
+def test_tshark_reads_a_session_with_the_key_log_and_not_without(lab, tmp_path):
+    lab.charon()
+    lab.echo()
+    keylog = tmp_path / "ikev2_decryption_table"
+    keylog.touch(0o600)
+    capture = lab.sensor_ns.capture(tmp_path / "wire.pcap")
+    sensor = lab.sensor({"keylog": str(keylog)}, readings=1)
+    assert sensor.wait() == 0, sensor.output
+    capture.stop()
+
+    def shown(*options):
+        return run("tshark", "-r", tmp_path / "wire.pcap", "-O", "isakmp", "-V", *options)
+
+    assert SENSOR_ID not in shown()
+    keys = [f"-ouat:ikev2_decryption_table:{line}" for line in keylog.read_text().splitlines()]
+    assert len(keys) == 1
+    opened = shown(*keys)
+    assert SENSOR_ID in opened
+    assert "INITIAL_CONTACT" in opened
+    assert "[correct]" in opened or "Integrity Checksum" in opened
+
+
+def test_a_key_log_that_others_can_read_is_refused(lab, tmp_path):
+    keylog = tmp_path / "keys"
+    keylog.touch(0o644)
+    lab.charon()
+    sensor = lab.sensor({"keylog": str(keylog)}, readings=1)
+    assert sensor.wait() == 2, sensor.output
+    assert sensor.stderr.count("\n") == 0 and "chmod 600" in sensor.stderr
+    assert keylog.read_text() == ""
 
 
 def test_the_compiled_firmware_runs_in_128_kib(lab, tmp_path):
