@@ -20,7 +20,7 @@ from micropython import const
 
 from . import auth, kdf, wire
 from .ccm import CCM, equal
-from .dh import METHODS
+from .dh import method
 from .machine import Machine, sort, spi
 from .wire import Drop
 
@@ -54,6 +54,10 @@ _NAT_DETECTION_DESTINATION_IP = const(16389)
 _COOKIE = const(16390)
 _IKEV2_FRAGMENTATION_SUPPORTED = const(16430)
 
+_ENCR_AES_CBC = const(12)
+_ENCR_AES_CCM_8_IIV = const(29)
+_USE_TRANSPORT_MODE = const(16391)
+
 _PSK = const(2)  # RFC 7296 §3.8: Shared Key Message Integrity Code
 _ESP = const(3)
 _INTERNAL_IP4_ADDRESS = const(1)
@@ -72,6 +76,7 @@ class Initiator(Machine):
 
     def __init__(self, profile, rand):
         super().__init__(profile, rand)
+        self.taken = ()  # inbound SPIs of our other SAs
         self.initial_contact = True  # no other SA of ours is with this gateway
         self.nat = None  # are we behind a NAT? None: not known
         self._table = TABLE
@@ -91,6 +96,10 @@ class Initiator(Machine):
         six = remote and len(remote[0]) == 16
         self.room = (self.profile["fragment_size"] or (1280 if six else 576)) - (48 if six else 28)
         self._n_i = self.rand(32)
+        # `encap` asks for UDP encapsulation even without a NAT, by a hash that cannot match:
+        # stock boards cannot receive plain ESP.
+        self._nat_source = self._nat_hash(None if self.profile["encap"] else local)
+        self._nat_destination = self._nat_hash(remote)
         self._offer = [(1, b"", transforms) for _, transforms in self.profile["ike"]]
         self._groups = _groups(self._offer)
         self._ke_id = self._groups[0]
@@ -118,13 +127,13 @@ class Initiator(Machine):
 
     def _send_init(self, now):
         if self._ke is None:
-            self._ke = METHODS[self._ke_id](self.rand)
+            self._ke = method(self._ke_id)(self.rand)
         payloads = [
             (_SA, wire.sa_body(self._offer)),
             (_KE, struct.pack(">HH", self._ke_id, 0) + self._ke.public),
             (_NONCE, self._n_i),
-            (_N, wire.notify(_NAT_DETECTION_SOURCE_IP, self._nat_hash(self._source()))),
-            (_N, wire.notify(_NAT_DETECTION_DESTINATION_IP, self._nat_hash(self._remote))),
+            (_N, wire.notify(_NAT_DETECTION_SOURCE_IP, self._nat_source)),
+            (_N, wire.notify(_NAT_DETECTION_DESTINATION_IP, self._nat_destination)),
         ]
         payloads.append((_N, wire.notify(_IKEV2_FRAGMENTATION_SUPPORTED)))
         if self.profile["frag_ack"] != "off":
@@ -140,11 +149,6 @@ class Initiator(Machine):
         self._message_i = head + body
         self._out.clear()
         self.send_request(_IKE_SA_INIT, [self.marked(self._message_i)], now)
-
-    def _source(self):
-        # `encap` asks for UDP encapsulation even without a NAT, by a hash that cannot match:
-        # stock boards cannot receive plain ESP.
-        return None if self.profile["encap"] else self._local
 
     def _nat_hash(self, address):
         """SHA-1(SPIi | SPIr | address | port), RFC 7296 §2.23; random where it is not known."""
@@ -167,7 +171,7 @@ class Initiator(Machine):
             raise Drop("BAD_INIT")
         if ke[0] << 8 | ke[1] != self._ke_id or picked[4][0] != self._ke_id:
             raise Drop("BAD_KE")
-        if len(ke) - 4 != METHODS[self._ke_id].size:
+        if len(ke) - 4 != self._ke.size:
             raise Drop("BAD_KE")
         shared = self._ke.shared(bytes(ke[4:]))
         if shared is None:
@@ -237,28 +241,40 @@ class Initiator(Machine):
 
     def _make_keys(self, skeyseed):
         ident, bits = self.picked[1]
-        size = bits // 8 + 3
+        cbc = ident == _ENCR_AES_CBC
+        size = bits // 8 if cbc else bits // 8 + 3
         spis = self.spi_i + self.spi_r
-        keys = kdf.sk_keys(skeyseed, self._n_i + self._n_r, spis, size, 0)
-        self._sk_d, _, _, sk_ei, sk_er, self._sk_pi, self._sk_pr = keys
-        icv = icv_size(ident)
-        self._tx = CCM(sk_ei, icv)
-        self._rx = CCM(sk_er, icv)
+        keys = kdf.sk_keys(skeyseed, self._n_i + self._n_r, spis, size, 32 if cbc else 0)
+        self._sk_d, sk_ai, sk_ar, sk_ei, sk_er, self._sk_pi, self._sk_pr = keys
+        if cbc:
+            from .cbc import CBC
+
+            self._tx = CBC(sk_ei, sk_ai)
+            self._rx = CBC(sk_er, sk_ar)
+        else:
+            self._tx = CCM(sk_ei, icv_size(ident))
+            self._rx = CCM(sk_er, icv_size(ident))
         self._iv = 0
         if self.profile["keylog"]:
-            self.event("keys", self.spi_i, self.spi_r, sk_ei, sk_er, bits, icv)
+            self.event("keys", self.spi_i, self.spi_r, self.picked, sk_ei, sk_er, sk_ai, sk_ar)
 
     # IKE_AUTH.
 
     def _send_auth(self, now):
         p = self.profile
-        self.spi_in = spi(self.rand, 4)
+        self.spi_in = self._choose_spi()
         self._offer = [(_ESP, self.spi_in, transforms) for _, transforms in p["esp"]]
         inner = p["inner_address"]
-        n = len(p["server"])
+        n = len(p["server"] or self._remote[0])
         anywhere = bytes(n), b"\xff" * n
         self._ts_i = (inner, inner) if inner else anywhere
         self._ts_r = p["remote_ts"] or anywhere
+        transport = p["mode"] == "transport"
+        if transport:
+            # Host to host: the addresses outside are the ones inside.
+            if self._local:
+                self._ts_i = (self._local[0],) * 2
+            self._ts_r = (self._remote[0],) * 2
         ident = _id_body(p["id"])
         data = auth.psk_auth(self._pad(), self._message_i, self._n_r, self._sk_pi, ident)
         payloads = [(_IDI, ident)]
@@ -267,13 +283,26 @@ class Initiator(Machine):
         if p["gateway_id"] != "any":
             payloads.append((_IDR, _id_body(p["gateway_id"])))
         payloads.append((_AUTH, struct.pack(">I", _PSK << 24) + data))
-        if not inner:
+        if not inner and not transport:
             payloads.append((_CP, wire.cp_body(1, [(_address_type(n), b"")])))
+        if transport:
+            payloads.append((_N, wire.notify(_USE_TRANSPORT_MODE)))
         payloads.append((_SA, wire.sa_body(self._offer)))
         payloads.append((_TSI, wire.ts_body([self._ts_i])))
         payloads.append((_TSR, wire.ts_body([self._ts_r])))
         self.go(_S_AUTH)
         self.request(_IKE_AUTH, payloads, now)
+
+    def _choose_spi(self):
+        """Return our inbound SPI: random, or one of the profile's that no SA of ours has."""
+        while True:
+            value = spi(self.rand, 4)
+            for fixed in self.profile["spi"] or ():
+                value = fixed.to_bytes(4, "big")
+                if value not in self.taken:
+                    break
+            if value not in self.taken or self.profile["spi"]:
+                return value
 
     def _pad(self):
         return self.profile.get("psk_pad") or auth.psk_pad(self.profile["psk"])
@@ -300,7 +329,7 @@ class Initiator(Machine):
             self._leave("notify", refusal[0])
         else:
             try:
-                child = self._child(found)
+                child = self._child(found, [kind for kind, _ in notifies])
             except Drop as e:
                 self._leave("peer", e.args[0])
                 return
@@ -312,23 +341,31 @@ class Initiator(Machine):
             self.go(_S_UP)
             self.event("up", child)
 
-    def _child(self, found):
+    def _child(self, found, notifies):
         """Return what the Child SA needs, as a dict, or raise Drop with what is wrong.
 
         Keys: spi_in, spi_out (4 octets), key_in, key_out (AES key and salt), icv (octets),
-        picked ({type: (id, bits)}), inner (packed address).
+        picked ({type: (id, bits)}), inner, server (packed addresses), transport, iiv, esn (flags).
         """
         if not (_SA in found and _TSI in found and _TSR in found):
             raise Drop("no Child SA")
         spi_out, picked = wire.chosen(self._offer, found[_SA], _ESP)
         if len(spi_out) != 4:
             raise Drop("BAD_SA")
-        server = self.profile["server"]
-        inner = self.profile["inner_address"] or _assigned(found.get(_CP), len(server))
-        ts_i = _within(found[_TSI], self._ts_i)
-        ts_r = _within(found[_TSR], self._ts_r)
-        _covers(ts_i, inner, self.profile["inner_port"], "TSi without our inner address")
-        _covers(ts_r, server, self.profile["server_port"], "TSr without server")
+        p = self.profile
+        if p["mode"] == "transport":
+            if _USE_TRANSPORT_MODE not in notifies:
+                raise Drop("transport mode was refused")
+            # A NAT may stand between these addresses (RFC 7296 §2.23.1): we look at no more.
+            inner = self._local[0] if self._local else bytes(len(self._remote[0]))
+            server = self._remote[0]
+        else:
+            server = p["server"]
+            inner = p["inner_address"] or _assigned(found.get(_CP), len(server))
+            ts_i = _within(found[_TSI], self._ts_i)
+            ts_r = _within(found[_TSR], self._ts_r)
+            _covers(ts_i, inner, p["inner_port"], "TSi without our inner address")
+            _covers(ts_r, server, p["server_port"], "TSr without server")
         ident, bits = picked[1]
         keys = kdf.child_keys(self._sk_d, self._n_i + self._n_r, bits // 8 + 3)
         return {
@@ -339,6 +376,10 @@ class Initiator(Machine):
             "icv": icv_size(ident),
             "picked": picked,
             "inner": inner,
+            "server": server,
+            "transport": p["mode"] == "transport",
+            "iiv": ident == _ENCR_AES_CCM_8_IIV,
+            "esn": picked.get(5) == (1, 0),
         }
 
     # Ends.
@@ -355,8 +396,11 @@ class Initiator(Machine):
 
 
 def icv_size(ident):
-    """Octets of ICV of an AES-CCM transform id (RFC 5282 §7.2): 14, 15, 16 are 8, 12, 16."""
-    return 4 * ident - 48
+    """Octets of ICV of an AES-CCM transform id: 14, 15, 16 are 8, 12, 16 (RFC 5282 §7.2).
+
+    29 is the one of 8 with an implicit IV (RFC 8750 §5).
+    """
+    return 8 if ident == _ENCR_AES_CCM_8_IIV else 4 * ident - 48
 
 
 def _groups(offer):

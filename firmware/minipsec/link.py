@@ -35,6 +35,7 @@ class Link:
         self.ike = Initiator(p, port.rand)
         # Only an SA without a predecessor may have the gateway forget the others.
         self.ike.initial_contact = owner.alone()
+        self.ike.taken = owner.spis()
         self.ike.start(self.born, self._udp.local, port.packed(self._gateway))
         self._reader = asyncio.create_task(self._read())
         self._pump()
@@ -201,10 +202,13 @@ class Link:
         p = owner.profile
         self.child = child
         inner = child["inner"]
-        ends = (inner, p["server"], p["inner_port"], p["server_port"])
-        back = (p["server"], inner, p["server_port"], p["inner_port"])
+        server = child["server"]
+        ends = (inner, server, p["inner_port"], p["server_port"])
+        back = (server, inner, p["server_port"], p["inner_port"])
         now = owner.clock.now()
-        self.sender = Sender(child, ends, Sequence(now, p["sn_tick_ms"]))
+        self.sender = Sender(
+            child, ends, Sequence(now, p["sn_tick_ms"], esn=child["esn"]), p["esp_pad_to"]
+        )
         self.receiver = Receiver(child, back, p["replay_window"])
         owner.log(
             "agreed",

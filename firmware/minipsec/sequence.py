@@ -2,83 +2,111 @@
 
 Sender (draft-minimal-esp §4, RFC 9333 §4): SN = max(last + 1, first + ticks since the SA was
 made).  A sender that sleeps needs no stored counter, since the clock went on without it.
-Receiver: RFC 4303 §3.4.3.
+Receiver: RFC 4303 §3.4.3 and, with extended sequence numbers, its appendix A2.
 """
 
 from micropython import const
 
 _FIRST = const(1)
-_MAX_LEAD = const(0x10000)  # SNs that bursts may run ahead of the clock
 _MAX_STEP_MS = const(400 * 86400 * 1000)  # a step forward beyond this is a clock fault
-_END = 0xFFFFFFFF  # never reached by a tunnel, which replaces its SA when `spent` says so
-_NEAR = 0xF0000000
+_MAX_LEAD = const(0x10000)  # SNs that bursts may run ahead of the clock
+_NEAR = const(0x01000000)  # where `spent` asks for a new SA: so many SNs before the end
 
 
 class Sequence:
     """Sequence numbers of one outbound SA, strictly increasing, never 0, never wrapped.
 
     `birth` and every `now` are milliseconds of one clock that keeps running for the SA's life;
-    `tick_ms` is the length of a tick.
+    `tick_ms` is the length of a tick, 0 for a plain counter that asks no clock.  `last` is the
+    highest SN that may have been used.  With `reserve` no SN goes out above the mark that
+    `reserve(mark)` has put where a reset does not reach it; it returns False when it could not.
     """
 
-    def __init__(self, birth, tick_ms=100, last=0):
+    def __init__(self, birth, tick_ms=100, last=0, esn=False, reserve=None, step=64):
         self.birth = birth
         self.tick_ms = tick_ms
         self.last = last
-        self.bursts = 0
-        self._seen = birth
+        self.bursts = 0  # SNs that ran ahead of the clock
+        self._end = (1 << 64 if esn else 1 << 32) - 1
+        self._seen = birth  # the clock's highest value so far
+        self._reserve = reserve
+        self._step = step
+        self._mark = last
 
     def next(self, now):
-        """Return the next SN, or None when this SA must send nothing more.
+        """Return the next SN, or None when this SA must send nothing more: make a new one then.
 
-        None means: make a new SA.  Either the space is used up, or the clock jumped so far that
-        the rest of it would be burnt, or bursts ran too far ahead of the clock.
+        Either the space is used up; or the clock jumped so far that the rest of it would be
+        burnt; or bursts ran too far ahead of the clock; or no mark could be reserved.
         """
         if now - self._seen > _MAX_STEP_MS:
             return None
-        if now > self._seen:
-            self._seen = now
-        clock = _FIRST + (self._seen - self.birth) // self.tick_ms
-        sn = clock
-        if sn <= self.last:
-            sn = self.last + 1
-            self.bursts += 1
-        if sn > _END or sn - clock > _MAX_LEAD:
+        # A clock that steps back stands still until it has caught up.
+        self._seen = max(now, self._seen)
+        sn = self.last + 1
+        if self.tick_ms:
+            clock = _FIRST + (self._seen - self.birth) // self.tick_ms
+            if clock > sn:
+                sn = clock
+            elif sn > clock:
+                self.bursts += 1
+                if sn - clock > _MAX_LEAD:
+                    return None
+        if sn > self._end:
             return None
+        if self._reserve and sn > self._mark:
+            mark = sn + self._step
+            if not self._reserve(mark):
+                return None
+            self._mark = mark
         self.last = sn
         return sn
 
+    def position(self, now):
+        """Return the milliseconds since birth as this SA counts them."""
+        return max(now, self._seen) - self.birth
+
     def spent(self):
         """Is it time for a new SA?"""
-        return self.last >= _NEAR
+        return self._end - self.last < _NEAR
 
 
 class ReplayWindow:
     """The inbound window of one SA: `size` SNs wide; 0 accepts everything but SN 0."""
 
-    def __init__(self, size=64):
-        self._size = size
-        self._top = 0
-        self._seen = 0
+    def __init__(self, size=64, top=0, seen=0):
+        self.size = size
+        self.top = top
+        self.seen = seen  # bit n: SN top - n came
 
     def check(self, sn):
         """Return True if this SN may still come; changes nothing."""
         if not sn:
             return False
-        if not self._size or sn > self._top:
+        if not self.size or sn > self.top:
             return True
-        age = self._top - sn
-        return age < self._size and not self._seen >> age & 1
+        age = self.top - sn
+        return age < self.size and not self.seen >> age & 1
 
     def commit(self, sn):
         """Mark an SN that `check` let in and whose ICV was right."""
-        if not self._size:
+        if not self.size:
             return
-        if sn > self._top:
-            step = sn - self._top
-            self._seen = (
-                1 if step >= self._size else self._seen << step & (1 << self._size) - 1 | 1
-            )
-            self._top = sn
+        if sn > self.top:
+            step = sn - self.top
+            self.seen = 1 if step >= self.size else self.seen << step & (1 << self.size) - 1 | 1
+            self.top = sn
         else:
-            self._seen |= 1 << (self._top - sn)
+            self.seen |= 1 << (self.top - sn)
+
+    def extend(self, low):
+        """Return the 64-bit SN that 32 received bits most likely mean (RFC 4303 appendix A2)."""
+        high = self.top >> 32
+        bottom = (self.top & 0xFFFFFFFF) - max(self.size, 1) + 1
+        if bottom >= 0:
+            # The window lies within one run of the low half.
+            if low < bottom:
+                high += 1
+        elif low >= bottom & 0xFFFFFFFF and high:
+            high -= 1
+        return high << 32 | low

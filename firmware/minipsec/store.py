@@ -8,12 +8,15 @@ import json
 import os
 
 # Words of a proposal as strongSwan writes them -> (transform type, id, key length).
-# Ids: RFC 7296 §3.3.2, RFC 5282 (CCM), RFC 5903 (P-256), RFC 8031 (Curve25519).
+# Ids: RFC 7296 §3.3.2, RFC 5282 (CCM), RFC 8750 (implicit IV, a word of ours), RFC 5903 (P-256),
+# RFC 8031 (Curve25519).
 _TRANSFORMS = {
     "aes128ccm8": (1, 14, 128),
     "aes128ccm12": (1, 15, 128),
     "aes128ccm16": (1, 16, 128),
+    "aes128ccm8iiv": (1, 29, 128),
     "aes256ccm8": (1, 14, 256),
+    "aes256ccm8iiv": (1, 29, 256),
     "aes256ccm12": (1, 15, 256),
     "aes256ccm16": (1, 16, 256),
     "aes128": (1, 12, 128),
@@ -24,6 +27,7 @@ _TRANSFORMS = {
     "ecp256": (4, 19, 0),
     "modp2048": (4, 14, 0),
     "noesn": (5, 0, 0),
+    "esn": (5, 1, 0),
 }
 _CBC = 12
 
@@ -168,6 +172,12 @@ def _types(value):
     return value if all(isinstance(v, int) and 40960 <= v <= 65535 for v in value) else None
 
 
+def _spis(value):
+    if not isinstance(value, list) or not 2 <= len(value) <= 8 or len(set(value)) < len(value):
+        return None
+    return value if all(isinstance(v, int) and 256 <= v < 1 << 31 for v in value) else None
+
+
 _REQUIRED = "required"
 _PORT = _number(1, 65535)
 _MS = _number(0, 1 << 29)
@@ -181,7 +191,7 @@ _KEYS = {
     "gateway_id": (_REQUIRED, _peer_identity, _ID + ', or "any"'),
     "id": (_REQUIRED, _identity, _ID),
     "secrets": ("secrets.json", _text, "a file name"),
-    "server": (_REQUIRED,) + _INNER,
+    "server": (None,) + _INNER,
     "server_port": (5000,) + _PORT,
     "inner_port": (5000,) + _PORT,
     "inner_address": (None,) + _INNER,
@@ -195,6 +205,9 @@ _KEYS = {
         'proposals like ["aes128ccm16-prfsha256-x25519"]',
     ),
     "esp": (["aes128ccm8"], _proposals(False), 'proposals like ["aes128ccm8"]'),
+    "mode": ("tunnel",) + _choice("tunnel", "transport"),
+    "spi": (None, _spis, "2 to 8 different numbers from 256 to 2147483647"),
+    "esp_pad_to": (0,) + _number(0, 255),
     "fragment_size": (None,) + _number(128, 9000),
     "fragment_gap_ms": (2,) + _number(0, 1000),
     "frag_ack": ("02",) + _choice("02", "04", "off"),
@@ -243,12 +256,14 @@ def check_profile(values):
         if not profile["gateway"]:
             raise ProfileError("profile: gateway: missing, expected host or address")
         profile["gateways"] = [profile["gateway"]]
-    n = len(profile["server"])
+    if profile["mode"] == "tunnel" and not profile["server"]:
+        raise ProfileError("profile: server: missing, expected " + _INNER[1])
+    n = len(profile["server"] or b"")
     for key, address in (
         ("inner_address", profile["inner_address"]),
         ("remote_ts", (profile["remote_ts"] or (None,))[0]),
     ):
-        if address and len(address) != n:
+        if address and n and len(address) != n:
             _refuse(key, "the IP version of server", values[key])
     return profile
 
@@ -308,7 +323,9 @@ def proposal_name(picked):
     for word, (kind, ident, bits) in _TRANSFORMS.items():
         if picked.get(kind) == (ident, bits) and ident:
             words[kind] = word
-    return "-".join([words.get(kind, "?") for kind in sorted(picked) if picked[kind][0]])
+    return "-".join(
+        [words.get(kind, "?") for kind in (1, 3, 2, 4, 5) if picked.get(kind, (0,))[0]]
+    )
 
 
 def write_keylog(path, keys):
@@ -318,10 +335,15 @@ def write_keylog(path, keys):
     ProfileError otherwise.
     """
     _check_closed(path, "profile: keylog")
-    spi_i, spi_r, sk_ei, sk_er, bits, icv = keys
-    name = "AES-CCM-%d with %d octet ICV [RFC5282]" % (bits, icv)
+    spi_i, spi_r, picked, sk_ei, sk_er, sk_ai, sk_ar = keys
+    ident, bits = picked[1]
+    integ = "NONE [RFC4306]"
+    if ident == _CBC:
+        encr = "AES-CBC-%d [RFC3602]" % bits
+        integ = "HMAC_SHA2_256_128 [RFC4868]"
+    else:
+        encr = "AES-CCM-%d with %d octet ICV [RFC5282]" % (bits, 4 * ident - 48)
     with open(path, "a") as f:
-        f.write(
-            '%s,%s,%s,%s,"%s",,,"NONE [RFC4306]"\n'
-            % (spi_i.hex(), spi_r.hex(), sk_ei.hex(), sk_er.hex(), name)
-        )
+        for value in (spi_i, spi_r, sk_ei, sk_er):
+            f.write(value.hex() + ",")
+        f.write('"%s",%s,%s,"%s"\n' % (encr, sk_ai.hex(), sk_ar.hex(), integ))

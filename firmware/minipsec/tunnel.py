@@ -144,6 +144,10 @@ class Tunnel:
         """Is there no SA with the gateway at present?"""
         return self._link is None
 
+    def spis(self):
+        """Return the inbound SPIs in use."""
+        return [link.child["spi_in"] for link in [self._link] + self._old if link and link.child]
+
     def on_up(self, link):
         """The link carries from now on; its predecessor is deleted."""
         old = self._link
