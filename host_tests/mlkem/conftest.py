@@ -1,0 +1,31 @@
+"""The bridge to the driver that runs the cases on the unix port."""
+
+import pathlib
+
+import pytest
+
+DRIVER = pathlib.Path(__file__).with_name("driver.py")
+
+
+def _word(argument):
+    return argument.hex() or "-" if isinstance(argument, (bytes, bytearray)) else str(argument)
+
+
+def _value(word):
+    if word == "none":
+        return None
+    return b"" if word == "-" else bytes.fromhex(word)
+
+
+@pytest.fixture
+def run(micropython, tmp_path):
+    """`run([(operation, argument, ..), ..])` -> for each case a list of octet strings or None."""
+
+    def run(cases):
+        path = tmp_path / "cases.txt"
+        path.write_text("".join(" ".join(map(_word, case)) + "\n" for case in cases))
+        lines = micropython(DRIVER, path).stdout.splitlines()
+        assert len(lines) == len(cases)
+        return [[_value(word) for word in line.split()] for line in lines]
+
+    return run
