@@ -100,7 +100,10 @@ class Node:
     def send(self, payload, now=0):
         """Return one ESP datagram, None when the SA is used up."""
         packet = self.sender.seal(payload, now)
-        return None if packet is None else bytes(packet)
+        if packet is None:
+            return None
+        self.out.append(bytes(packet))
+        return self.out[-1]
 
     def count(self, reason):
         self.drops[reason] = self.drops.get(reason, 0) + 1
@@ -126,8 +129,9 @@ class Node:
 
     def _up(self, child, now):
         p = self.profile
-        ends = (child["inner"], p["server"], p["inner_port"], p["server_port"])
-        back = (p["server"], child["inner"], p["server_port"], p["inner_port"])
+        inner, server = child["inner"], child.get("server", p["server"])
+        ends = (inner, server, p["inner_port"], p["server_port"])
+        back = (server, inner, p["server_port"], p["inner_port"])
         self.child = child
         self.sender = Sender(child, ends, Sequence(now, p["sn_tick_ms"]))
         self.receiver = Receiver(child, back, p["replay_window"])

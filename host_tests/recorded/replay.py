@@ -1,7 +1,9 @@
 """Play recorded sessions to the core again, on CPython and on the unix port.
 
-`Replay(session)` holds a Node; `step()` does the next step and compares what the core sends with
-what it sent when the session was recorded (record.py says what a session holds).
+`Replay(session)` holds a Node; `step()` does the next step (record.py says what a session holds).
+With `exact=True` it compares what the core sends with what it sent when the session was recorded.
+Without, a core that words its requests differently plays on: the gateway's answers hold as long
+as SPI, nonce and key exchange come from the same `rand`.
 """
 
 import json
@@ -30,7 +32,8 @@ def _end(value):
 class Replay:
     """One session at one step. `inputs` are the indices of its incoming datagrams."""
 
-    def __init__(self, session, keylog=None):
+    def __init__(self, session, exact=False, keylog=None):
+        self.exact = exact
         self.session = session
         self.steps = session["steps"]
         changes = dict(session["profile"])
@@ -46,8 +49,8 @@ class Replay:
         return bytes.fromhex(self.steps[index][2])
 
     def sent(self):
-        """Every datagram that the core sent before this step."""
-        return [bytes.fromhex(value) for kind, _, value in self.steps[: self.at] if kind == "out"]
+        """Every datagram that the core sent so far."""
+        return self.node.out
 
     def step(self):
         """Do the next step; False at the end."""
@@ -72,15 +75,19 @@ class Replay:
             out = node.call(established.delete, now)
         else:
             raise ValueError(kind)
-        for datagram in out:
-            assert self._take("out") == datagram.hex(), AGAIN
+        if self.exact:
+            for datagram in out:
+                assert self._take("out") == datagram.hex(), AGAIN
+            assert self._take("out") is None, AGAIN
+        while self._take("out"):
+            pass
         for payload in node.got[got:]:
             assert self._take("got") == payload.hex()
         return True
 
     def _take(self, kind):
         if self.at == len(self.steps) or self.steps[self.at][0] != kind:
-            return "nothing"
+            return None
         self.at += 1
         return self.steps[self.at - 1][2]
 
