@@ -5,7 +5,7 @@ separation, secrets in memory, no rekeying, no certificates. Written from the RF
 own, so that it checks the firmware's reading of them.
 """
 
-from .config import Config, ConfigError, Secrets, load_secrets
+from .config import Config, ConfigError, Secrets, load_ppks, load_secrets
 from .gateway import Endpoint, Gateway
 from .server import RunningGateway, Server
 
@@ -17,5 +17,6 @@ __all__ = [
     "RunningGateway",
     "Secrets",
     "Server",
+    "load_ppks",
     "load_secrets",
 ]

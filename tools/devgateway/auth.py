@@ -4,14 +4,16 @@ RFC 7296 §1.2, §2.9, §2.15-§2.19. Failures of authentication end the IKE SA;
 the Child SA alone are told beside IDr and AUTH, and the IKE SA stays (§1.3, §2.21.2).
 """
 
-from . import wire
+from ipaddress import ip_address
+
+from . import ppk, wire
 from .crypto import equal, psk_auth, psk_pad
 from .errors import Refuse
 from .esp import ChildSa
 from .numbers import AuthMethod, Cfg, CfgAttr, N, P, Protocol
 from .pool import address_of
 from .proposals import select
-from .wire import Payload
+from .wire import Notify, Payload
 
 
 def _find(payloads, kind):
@@ -35,7 +37,11 @@ def handle(sa, payloads, now):
     auth_body = _find(payloads, P.AUTH)
     if auth_body is None:
         raise Refuse(N.AUTHENTICATION_FAILED, "no AUTH: EAP is not spoken here", fatal=True)
-    secret = _verify(sa, identity, id_body, wire.parse_auth(auth_body))
+    if sa.pending_groups:
+        raise Refuse(N.INVALID_SYNTAX, "additional key exchange missing", fatal=True)
+    auth = wire.parse_auth(auth_body)
+    ppk_id, auth = _mix_ppk(sa, notifies, auth)
+    secret = _verify(sa, identity, id_body, auth)
 
     id_r = gateway.config.identity.encode()
     auth_r = psk_auth(sa.prf, psk_pad(sa.prf, secret), sa.signed_octets(False, id_r))
@@ -43,6 +49,8 @@ def handle(sa, payloads, now):
         Payload(P.IDR, id_r),
         Payload(P.AUTH, wire.encode_auth(AuthMethod.SHARED_KEY_MIC, auth_r)),
     ]
+    if ppk_id is not None:
+        answer.append(Notify(N.PPK_IDENTITY).payload())
     if N.INITIAL_CONTACT in kinds:
         gateway.replace_older(sa, now)
     sa.establish(now)
@@ -68,6 +76,26 @@ def _verify(sa, identity, id_body, auth):
     return secret
 
 
+def _mix_ppk(sa, notifies, auth):
+    """(PPK_ID or None, AUTH to verify) by the table of RFC 8784 §3; SK_d, SK_pi, SK_pr change."""
+    required = sa.gateway.config.ppk_required
+    if sa.use_ppk:
+        for notify in notifies:
+            secret = ppk.find(sa, notify.data) if notify.type == N.PPK_IDENTITY else None
+            if secret is not None:
+                sa.keys = ppk.mix_into_auth(sa, secret)
+                sa.ppk_used = True
+                return notify.data, auth
+        without = [notify.data for notify in notifies if notify.type == N.NO_PPK_AUTH]
+        if not required and without:
+            return None, (auth[0], without[0])
+        if N.PPK_IDENTITY in {notify.type for notify in notifies}:
+            raise Refuse(N.AUTHENTICATION_FAILED, "no PPK in common", fatal=True)
+    if required and not sa.ppk_used:
+        raise Refuse(N.AUTHENTICATION_FAILED, "a PPK is required", fatal=True)
+    return None, auth
+
+
 # Child SA
 
 
@@ -91,10 +119,16 @@ def _child(sa, payloads, kinds):
     if int.from_bytes(choice.spi, "big") < 256:
         raise Refuse(N.INVALID_SYNTAX, "SPI below 256")
 
-    reply = _configure(sa, cfg)
-    remote = [wire.Selector(address, address) for address in sa.addresses]
-    ts_i = _narrow(ts_i, remote or config.remote_selectors)
-    ts_r = _narrow(ts_r, config.local_selectors)
+    transport = _wants_transport(sa, kinds, cfg)
+    if transport:
+        reply = [Notify(N.USE_TRANSPORT_MODE).payload()]
+        ts_i = _end_point(ts_i, sa.endpoint.host, sa.peer_behind_nat)
+        ts_r = _end_point(ts_r, sa.endpoint.local_host, sa.behind_nat)
+    else:
+        reply = _configure(sa, cfg)
+        remote = [wire.Selector(address, address) for address in sa.addresses]
+        ts_i = _narrow(ts_i, remote or config.remote_selectors)
+        ts_r = _narrow(ts_r, config.local_selectors)
     families = {ts.first.version for ts in ts_i} & {ts.first.version for ts in ts_r}
     ts_i = [ts for ts in ts_i if ts.first.version in families]
     ts_r = [ts for ts in ts_r if ts.first.version in families]
@@ -104,7 +138,7 @@ def _child(sa, payloads, kinds):
 
     keymat = sa.prf.plus(sa.keys.sk_d, sa.n_i + sa.n_r, ChildSa.keymat_size(choice))
     spi_in = gateway.new_esp_spi()
-    child = ChildSa(choice, spi_in, keymat, config.replay_window, ts_r, ts_i)
+    child = ChildSa(choice, spi_in, keymat, config.replay_window, ts_r, ts_i, transport)
     gateway.add_child(sa, child)
     return [
         *reply,
@@ -112,6 +146,21 @@ def _child(sa, payloads, kinds):
         Payload(P.TSI, wire.encode_selectors(ts_i)),
         Payload(P.TSR, wire.encode_selectors(ts_r)),
     ]
+
+
+def _wants_transport(sa, kinds, cfg):
+    """Transport mode is a wish (§1.3.1): tunnel mode answers it where it cannot be."""
+    asks_address = cfg[0] == Cfg.REQUEST and cfg[1]
+    return sa.gateway.config.transport and N.USE_TRANSPORT_MODE in kinds and not asks_address
+
+
+def _end_point(proposed, host, behind_nat):
+    """Transport mode selectors: the end itself, or what it calls itself behind a NAT (§2.23.1)."""
+    address = ip_address(host)
+    found = _narrow(proposed, [wire.Selector(address, address)])
+    if not found and behind_nat:
+        found = [ts for ts in proposed if ts.first == ts.last]
+    return found[:1]
 
 
 def _narrow(proposed, allowed):

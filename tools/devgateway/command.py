@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .config import Config, ConfigError, load_secrets
+from .config import Config, ConfigError, load_ppks, load_secrets
 from .proposals import DEFAULT_ESP, DEFAULT_IKE
 from .report import json_reporter, text_reporter
 from .server import Server
@@ -74,6 +74,33 @@ def devgateway(
             help="Largest IP datagram of ours in octets; 0: 576 for IPv4, 1280 for IPv6."
         ),
     ] = 0,
+    fragment_gap: Annotated[
+        int, typer.Option(help="Milliseconds between the datagrams of one message.")
+    ] = 0,
+    fragmentation: Annotated[bool, typer.Option(help="IKE fragmentation, RFC 7383.")] = True,
+    frag_ack: Annotated[
+        str,
+        typer.Option(
+            metavar="POLICY", help="Fragment acknowledgment: off, conservative or eager."
+        ),
+    ] = "conservative",
+    frag_ack_draft: Annotated[
+        str, typer.Option(help="02, or 04, which clears the R bit of FRAGMENT_ACK_RES.")
+    ] = "02",
+    ack_gap: Annotated[
+        int, typer.Option(help="Milliseconds of silence before missing fragments are told.")
+    ] = 200,
+    intermediate: Annotated[
+        bool, typer.Option(help="IKE_INTERMEDIATE and additional key exchanges.")
+    ] = True,
+    ppks: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Post-quantum preshared keys: as --secrets, by PPK id."),
+    ] = None,
+    ppk_required: Annotated[bool, typer.Option(help="Refuse sensors without a PPK.")] = False,
+    transport: Annotated[
+        bool, typer.Option(help="ESP transport mode for sensors that ask for it.")
+    ] = True,
     loss: Annotated[float, typer.Option(help="Percent of datagrams to drop each way.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the generator that picks the losses.")] = 1,
     keylog: Annotated[
@@ -102,6 +129,15 @@ def devgateway(
             echo=echo,
             replay_window=replay_window,
             fragment_size=fragment_size,
+            fragment_gap_ms=fragment_gap,
+            fragmentation=fragmentation,
+            frag_ack=frag_ack,
+            frag_ack_draft=frag_ack_draft,
+            ack_gap_ms=ack_gap,
+            intermediate=intermediate,
+            ppks=load_ppks(ppks) if ppks else {},
+            ppk_required=ppk_required,
+            transport=transport,
             keylog=keylog,
         )
         if not 0 <= loss <= 100:

@@ -9,6 +9,7 @@ from .numbers import Protocol
 from .proposals import DEFAULT_ESP, DEFAULT_IKE, parse_suite
 from .wire import Identity, identity_from_text, selector_of
 
+FRAG_ACK_POLICIES = ("off", "conservative", "eager")
 ANY = "any"  # the identity under which a secret for every peer stands
 
 
@@ -16,15 +17,15 @@ class ConfigError(ValueError):
     """A setting that cannot be used; the text is for the person who wrote it."""
 
 
-def secret_octets(text):
+def secret_octets(text, key="secrets"):
     """Octets of a secret: `0x` and hex digits, or the text itself."""
     if not isinstance(text, str) or not text:
-        raise ConfigError("secrets: expected text or 0xHEX, got %r" % (text,))
+        raise ConfigError("%s: expected text or 0xHEX" % key)
     if text.startswith("0x"):
         try:
             return bytes.fromhex(text[2:])
         except ValueError:
-            raise ConfigError("secrets: bad hex digits after 0x") from None
+            raise ConfigError("%s: bad hex digits after 0x" % key) from None
     return text.encode()
 
 
@@ -44,32 +45,43 @@ class Secrets:
         """The secret, or None."""
         return self._table.get(identity, self._table.get(ANY))
 
-    def __len__(self):
-        return len(self._table)
 
-
-def load_secrets(path):
-    """Secrets from a file: JSON `{"psk": ".."}` or `{identity: psk}`, or CSV `identity,psk`."""
+def _load_table(path, key, columns):
+    """{name: secret} of a JSON or CSV file."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             text = file.read()
     except OSError as error:
-        raise ConfigError("secrets: %s: %s" % (path, error.strerror)) from None
+        raise ConfigError("%s: %s: %s" % (key, path, error.strerror)) from None
+    except UnicodeDecodeError:
+        raise ConfigError("%s: %s: not UTF-8 text" % (key, path)) from None
     if text.lstrip().startswith("{"):
         try:
             table = json.loads(text)
         except ValueError as error:
-            raise ConfigError("secrets: %s: %s" % (path, error)) from None
-        if set(table) == {"psk"}:
-            table = {ANY: table["psk"]}
+            raise ConfigError("%s: %s: %s" % (key, path, error)) from None
     else:
         table = {}
         for row in csv.reader(line for line in text.splitlines() if line and line[0] != "#"):
             if len(row) != 2:
-                raise ConfigError("secrets: %s: expected identity,psk" % path)
+                raise ConfigError("%s: %s: expected %s" % (key, path, columns))
             table[row[0].strip()] = row[1].strip()
     if not table:
-        raise ConfigError("secrets: %s: no secret" % path)
+        raise ConfigError("%s: %s: no secret" % (key, path))
+    return table
+
+
+def load_ppks(path):
+    """{PPK identifier octets: PPK octets} from JSON `{id: ppk}` or CSV `id,ppk`."""
+    table = _load_table(path, "ppks", "id,ppk")
+    return {name.encode(): secret_octets(secret, "ppks") for name, secret in table.items()}
+
+
+def load_secrets(path):
+    """Secrets from a file: JSON `{"psk": ".."}` or `{identity: psk}`, or CSV `identity,psk`."""
+    table = _load_table(path, "secrets", "identity,psk")
+    if set(table) == {"psk"}:
+        table = {ANY: table["psk"]}
     return Secrets(table)
 
 
@@ -107,8 +119,19 @@ class Config:
     encap: bool = True  # claim a NAT so that every peer encapsulates ESP in UDP
     echo: bool = True
     replay_window: int = 64
-    fragment_size: int = 0  # whole IP datagram; 0 = 576 for IPv4, 1280 for IPv6
+    transport: bool = True  # ESP transport mode for those who ask
     keylog: str | None = None
+
+    fragmentation: bool = True
+    fragment_size: int = 0  # whole IP datagram; 0 = 576 for IPv4, 1280 for IPv6
+    fragment_gap_ms: int = 0  # between the datagrams of one message
+    frag_ack: str = "conservative"  # or "eager" or "off"
+    frag_ack_draft: str = "02"  # "04" clears the R bit of our FRAGMENT_ACK_RES
+    ack_gap_ms: int = 200  # silence after which an incomplete message is reported on
+    any_fragment_resends: bool = False  # any fragment of an old request asks for its answer
+    intermediate: bool = True
+    ppks: dict = field(default_factory=dict)  # identifier octets -> PPK octets
+    ppk_required: bool = False
 
     retransmit_ms: int = 1000
     retransmit_tries: int = 5
@@ -143,5 +166,13 @@ class Config:
                     raise ConfigError("%s: wrong address family" % key)
         if not 0 <= self.replay_window <= 4096:
             raise ConfigError("replay-window: expected 0..4096")
+        if self.frag_ack not in FRAG_ACK_POLICIES:
+            raise ConfigError("frag-ack: expected %s" % ", ".join(FRAG_ACK_POLICIES))
+        if self.frag_ack_draft not in ("02", "04"):
+            raise ConfigError("frag-ack-draft: expected 02 or 04")
+        if self.ack_gap_ms < 1 or self.fragment_gap_ms < 0:
+            raise ConfigError("ack-gap, fragment-gap: expected milliseconds")
+        if self.ppk_required and not self.ppks:
+            raise ConfigError("ppk-required: no PPK given")
         if self.fragment_size and not 128 <= self.fragment_size <= 65535:
             raise ConfigError("fragment-size: expected 128..65535")

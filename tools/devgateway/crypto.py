@@ -9,7 +9,7 @@ import struct
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
@@ -66,7 +66,7 @@ def equal(one, other):
     return hmac.compare_digest(one, other)
 
 
-# Key exchange methods (RFC 7296 §3.4, RFC 8031, RFC 5903, RFC 3526)
+# Key exchange methods (RFC 7296 §3.4, RFC 8031, RFC 5903, RFC 3526, FIPS 203)
 
 
 def _modp_2048():
@@ -134,6 +134,55 @@ class _Modp2048:
         return pow(value, self._secret, MODP_2048_PRIME).to_bytes(256, "big")
 
 
+class _MlKem:
+    """ML-KEM (FIPS 203) from `cryptography`, which has no 512."""
+
+    def __init__(self, private):
+        self._private = private.generate()
+        self.public = self._private.public_key().public_bytes_raw()
+
+    def finish(self, ciphertext):
+        try:
+            return self._private.decapsulate(ciphertext)
+        except ValueError:
+            raise CryptoError("BAD_KE") from None
+
+
+class _MlKem512:
+    """ML-KEM-512 from kyber-py."""
+
+    def __init__(self, rand):
+        from kyber_py.ml_kem import ML_KEM_512
+
+        self._kem = ML_KEM_512
+        self.public, self._private = ML_KEM_512._keygen_internal(rand(32), rand(32))
+
+    def finish(self, ciphertext):
+        try:
+            return self._kem.decaps(self._private, ciphertext)
+        except ValueError:
+            raise CryptoError("BAD_KE") from None
+
+
+def _encapsulate(group, peer):
+    """(ciphertext, shared secret) for an encapsulation key; it is checked as FIPS 203 §7.2 asks."""
+    try:
+        if group == Group.ML_KEM_512:
+            from kyber_py.ml_kem import ML_KEM_512
+
+            shared, ciphertext = ML_KEM_512.encaps(peer)
+        else:
+            _, public = _ML_KEM[group]
+            shared, ciphertext = public.from_public_bytes(peer).encapsulate()
+    except ValueError:
+        raise CryptoError("BAD_KE") from None
+    return ciphertext, shared
+
+
+_ML_KEM = {
+    Group.ML_KEM_768: (mlkem.MLKEM768PrivateKey, mlkem.MLKEM768PublicKey),
+    Group.ML_KEM_1024: (mlkem.MLKEM1024PrivateKey, mlkem.MLKEM1024PublicKey),
+}
 _DIFFIE_HELLMAN = {
     Group.CURVE25519: _X25519,
     Group.ECP_256: _Ecp256,
@@ -143,13 +192,22 @@ _DIFFIE_HELLMAN = {
 
 def start_exchange(group, rand):
     """Initiator's half: an object with `.public` and `.finish(peer's public) -> secret`."""
+    if group == Group.ML_KEM_512:
+        return _MlKem512(rand)
+    if group in _ML_KEM:
+        return _MlKem(_ML_KEM[group][0])
     return _DIFFIE_HELLMAN[group](rand)
 
 
 def answer_exchange(group, peer, rand):
-    """Responder's half: (our public value, shared secret). CryptoError("BAD_KE") if `peer` is bad."""
-    half = _DIFFIE_HELLMAN[group](rand)
-    return half.public, half.finish(peer)
+    """Responder's half: (our public value or ciphertext, shared secret).
+
+    CryptoError("BAD_KE") if `peer` is bad.
+    """
+    if group in _DIFFIE_HELLMAN:
+        half = _DIFFIE_HELLMAN[group](rand)
+        return half.public, half.finish(peer)
+    return _encapsulate(group, peer)
 
 
 # Protection of IKE messages (RFC 7296 §3.14, RFC 5282)

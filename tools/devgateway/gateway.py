@@ -6,6 +6,7 @@ milliseconds on any clock that never goes back, `rand(n)` gives n random octets.
 happens is told to `on_event(name, fields)`.
 """
 
+import heapq
 import os
 from collections import Counter
 from ipaddress import ip_address
@@ -69,6 +70,8 @@ class Gateway:
         self.keylog = KeyLog(config.keylog) if config.keylog else None
         self._by_init = {}  # IKE_SA_INIT request octets -> IkeSa
         self._out = []
+        self._paced = []  # heap of (due, serial, message, endpoint)
+        self._serial = 0
 
     # The four calls that a driver makes
 
@@ -83,6 +86,9 @@ class Gateway:
 
     def timer(self, now):
         """Run what is due at `now`."""
+        while self._paced and self._paced[0][0] <= now:
+            _, _, message, endpoint = heapq.heappop(self._paced)
+            self.send_ike(message, endpoint)
         for sa in list(self.sas.values()):
             if sa.timer(now):
                 self._forget(sa)
@@ -91,6 +97,8 @@ class Gateway:
     def next_timer(self):
         """When `timer` wants to be called, or None."""
         times = [sa.next_timer() for sa in self.sas.values()]
+        if self._paced:
+            times.append(self._paced[0][0])
         return min((time for time in times if time is not None), default=None)
 
     def shutdown(self, now):
@@ -218,9 +226,7 @@ class Gateway:
         if next_header == Ip.NO_NEXT:
             self.counters["dummies"] += 1
             return
-        if next_header not in (Ip.IPV4, Ip.IPV6):
-            raise InnerError("INNER_PROTOCOL")
-        packet = inner.parse_ip(payload, 4 if next_header == Ip.IPV4 else 6)
+        packet = self._inner_packet(child, next_header, payload)
         if packet.protocol == Ip.UDP:
             self._udp(child, packet)
             return
@@ -233,8 +239,17 @@ class Gateway:
         if self.config.echo:
             self._seal_packet(child, reply)
 
+    @staticmethod
+    def _inner_packet(child, next_header, payload):
+        if child.transport:
+            return inner.Packet(child.inner, child.ts_local[0].first, next_header, payload)
+        if next_header not in (Ip.IPV4, Ip.IPV6):
+            raise InnerError("INNER_PROTOCOL")
+        return inner.parse_ip(payload, 4 if next_header == Ip.IPV4 else 6)
+
     def _udp(self, child, packet):
-        source_port, destination_port, payload = inner.parse_udp(packet)
+        # A NAT breaks the checksum of transport mode; ESP has protected it (RFC 3948 §3.1.2).
+        source_port, destination_port, payload = inner.parse_udp(packet, not child.transport)
         if not child.admits(
             packet.source, source_port, packet.destination, destination_port, Ip.UDP
         ):
@@ -285,6 +300,10 @@ class Gateway:
             if int.from_bytes(spi, "big") >= MIN_SPI and spi not in self.children:
                 return spi
 
+    def keys_changed(self, sa):
+        if self.keylog:
+            self.keylog.ike(sa)
+
     def established(self, sa):
         self.event(
             "ike_sa",
@@ -294,6 +313,9 @@ class Gateway:
             proposal=sa.choice.name,
             peer="%s:%d" % sa.endpoint[:2],
             nat=sa.peer_behind_nat,
+            ppk=sa.ppk_used,
+            frag_ack=sa.frag_ack,
+            intermediates=sa.intermediates,
         )
 
     def add_child(self, sa, child):
@@ -361,6 +383,16 @@ class Gateway:
 
     def send_ike(self, message, endpoint):
         self._emit(NON_ESP_MARKER + message if endpoint.natt else message, endpoint)
+
+    def send_ike_messages(self, messages, endpoint, now):
+        """The messages of one flight, `fragment_gap_ms` apart."""
+        for index, message in enumerate(messages):
+            due = now + index * self.config.fragment_gap_ms
+            if due == now:
+                self.send_ike(message, endpoint)
+            else:
+                self._serial += 1
+                heapq.heappush(self._paced, (due, self._serial, message, endpoint))
 
     def _seal_packet(self, child, packet):
         if child.transport:

@@ -47,12 +47,18 @@ _PRF_NAMES = {prf: name for name, prf in _PRFS.items()}
 _ENCR = re.compile(r"aes(128|256)(?:ccm(8iiv|8|64|12|96|16|128))?")
 _ADDKE = re.compile(r"ke([1-7])_(.+)")
 
+# One additional key exchange, if the sensor wants one.
+_PQ = "-ke1_mlkem768-ke1_mlkem512-ke1_mlkem1024-ke1_none"
 DEFAULT_IKE = (
     "aes128ccm16-aes256ccm16-aes128ccm12-aes256ccm12-aes128ccm8-aes256ccm8"
-    "-prfsha256-prfsha384-prfsha512-x25519-ecp256-modp2048",
-    "aes128-aes256-sha256-prfsha256-prfsha384-prfsha512-x25519-ecp256-modp2048",
+    "-prfsha256-prfsha384-prfsha512-x25519-ecp256-modp2048-mlkem512-mlkem768" + _PQ,
+    "aes128-aes256-sha256-prfsha256-prfsha384-prfsha512"
+    "-x25519-ecp256-modp2048-mlkem512-mlkem768" + _PQ,
 )
-DEFAULT_ESP = ("aes128ccm8-aes128ccm12-aes128ccm16-aes256ccm8-aes256ccm12-aes256ccm16",)
+DEFAULT_ESP = (
+    "aes128ccm8iiv-aes256ccm8iiv"
+    "-aes128ccm8-aes128ccm12-aes128ccm16-aes256ccm8-aes256ccm12-aes256ccm16-noesn-esn",
+)
 
 
 class Suite(NamedTuple):
@@ -61,6 +67,18 @@ class Suite(NamedTuple):
     name: str
     protocol: int
     transforms: dict
+
+
+def without_additional(suite):
+    """`suite` for a peer that has no IKE_INTERMEDIATE; None if it insists on ADDKE."""
+    kept = {}
+    for kind, options in suite.transforms.items():
+        if T.ADDKE1 <= kind <= T.ADDKE7:
+            options = tuple(option for option in options if option.id == Group.NONE)
+            if not options:
+                return None
+        kept[kind] = options
+    return suite._replace(transforms=kept)
 
 
 class Choice(NamedTuple):
@@ -195,16 +213,13 @@ def _choose(suite, proposal):
     return tuple(chosen)
 
 
-def select(suites, proposals, protocol, accept=None):
+def select(suites, proposals, protocol):
     """The first of `suites` that some proposal allows, as a `Choice`; None if none.
 
-    Our order decides, since the responder chooses (RFC 7296 §2.7). `accept(suite)`
-    may veto a suite.
+    Our order decides, since the responder chooses (RFC 7296 §2.7).
     """
     spi_size = 4 if protocol == Protocol.ESP else 0
     for suite in suites:
-        if accept is not None and not accept(suite):
-            continue
         for proposal in proposals:
             if proposal.protocol != protocol or len(proposal.spi) != spi_size:
                 continue

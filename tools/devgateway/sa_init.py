@@ -12,7 +12,7 @@ from . import wire
 from .crypto import CryptoError, PrfHmac, answer_exchange, equal, first_skeyseed, ike_keys
 from .ike import IkeSa
 from .numbers import IKE_VERSION, Exchange, Flag, N, P, Protocol, T
-from .proposals import select
+from .proposals import select, without_additional
 from .wire import Header, Notify, Payload
 
 NONCE_SIZE = 32
@@ -115,7 +115,10 @@ def handle(gateway, header, data, endpoint, now):
         raise wire.WireError("TOO_MANY_SAS")
 
     kinds = {notify.type for notify in notifies}
-    choice = select(config.ike_suites, offers, Protocol.IKE)
+    suites = config.ike_suites
+    if not config.intermediate or N.INTERMEDIATE_EXCHANGE_SUPPORTED not in kinds:
+        suites = [cut for cut in map(without_additional, suites) if cut is not None]
+    choice = select(suites, offers, Protocol.IKE)
     if choice is None:
         gateway.error(N.NO_PROPOSAL_CHOSEN, endpoint, "no IKE proposal in common")
         return error_message(header, Notify(N.NO_PROPOSAL_CHOSEN)), None

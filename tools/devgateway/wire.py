@@ -171,8 +171,11 @@ def _parse_transforms(data, count):
     return tuple(transforms)
 
 
-def parse_sa(body):
-    """Proposals of an SA payload body, numbered from 1 upwards (§3.3.1)."""
+def parse_sa(body, first=1):
+    """Proposals of an SA payload body, numbered upwards from `first` (§3.3.1).
+
+    `first=None` takes the number as it comes: an answer repeats that of its offer.
+    """
     proposals = []
     offset = 0
     while True:
@@ -183,7 +186,9 @@ def parse_sa(body):
         )
         if length < 8 + spi_size or offset + length > len(body) or count > MAX_TRANSFORMS:
             raise WireError("BAD_PROPOSAL")
-        if number != len(proposals) + 1 or last not in (0, 2):
+        if first is None:
+            first = number
+        if number != len(proposals) + first or last not in (0, 2):
             raise WireError("BAD_PROPOSAL")
         spi = body[offset + 8 : offset + 8 + spi_size]
         transforms = _parse_transforms(body[offset + 8 + spi_size : offset + length], count)
