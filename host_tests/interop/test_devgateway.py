@@ -25,8 +25,9 @@ connections {
     version = 2
     remote_addrs = %(gateway)s
     proposals = %(ike)s
-    fragmentation = %(fragmentation)s
+    fragmentation = yes
     %(vips)s
+    %(more)s
     local {
       auth = psk
       id = %(id)s
@@ -38,14 +39,22 @@ connections {
     children {
       readings {
         %(local_ts)s
-        remote_ts = 10.3.0.0/16
+        remote_ts = %(remote_ts)s
         esp_proposals = %(esp)s
       }
     }
   }
 }
 include sensors.secrets.conf
+secrets {
+  ppk-one {
+    id = ppk-1
+    secret = 0x%(ppk)s
+  }
+}
 """
+
+PPK = bytes(range(32)).hex()
 
 SPEAK = """
 import socket, sys
@@ -88,7 +97,9 @@ def initiator(lab, ike="aes128ccm16-prfsha256-x25519", esp="aes128ccm8", inner=N
         "ike": ike,
         "esp": esp,
         "id": SENSOR_ID,
-        "fragmentation": "yes",
+        "more": "",
+        "ppk": PPK,
+        "remote_ts": "10.3.0.0/16",
         "vips": "" if inner else "vips = 0.0.0.0",
         "local_ts": "local_ts = %s/32" % inner if inner else "",
     }
@@ -186,3 +197,73 @@ def test_charon_over_ipv6():
         said = lab.sensor_ns.run(sys.executable, "-c", SPEAK)
         assert said.count("reading") == 3
         assert len(gateway.all("reading")) == 3
+
+
+def test_charon_and_the_gateway_fragment_to_each_other():
+    with Lab() as lab:
+        gateway = DevGateway(lab, "--fragment-size", "160")
+        sensor = initiator(lab, settings={"fragment_size": 256})
+        sensor.initiate("readings")
+        assert "split IKE message" in sensor.log() or "(2/2)" in sensor.log()
+        assert lab.sensor_ns.run(sys.executable, "-c", SPEAK).count("reading") == 3
+        gateway.stop()
+        stats = gateway.wait_for("stats")
+        assert stats["fragments_in"] >= 2 and stats["fragments_out"] >= 2
+        assert stats["drops"] == {}
+
+
+def test_charon_gets_a_lost_answer_by_resending_fragments():
+    with Lab() as lab:
+        gateway = DevGateway(lab, "--fragment-size", "160", "--frag-ack", "eager")
+        sensor = initiator(lab, settings={"fragment_size": 256, "retransmit_timeout": "0.3"})
+        # The first answer to IKE_AUTH loses a fragment; the second is whole.
+        dropped = lab.gateway_ns.drop(
+            "udp sport 4500 meta length 150-170 limit rate 1/hour burst 1 packets", "output"
+        )
+        sensor.initiate("readings")
+        assert dropped() == 1
+        gateway.stop()
+        stats = gateway.wait_for("stats")
+        assert stats["answers_resent"] >= 1 and "acks_sent" not in stats
+
+
+@pytest.mark.parametrize("required", [False, True], ids=["optional", "required"])
+def test_charon_mixes_in_a_ppk(required):
+    with Lab() as lab:
+        ppks = lab.directory / "ppks"
+        ppks.write_text("ppk-1,0x%s\n" % PPK)
+        options = ["--ppk-required"] if required else []
+        gateway = DevGateway(lab, "--ppks", ppks, *options)
+        more = "ppk_id = ppk-1\n    ppk_required = %s" % ("yes" if required else "no")
+        initiator(lab, more=more).initiate("readings")
+        assert gateway.wait_for("ike_sa")["ppk"] is True
+        assert lab.sensor_ns.run(sys.executable, "-c", SPEAK).count("reading") == 3
+
+
+def test_charon_without_a_common_ppk():
+    with Lab() as lab:
+        ppks = lab.directory / "ppks"
+        ppks.write_text('{"another": "0x%s"}' % PPK)
+        gateway = DevGateway(lab, "--ppks", ppks)
+        sensor = initiator(lab, more="ppk_id = ppk-1")
+        sensor.initiate("readings")
+        assert gateway.wait_for("ike_sa")["ppk"] is False
+        assert lab.sensor_ns.run(sys.executable, "-c", SPEAK).count("reading") == 3
+        gateway.stop()
+        sensor.stop()
+        gateway = DevGateway(lab, "--ppks", ppks, "--ppk-required")
+        sensor = initiator(lab, more="ppk_id = ppk-1")
+        with pytest.raises(Exception):
+            sensor.initiate("readings")
+        assert gateway.wait_for("error")["notify"] == "AUTHENTICATION_FAILED"
+
+
+def test_charon_with_ipv6_inside():
+    with Lab() as lab:
+        options = ("--pool6", "fd09::/64", "--pool", "")
+        gateway = DevGateway(lab, *options)
+        initiator(lab, vips="vips = ::", remote_ts="fd03::/64").initiate("readings")
+        assert gateway.wait_for("child_sa")["inner"] == "fd09::1"
+        speak = SPEAK.replace("AF_INET", "AF_INET6").replace(SERVER_4, "fd03::10")
+        assert lab.sensor_ns.run(sys.executable, "-c", speak).count("reading") == 3
+        assert gateway.wait_for("reading")["inner"] == "fd09::1"
