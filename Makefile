@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv gateway-packages demo test lint size clean
+.PHONY: help venv gateway-packages demo test conformance lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -26,6 +26,9 @@ test: venv ## all tests; as root with strongSwan in namespaces (ARGS='-k name -x
 	@$(PY) tools/setup/interpreter.py
 	@$(PY) tools/setup/gateway.py
 	@$(PY) -m pytest $(ARGS)
+
+conformance: venv ## a line for each id of the checklists, and the tests that prove it (JSON=file)
+	@$(PY) -m tools.conformance $(call flag,json,JSON)
 
 lint: venv ## style and format of every Python file
 	@$(PY) -m ruff check .

@@ -1,0 +1,11 @@
+import pytest
+
+from host_tests.core.node import remember_exchanges
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _exchanges():
+    """X25519 in pure Python, once for each value; every test uses the same few."""
+    restore = remember_exchanges()
+    yield
+    restore()
