@@ -15,7 +15,7 @@ from host_tests.lab import (
     SERVER_4,
     Charon,
     Lab,
-    LabError,
+    run,
     wait_until,
 )
 
@@ -267,3 +267,47 @@ def test_charon_with_ipv6_inside():
         speak = SPEAK.replace("AF_INET", "AF_INET6").replace(SERVER_4, "fd03::10")
         assert lab.sensor_ns.run(sys.executable, "-c", speak).count("reading") == 3
         assert gateway.wait_for("reading")["inner"] == "fd09::1"
+
+
+@pytest.mark.parametrize("suite", ["aes128ccm16", "aes256ccm8", "aes128-sha256"])
+def test_tshark_reads_ike_with_the_key_log(tmp_path, suite):
+    """Fragments included."""
+    from scapy.layers.inet import IP, UDP
+    from scapy.utils import wrpcap
+
+    from host_tests.devgateway.peer import HERE, HERE_NATT, Peer, natt
+    from tools.devgateway import Config, Gateway, Secrets
+    from tools.devgateway.numbers import N
+    from tools.devgateway.wire import Notify
+
+    log = tmp_path / "keys"
+    gateway = Gateway(
+        Config(Secrets({"any": "secret"}), keylog=str(log), fragment_size=200), on_event=None
+    )
+    peer = Peer(ike=(suite + "-prfsha256-x25519",))
+    peer.init_notifies = [Notify(N.IKEV2_FRAGMENTATION_SUPPORTED)]
+    packets = []
+
+    def exchange(data, end):
+        up = IP(src=end.host, dst=end.local_host)
+        packets.append(up / UDP(sport=end.port, dport=end.local_port) / data)
+        down = IP(src=end.local_host, dst=end.host)
+        out = [answer for answer, _ in gateway.receive(data, end, 0)]
+        packets.extend(down / UDP(sport=end.local_port, dport=end.port) / answer for answer in out)
+        return out
+
+    peer.take_init(exchange(peer.init_request(), HERE)[0])
+    peer.take_auth(*(data[4:] for data in exchange(natt(peer.auth_request()), HERE_NATT)))
+    assert len(packets) > 4
+    wrpcap(str(tmp_path / "wire.pcap"), packets)
+    # tshark reads the table from the profile of its home directory.
+    home = tmp_path / "wireshark"
+    home.mkdir()
+    (home / "ikev2_decryption_table").write_text(log.read_text())
+    shown = run(
+        "env", "WIRESHARK_CONFIG_DIR=%s" % home, "tshark", "-r", tmp_path / "wire.pcap",
+        "-d", "udp.port==40500,isakmp", "-V",
+    )  # fmt: skip
+    assert "Identification Data:sensor-1.example.org" in shown
+    assert "Identification Data:gw.example.org" in shown
+    assert shown.count("[correct]") >= 2 and "[incorrect" not in shown
