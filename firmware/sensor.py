@@ -9,7 +9,7 @@ import json
 import sys
 import time
 
-from minipsec import MinipsecError, ProfileError, Tunnel, load_profile
+from minipsec import ProfileError, Tunnel, load_profile
 from minipsec.report import reporter
 from minipsec.tunnel import describe
 
@@ -58,7 +58,11 @@ def run(argv):
         code = 0
         try:
             asyncio.run(session(tunnel, profile, readings))
-        except MinipsecError as e:
+        except Exception as e:
+            from minipsec import MinipsecError
+
+            if not isinstance(e, MinipsecError):
+                raise
             if e is not tunnel.error:  # that one was reported when it came
                 log("error", describe(e))
             code = 1

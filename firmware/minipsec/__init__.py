@@ -3,17 +3,36 @@
 The public names are loaded when they are first used, so that `import minipsec` costs little.
 """
 
+import sys
+
 __version__ = "0.1.0"
 
 _HOME = {
     "Tunnel": "tunnel",
-    "load_profile": "store",
     "ProfileError": "store",
     "MinipsecError": "errors",
     "PeerError": "errors",
     "LinkDown": "errors",
     "UsageError": "errors",
 }
+
+
+def load_profile(path="profile.json"):
+    """Return the profile of a file; see store.load_profile.
+
+    The module that checks profiles is by far the largest, and is forgotten when it is done.
+    """
+    from . import store
+
+    profile = store.load_profile(path)
+    forget("store")
+    return profile
+
+
+def forget(name):
+    """Let go of a module of ours, whose memory is free once nothing refers to it any more."""
+    sys.modules.pop(__name__ + "." + name, None)
+    globals().pop(name, None)
 
 
 def __getattr__(name):

@@ -1,16 +1,18 @@
 """One IKE SA on the network: a socket, the core, its timer, ESP both ways.
 
 A `Link` moves datagrams between socket and core and tells its owner, a Tunnel, what happened:
-`on_up(link)`, `on_down(link, error)`, `on_payload(link, payload)`, `on_answer(link)`.  It decides
-nothing; that is the Tunnel's part.
+`on_up(link)`, `on_stale(link)`, `on_down(link, error)`, `on_closed(link)`, `on_payload(payload,
+octets)`.  It decides nothing; that is the Tunnel's part.
 """
 
 import asyncio
+from micropython import const
 
 from . import port
 from .ike import Initiator
 
-_MAX_DRAIN = 16  # datagrams read in one go, so that a flood cannot starve the application
+_NO_MEMORY_MS = const(50)  # until the next try
+_MAX_DRAIN = const(16)  # datagrams read in one go, so that a flood cannot starve the application
 
 
 class Link:
@@ -19,19 +21,20 @@ class Link:
     def __init__(self, owner, host):
         self.owner = owner
         self.host = host
-        self.up = False
-        self.child = None
+        self.child = None  # once it is up
         self.sender = self.receiver = None
-        self.born = self.heard = self.heard_esp = self.sent = owner.clock.now()
+        self.born = self.sent = owner.clock.now()
         self.waiting = None  # since when something that we sent is without an answer
+        self._heard = False  # did ESP ever come?
+        self._spent = self._retired = False
         p = owner.profile
         self._gateway = port.resolve(host, p["port"])
-        self._natt = port.resolve(host, p["natt_port"])
+        # The same address: a name may have several.
+        self._natt = port.with_port(self._gateway, p["natt_port"])
         self._udp = port.UDP(self._gateway)
         self._hint = None
         self._timer = None
         self._timer_due = 0
-        self.retired = False
         self.ike = Initiator(p, port.rand)
         # Only an SA without a predecessor may have the gateway forget the others.
         self.ike.initial_contact = owner.alone()
@@ -41,20 +44,23 @@ class Link:
         self._pump()
 
     def send(self, payload):
-        """Send one ESP packet; return its octets on the wire.
+        """Send one ESP packet; return its octets on the wire, or 0 if it is not there.
 
-        None when the SA must send no more; the link has closed itself then.
+        That is so without a network, and when the SA must send no more and has closed itself.
         """
-        now = self.owner.clock.now()
+        owner = self.owner
+        now = owner.clock.now()
         packet = self.sender.seal(payload, now)
         if packet is None:
             self.ike.fail("spent", None)
             self._pump()
-            return None
+            return 0
         if self.waiting is None:
             self.waiting = now
-        self._transmit(packet, self._natt)
-        return len(packet)
+        if not self._spent and self.sender.spent(owner.profile["max_packets"]):
+            self._spent = True
+            owner.on_stale(self)
+        return len(packet) if self._transmit(packet, self._natt) else 0
 
     def keepalive(self):
         """Send a NAT keepalive (RFC 3948 §2.3)."""
@@ -68,18 +74,16 @@ class Link:
         self._pump()
 
     def delete(self):
-        """Delete the SA at the gateway; `on_down` follows when it answered or never will."""
+        """Delete the SA at the gateway; `on_closed` follows when it answered or never will."""
         from .established import delete
 
-        self.retired = True
-        if self.up and delete(self.ike, self.owner.clock.now()):
-            self._pump()
-        else:
-            self.close()
+        self._retired = True
+        # While a liveness check is out, its answer comes first.
+        delete(self.ike, self.owner.clock.now())
+        self._pump()
 
     def close(self):
         """Let go of everything, at once and without a word."""
-        self.up = False
         for task in (self._reader, self._timer):
             if task and task is not asyncio.current_task():
                 task.cancel()
@@ -93,10 +97,14 @@ class Link:
         while self._udp:
             await port.readable(self._udp)
             for _ in range(_MAX_DRAIN):
-                got = self._udp and self._udp.receive()
-                if not got:
-                    break
-                self._dispatch(*got)
+                try:
+                    got = self._udp and self._udp.receive()
+                    if not got:
+                        break
+                    self._dispatch(*got)
+                except MemoryError:
+                    self.owner.count("NO_MEMORY")
+                    await asyncio.sleep_ms(_NO_MEMORY_MS)
             else:
                 await asyncio.sleep_ms(0)
 
@@ -107,8 +115,7 @@ class Link:
         owner.counters["octets_in"] += len(datagram)
         now = owner.clock.now()
         if datagram[:4] == b"\0\0\0\0" or datagram[:8] == self.ike.spi_i:
-            if self.ike.receive(datagram, now):
-                self.heard = now
+            self.ike.receive(datagram, now)
             self._pump(source)
         elif datagram == b"\xff":
             owner.count("KEEPALIVE")
@@ -119,9 +126,9 @@ class Link:
             if isinstance(payload, str):
                 owner.count(payload)
             else:
-                self.heard = self.heard_esp = now
+                self._heard = True
                 self.waiting = None
-                owner.on_payload(self, payload, len(datagram))
+                owner.on_payload(payload, len(datagram))
 
     def _pump(self, source=None):
         """Take what the core has for us: datagrams, events, its timer."""
@@ -130,10 +137,8 @@ class Link:
             datagram = ike.poll_out()
             if datagram is None:
                 break
-            if ike.reply:
-                self._transmit(datagram, source)
-            else:
-                self._transmit(datagram, self._natt if ike.floated else self._gateway)
+            target = self._natt if ike.floated else self._gateway
+            self._transmit(datagram, source if source and ike.reply else target)
         while True:
             event = ike.next_event()
             if event is None:
@@ -146,8 +151,10 @@ class Link:
         owner.counters["datagrams_out"] += 1
         owner.counters["octets_out"] += len(datagram)
         self.sent = owner.clock.now()
-        if not self._udp or not self._udp.send(datagram, target):
-            owner.count("SEND_FAILED")
+        if self._udp and self._udp.send(datagram, target):
+            return True
+        owner.count("SEND_FAILED")
+        return False
 
     def _arm(self):
         due = self.ike.next_timer()
@@ -161,8 +168,13 @@ class Link:
     async def _wake(self, ms):
         await asyncio.sleep_ms(max(ms, 0))
         self._timer = None
-        self.ike.timer(self.owner.clock.now())
-        self._pump()
+        try:
+            self.ike.timer(self.owner.clock.now())
+            self._pump()
+        except MemoryError:
+            self.owner.count("NO_MEMORY")
+            self._timer_due = self.owner.clock.now() + _NO_MEMORY_MS
+            self._timer = asyncio.create_task(self._wake(_NO_MEMORY_MS))
 
     def _handle(self, event):
         kind = event[0]
@@ -170,12 +182,20 @@ class Link:
         if kind == "state":
             owner.log("state", {"state": event[1], "t": owner.clock.now() - self.born})
             if event[1] == "DOWN":
-                self.up = False
                 self.sender = self.receiver = None
         elif kind == "up":
             self._on_up(event[1])
         elif kind == "answered":
-            owner.on_answer(self)
+            # ESP used to come, and what we sent last is unanswered though the gateway is there:
+            # it still sends to where a NAT had us before.
+            deaf = self._heard and self.waiting is not None
+            self.waiting = None
+            if self._retired:
+                self.delete()
+            elif deaf:
+                owner.on_stale(self)
+        elif kind == "rekey":
+            owner.on_stale(self)
         elif kind == "hint":
             if self._hint != event[1]:
                 from .errors import notify_name
@@ -188,7 +208,7 @@ class Link:
             write_keylog(owner.profile["keylog"], event[1:])
         elif kind in ("failed", "deleted", "ended"):
             self.close()
-            if not self.retired:
+            if not self._retired:
                 from .errors import failure
 
                 owner.on_down(self, failure(event, self._hint))
@@ -196,7 +216,6 @@ class Link:
     def _on_up(self, child):
         from .esp import Receiver, Sender
         from .sequence import Sequence
-        from .store import proposal_name
 
         owner = self.owner
         p = owner.profile
@@ -212,7 +231,7 @@ class Link:
         self.receiver = Receiver(child, back, p["replay_window"])
         owner.log(
             "agreed",
-            {"ike": proposal_name(self.ike.picked), "esp": proposal_name(child["picked"])},
+            {"ike": _words(p, self.ike.picked), "esp": _words(p, child["picked"])},
         )
         fields = {
             "spi_i": self.ike.spi_i.hex(),
@@ -227,6 +246,16 @@ class Link:
         for key in ("octets_out", "octets_in", "datagrams_out", "datagrams_in"):
             fields[key] = owner.counters[key]
         owner.log("up", fields)
-        self.up = True
-        self.born = self.heard = now
+        self._hint = None
+        self.born = now
         owner.on_up(self)
+
+
+def _words(profile, picked):
+    """Return {transform type: (id, bits)} in strongSwan's words, like "aes128ccm8-..."."""
+    found = []
+    for kind in (1, 3, 2, 4, 5):
+        word = profile["words"].get((kind,) + picked.get(kind, (0, 0)))
+        if word:
+            found.append(word)
+    return "-".join(found)

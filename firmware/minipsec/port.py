@@ -4,6 +4,7 @@ Everything that differs from port to port is found here by trying, and nowhere e
 """
 
 import os
+import select
 import socket
 import struct
 import time
@@ -35,6 +36,13 @@ class Clock:
 def resolve(host, port):
     """Return the socket address of a host; OSError when its name is not found."""
     return socket.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)[0][-1]
+
+
+def with_port(sockaddr, number):
+    """Return a socket address with another port."""
+    if isinstance(sockaddr, tuple):
+        return (sockaddr[0], number) + sockaddr[2:]
+    return sockaddr[:2] + struct.pack(">H", number) + sockaddr[4:]
 
 
 def packed(sockaddr):
@@ -75,6 +83,8 @@ class UDP:
             except OSError:
                 number = 0
         self.socket.setblocking(False)
+        self._waiting = select.poll()
+        self._waiting.register(self.socket, select.POLLIN)
         address = _local(target, family)
         self.local = (address, number) if address and number else None
 
@@ -88,6 +98,9 @@ class UDP:
 
     def receive(self):
         """Return (datagram, socket address), or None when nothing is waiting."""
+        # Asking first is cheap; trying would cost a buffer of the largest size each time.
+        if not self._waiting.poll(0):
+            return None
         try:
             return self.socket.recvfrom(_MAX_DATAGRAM)
         except OSError:

@@ -258,6 +258,12 @@ def check_profile(values):
         profile["gateways"] = [profile["gateway"]]
     if profile["mode"] == "tunnel" and not profile["server"]:
         raise ProfileError("profile: server: missing, expected " + _INNER[1])
+    # The words for what may be agreed on, so that this module can be forgotten.
+    words = profile["words"] = {}
+    offered = [transform for _, found in profile["ike"] + profile["esp"] for transform in found]
+    for word, transform in _TRANSFORMS.items():
+        if transform in offered and transform[1]:
+            words[transform] = word
     n = len(profile["server"] or b"")
     for key, address in (
         ("inner_address", profile["inner_address"]),
@@ -313,19 +319,10 @@ def load_profile(path="profile.json"):
     if "/" in path and not secrets.startswith("/"):
         secrets = path.rsplit("/", 1)[0] + "/" + secrets
     _check_closed(secrets, "secrets")
+    if profile["keylog"]:
+        _check_closed(profile["keylog"], "profile: keylog")
     profile.update(check_secrets(_load(secrets, "secrets")))
     return profile
-
-
-def proposal_name(picked):
-    """Return {transform type: (id, bits)} in strongSwan's words, like "aes128ccm8-..."."""
-    words = {}
-    for word, (kind, ident, bits) in _TRANSFORMS.items():
-        if picked.get(kind) == (ident, bits) and ident:
-            words[kind] = word
-    return "-".join(
-        [words.get(kind, "?") for kind in (1, 3, 2, 4, 5) if picked.get(kind, (0,))[0]]
-    )
 
 
 def write_keylog(path, keys):
