@@ -5,13 +5,13 @@ On a board it reads profile.json and runs for ever; on the unix port
 """
 
 import asyncio
+import gc
 import json
 import sys
 import time
 
-from minipsec import ProfileError, Tunnel, load_profile
+from minipsec import ProfileError, load_profile
 from minipsec.report import reporter
-from minipsec.tunnel import describe
 
 _LAST_REPLY_MS = 1000
 
@@ -53,6 +53,10 @@ def run(argv):
             if not argv[1].isdigit():
                 raise ProfileError("readings: expected a count, 0 for no end, got " + argv[1])
             readings = int(argv[1])
+        # Only now, when the checker of profiles has left the heap again.
+        gc.collect()
+        from minipsec.tunnel import Tunnel, describe
+
         log = reporter(profile["log"])
         tunnel = Tunnel(profile, log)
         code = 0
