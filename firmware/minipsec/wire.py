@@ -68,10 +68,12 @@ def payloads(first, view, start):
     """Return [(type, critical, body)] of the chain from `start` to the end of `view`.
 
     An SK or SKF payload ends the chain: its Next Payload names what is inside it
-    (RFC 7296 §3.14), so its entry is (type, inner first payload, body).
+    (RFC 7296 §3.14), so its entry is (type, inner first payload, body).  It stands behind a
+    header, so never in a plaintext, whose chain starts at 0.
     """
     found = []
     end = len(view)
+    outer = start > 0
     while first:
         if end - start < 4 or len(found) == _MAX_PAYLOADS:
             raise Drop("BAD_PAYLOAD")
@@ -81,6 +83,8 @@ def payloads(first, view, start):
         body = view[start + 4 : start + size]
         start += size
         if first == _SK or first == _SKF:
+            if not outer:
+                raise Drop("BAD_PAYLOAD")
             found.append((first, following, body))
             break
         found.append((first, critical >> 7, body))
