@@ -6,6 +6,9 @@ Prints `pass NAME`, or `fail NAME` and the traceback; exits with 1 when one fail
 import gc
 import sys
 
+from host_tests.core.node import remember_exchanges
+
+remember_exchanges()
 module = __import__(sys.argv[1], None, None, ("*",))
 failed = 0
 for name in sorted(dir(module)):

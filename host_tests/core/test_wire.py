@@ -117,9 +117,15 @@ def test_a_chain_is_bounded():
 @item("MIN-08")
 def test_an_encrypted_payload_ends_the_chain_and_names_what_is_inside():
     for kind in (SK, SKF):
-        outer = b"\x21\0\0\x08abcd"
-        assert wire.payloads(kind, outer, 0) == [(kind, 33, b"abcd")]
-        assert drop_of(wire.payloads, kind, outer + b"\0\0\0\4", 0) == "BAD_LENGTH"
+        outer = b"h" + b"\x21\0\0\x08abcd"
+        assert wire.payloads(kind, outer, 1) == [(kind, 33, b"abcd")]
+        assert drop_of(wire.payloads, kind, outer + b"\0\0\0\4", 1) == "BAD_LENGTH"
+
+
+@item("MIN-08")
+def test_no_encrypted_payload_stands_inside_another():
+    for kind in (SK, SKF):
+        assert drop_of(wire.payloads, kind, b"\x21\0\0\x08abcd", 0) == "BAD_PAYLOAD"
 
 
 # Notify

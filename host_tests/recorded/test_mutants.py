@@ -1,6 +1,6 @@
 """At least 100,000 bent copies of real datagrams: dropped, counted, nothing else.
 
-The unix port is fed every fourth of them.
+The unix port is fed every eighth of them.
 """
 
 import sys
@@ -10,8 +10,12 @@ from host_tests.core.node import remember_exchanges
 from host_tests.recorded.mutants import Bender
 from host_tests.recorded.replay import Replay, load, names
 
-SHARE = 4 if sys.implementation.name == "micropython" else 1
+SHARE = 8 if sys.implementation.name == "micropython" else 1
 SPLICES = 64 // SHARE
+
+# Answers to IKE_SA_INIT are much alike, and a mutant that leads somewhere costs a new handshake:
+# these are bent at every bit, the others at every third.
+WHOLE = ("charon-cookie", "charon-virtual", "devgateway-plain")
 
 # What the bent datagrams must have met; a reason that is gone means a check that is gone.
 REASONS = (
@@ -50,7 +54,7 @@ def test_bent_datagrams_are_dropped_and_counted_and_the_genuine_one_still_counts
         for name in names():
             strangers = [d for d in others if name != "charon-terminate"]
             bender = Bender(load(name), strangers)
-            bender.run(SHARE, SHARE, SPLICES)
+            bender.run(SHARE, SHARE if name in WHOLE else 3 * SHARE, SPLICES)
             fed += bender.fed
             moved += bender.moved
             reasons |= set(bender.reasons)
