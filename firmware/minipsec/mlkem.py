@@ -357,9 +357,9 @@ class _Work:
     def wipe(self):
         self.sponge.wipe()
         for p in self.vector:
-            mix(p, 0, p, 0, 512, 255)
-        mix(self.sum, 0, self.sum, 0, 512, 255)
-        mix(self.term, 0, self.term, 0, 512, 255)
+            mix(p, 0, p, 0, 512, -1)
+        mix(self.sum, 0, self.sum, 0, 512, -1)
+        mix(self.term, 0, self.term, 0, 512, -1)
 
     def hash(self, out, kind, first, second=b""):
         """Fill `out` with the hash of first | second."""
@@ -434,7 +434,7 @@ class _Method:
     def wipe(self):
         """Overwrite the private key; `shared` refuses from then on."""
         if self._secret:
-            mix(self._secret, 0, self._secret, 0, 64, 255)
+            mix(self._secret, 0, self._secret, 0, 64, -1)
             self._secret = None
 
     def shared(self, ciphertext):
@@ -482,9 +482,9 @@ class _Method:
         finally:
             work.wipe()
             self.wipe()
-            mix(message, 0, message, 0, 32, 255)
-            mix(keys, 0, keys, 0, 64, 255)
-            mix(other, 0, other, 0, 32, 255)
+            mix(message, 0, message, 0, 32, -1)
+            mix(keys, 0, keys, 0, 64, -1)
+            mix(other, 0, other, 0, 32, -1)
 
     @classmethod
     def _encrypt(cls, work, ek, message, coins, c, check):
@@ -548,7 +548,7 @@ class _Method:
             return bytes(c), bytes(memoryview(keys)[:32])
         finally:
             work.wipe()
-            mix(keys, 0, keys, 0, 64, 255)
+            mix(keys, 0, keys, 0, 64, -1)
 
 
 def _scale(d):

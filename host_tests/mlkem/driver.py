@@ -38,7 +38,9 @@ def encaps(number, ek, m):
 
 
 def decaps(number, seed, c):
-    return text(mlkem.method(int(number))(rand(octets(seed))).shared(octets(c)))
+    """The encapsulation key, and what its owner makes of a ciphertext."""
+    pair = mlkem.method(int(number))(rand(octets(seed)))
+    return text(pair.public) + " " + text(pair.shared(octets(c)))
 
 
 def each_octet(number, seed, c, mask):

