@@ -273,7 +273,7 @@ def test_bursts_are_bounded_and_copies_of_an_ack_ignored(make_gateway):
     for now in range(5000, 10_000, 100):
         ack = peer.ack(RES, [(1, 1)], Exchange.INFORMATIONAL, 2)
         bursts += len(feed(gateway, [ack], now))
-    assert bursts == fragack.MAX_BURSTS
+    assert bursts == fragack.MAX_IDLE_BURSTS
     assert gateway.drops == {"ACK_FLOOD": 43}
     assert flight.due is None
 
@@ -287,7 +287,7 @@ def test_an_unauthenticated_peer_gets_fewer_bursts(make_gateway):
     resent = 0
     for now in range(0, 1000, 100):
         resent += len(feed(gateway, [peer.ack(RES, [(1, 1)], Exchange.IKE_AUTH, 1)], now))
-    assert resent == fragack.MAX_BURSTS_UNAUTHENTICATED
+    assert resent == fragack.MAX_IDLE_BURSTS_UNAUTHENTICATED
 
 
 @item("AMB-13")
@@ -436,6 +436,71 @@ def test_a_flight_without_reports_is_resent_whole():
     assert flight.resend() == ["a", "b", "c"]
     assert flight.acknowledge({2}, b"2", 0)
     assert flight.burst(0) == ["b"] and flight.resend() == ["a", "b"]
+
+
+def test_copies_never_put_a_report_off():
+    reporter = Reporter("conservative", 200)
+    reporter.arrived(0)
+    for now in range(10, 1000, 10):
+        reporter.arrived(now, copy=True)
+    assert reporter.due == 210
+
+
+@item("AMB-12")
+@pytest.mark.parametrize("queue", [4, 8])
+def test_a_receiver_with_a_short_queue_gets_it_all_in_short_bursts(queue):
+    """Only the first `queue` of a burst arrive; the sender adapts, and stays in its bounds."""
+    flight = Flight([bytes((n,)) for n in range(45)], fragack.MAX_IDLE_BURSTS_UNAUTHENTICATED)
+    have, burst, now, sent = set(), flight.datagrams, 0, 45
+    while len(have) < 45:
+        have |= {datagram[0] + 1 for datagram in burst[:queue]}
+        missing = set(range(1, 46)) - have
+        now += 100
+        if missing:
+            assert flight.acknowledge(missing, b"%d" % now, now)
+            burst = flight.burst(now)
+            sent += len(burst)
+    assert sent <= 45 + 2 * 45 + 2 * queue
+    assert now <= 100 * -(-45 // queue)
+
+
+@item("AMB-12", "AMB-18")
+def test_what_reports_can_cost_is_bounded_whatever_they_say():
+    """The amplification: at most four times the message and eight datagrams."""
+    picks = random.Random(8)
+    for total in (1, 3, 45, 64):
+        for _ in range(50):
+            flight = Flight(list(range(1, total + 1)))
+            resent = 0
+            for now in range(0, 100_000, 50):
+                missing = set(picks.sample(range(1, total + 1), picks.randint(1, total)))
+                try:
+                    flight.acknowledge(missing, b"%d" % now, now)
+                except WireError as error:
+                    assert error.reason == "ACK_FLOOD"
+                    break
+                resent += len(flight.burst(now))
+            assert resent <= 4 * total + 8
+
+
+def test_bent_acknowledgments_under_a_right_icv_never_raise(make_gateway):
+    gateway = make_gateway(fragment_size=128, frag_ack="eager")
+    peer = established(gateway)
+    (sa,) = gateway.sas.values()
+    sa.request(Exchange.INFORMATIONAL, LONG, 0)
+    picks = random.Random(9)
+    for now in range(3000):
+        kind = picks.choice((REQ, RES, N.FRAGMENT_ACK_SUPPORTED, 99, 20000))
+        data = bytes(picks.choice((0, 0, 1, 2, 3, 255)) for _ in range(picks.randint(0, 9)))
+        notify = Notify(kind, data, picks.choice((0, 1, 3)), picks.choice((b"", b"abcd")))
+        payloads = [notify.payload()] * picks.choice((1, 1, 2))
+        if picks.random() < 0.2:
+            payloads.append(Payload(picks.choice((0, 33, 41, 46, 53, 200)), data))
+        exchange = picks.choice((Exchange.INFORMATIONAL, Exchange.IKE_AUTH, 43, 36))
+        flags = Flag.INITIATOR | picks.choice((0, Flag.RESPONSE))
+        message = peer.protect(exchange, payloads, picks.choice((0, 1, 1, 2)), flags)
+        gateway.receive(natt(message), HERE_NATT, now)
+    assert gateway.counters["acks_received"] > 50
 
 
 # A lossy world

@@ -5,7 +5,7 @@ import ipaddress
 import pytest
 
 from host_tests.devgateway.peer import HERE, HERE_NATT, Peer, connect, natt, only
-from tools.devgateway import wire
+from tools.devgateway import Endpoint, wire
 from tools.devgateway.inner import build_icmp
 from tools.devgateway.numbers import N, P
 from tools.devgateway.wire import Notify, Selector, selector_of
@@ -149,3 +149,30 @@ def test_ipv6_inside_with_a_static_address_and_ping(gateway):
     value = packet[ICMPv6EchoReply].cksum
     del packet[ICMPv6EchoReply].cksum
     assert IPv6(bytes(packet))[ICMPv6EchoReply].cksum == value
+
+
+def test_esp_straight_on_ip_goes_back_the_same_way(make_gateway):
+    gateway = make_gateway(raw_esp=True, encap=False)
+    peer = Peer()
+    peer.take_init(only(gateway.receive(peer.init_request(), HERE, 0)))
+    peer.take_auth(only(gateway.receive(peer.auth_request(), HERE, 0)))
+    raw = Endpoint(HERE.host, 0, False, HERE.local_host, 0, True)
+    (child,) = gateway.children.values()
+    ((dummy, to),) = gateway.send_dummy(child)
+    assert to == raw and peer.child.open(dummy)[0] == 59
+    ((echo, to),) = gateway.receive(peer.udp(b"raw"), raw, 0)
+    assert to == raw and peer.open_udp(echo)[3] == b"raw"
+    (sa,) = gateway.sas.values()
+    assert gateway.liveness(sa, 0)[0][1] == HERE
+    ((echo, to),) = gateway.receive(peer.udp(b"udp"), HERE_NATT, 0)
+    assert to == HERE_NATT
+
+
+def test_without_raw_esp_there_is_no_way_to_a_sensor_that_did_not_float(make_gateway):
+    gateway = make_gateway(encap=False)
+    peer = Peer()
+    peer.take_init(only(gateway.receive(peer.init_request(), HERE, 0)))
+    peer.take_auth(only(gateway.receive(peer.auth_request(), HERE, 0)))
+    (child,) = gateway.children.values()
+    assert gateway.send_dummy(child) == []
+    assert gateway.drops == {"NO_ESP_PATH": 1}

@@ -311,3 +311,36 @@ def test_tshark_reads_ike_with_the_key_log(tmp_path, suite):
     assert "Identification Data:sensor-1.example.org" in shown
     assert "Identification Data:gw.example.org" in shown
     assert shown.count("[correct]") >= 2 and "[incorrect" not in shown
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1", "::1"])
+def test_esp_straight_on_ip_over_real_sockets(bind):
+    """No strongSwan in it, but raw sockets, and so root."""
+    import socket
+
+    from host_tests.devgateway.peer import Peer
+    from tools.devgateway import RunningGateway
+
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    with (
+        RunningGateway({"any": "secret"}, host=bind, raw_esp=True, encap=False) as gateway,
+        socket.socket(family, socket.SOCK_DGRAM) as ike,
+        socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ESP) as esp,
+    ):
+        ike.settimeout(5)
+        esp.settimeout(5)
+        peer = Peer()
+        for request, take in (
+            (peer.init_request, peer.take_init),
+            (peer.auth_request, peer.take_auth),
+        ):
+            ike.sendto(request(), (bind, gateway.port))
+            take(ike.recv(3000))
+        sent = peer.udp(b"21.5")
+        esp.sendto(sent, (bind, 0))
+        assert gateway.reading()["text"] == "21.5"
+        header = 0 if ":" in bind else 20
+        received = sent
+        while received[:4] == sent[:4]:  # what we sent comes by on the loopback, too
+            received = esp.recv(3000)[header:]
+        assert peer.open_udp(received)[3] == b"21.5"

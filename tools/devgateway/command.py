@@ -66,6 +66,10 @@ def devgateway(
         bool,
         typer.Option(help="Claim to be behind a NAT, so that ESP always comes in UDP."),
     ] = True,
+    raw_esp: Annotated[
+        bool,
+        typer.Option(help="Take ESP straight on IP (protocol 50) too; root, with --no-encap."),
+    ] = False,
     echo: Annotated[bool, typer.Option(help="Send every reading back to its sensor.")] = True,
     replay_window: Annotated[int, typer.Option(help="Sequence numbers; 0 switches it off.")] = 64,
     fragment_size: Annotated[
@@ -126,6 +130,7 @@ def devgateway(
             cookie=cookie,
             require_cp=require_cp,
             encap=encap,
+            raw_esp=raw_esp,
             echo=echo,
             replay_window=replay_window,
             fragment_size=fragment_size,

@@ -117,6 +117,7 @@ class Config:
     cookie: bool = False  # always ask; else only while many SAs are half open
     require_cp: bool = False
     encap: bool = True  # claim a NAT so that every peer encapsulates ESP in UDP
+    raw_esp: bool = False  # take ESP straight on IP, too
     echo: bool = True
     replay_window: int = 64
     transport: bool = True  # ESP transport mode for those who ask
@@ -172,6 +173,8 @@ class Config:
             raise ConfigError("frag-ack-draft: expected 02 or 04")
         if self.ack_gap_ms < 1 or self.fragment_gap_ms < 0:
             raise ConfigError("ack-gap, fragment-gap: expected milliseconds")
+        if self.raw_esp and self.encap:
+            raise ConfigError("raw-esp: needs no-encap, or every sensor encapsulates")
         if self.ppk_required and not self.ppks:
             raise ConfigError("ppk-required: no PPK given")
         if self.fragment_size and not 128 <= self.fragment_size <= 65535:

@@ -156,6 +156,7 @@ class ChildSa:
         self.window = ReplayWindow(window)
         self.sn_out = 0
         self.ike = None  # the IKE SA that made it
+        self.raw = None  # where its ESP comes from if not in UDP
         self._from_peer = _suite(encr, keys[0], keys[1])
         self._to_peer = _suite(encr, keys[2], keys[3])
 

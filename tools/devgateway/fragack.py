@@ -19,9 +19,12 @@ ACK_TYPES = (N.FRAGMENT_ACK_REQ, N.FRAGMENT_ACK_RES)
 
 MAX_PAIRS = 100  # in one ACK
 MAX_ACKS = 32  # for one message
-MAX_BURSTS = 8  # of resends in one exchange
-MAX_BURSTS_UNAUTHENTICATED = 4
+MAX_IDLE_BURSTS = 8  # of resends in one exchange that brought nothing
+MAX_IDLE_BURSTS_UNAUTHENTICATED = 4
 BURST_GAP_MS = 50
+MIN_WINDOW = 4  # fragments in a burst, however few of the last one arrived
+RESENT_PER_FRAGMENT = 4  # most resends on reports, as a multiple of the message,
+RESENT_MORE = 8  # and a few more for short ones
 MAX_SEEN = 64  # remembered digests of ACKs, against replay
 
 
@@ -79,12 +82,17 @@ class Reporter:
         self.due = None
 
     def arrived(self, now, copy=False):
-        """A fragment came in with a right ICV; `copy` if we had it already."""
+        """A fragment came in with a right ICV; `copy` if we had it already.
+
+        Copies, which anyone can replay, never put the report off.
+        """
         late = self._last is not None and now - self._last > 2 * self._gap
         self._resend_seen = self._resend_seen or copy or late
-        self._last = now
         if not copy:
+            self._last = now
             self._wait = self._gap
+        elif self.due is not None:
+            return
         if self._sent < MAX_ACKS and (self._policy == "eager" or self._resend_seen):
             self.due = now + self._wait
 
@@ -96,14 +104,22 @@ class Reporter:
 
 
 class Flight:
-    """The datagrams of one sent message and what the peer reported missing of them."""
+    """The datagrams of one sent message and what the peer reported missing of them.
 
-    def __init__(self, datagrams, max_bursts=MAX_BURSTS):
+    Bounds on what reports can cost: bursts at least BURST_GAP_MS apart, so many without
+    progress, and in all RESENT_PER_FRAGMENT times the message. A burst is at most twice
+    what arrived of the transmission before, since a receiver with a short queue loses
+    the tail of a longer one each time.
+    """
+
+    def __init__(self, datagrams, max_idle=MAX_IDLE_BURSTS):
         self.datagrams = datagrams
-        self._max_bursts = max_bursts
-        self._bursts = 0
+        self._budget = RESENT_PER_FRAGMENT * len(datagrams) + RESENT_MORE
+        self._idle = max_idle
+        self._least = len(datagrams)  # fewest missing at a burst so far
+        self._sent = set(range(1, len(datagrams) + 1))  # in the last transmission
         self._known = None  # numbers missing by the last reports; None before the first
-        self._pending = set()  # reported since the last burst
+        self._pending = set()  # reported since the last burst, or not in it for its size
         self._last = None
         self._seen = set()
         self.due = None
@@ -116,7 +132,7 @@ class Flight:
             self._seen.add(digest)
         if not missing:
             return False
-        if self._bursts >= self._max_bursts:
+        if self._idle <= 0 or self._budget <= 0:
             raise WireError("ACK_FLOOD")
         self._pending |= missing
         self._known = set(self._pending)
@@ -125,8 +141,16 @@ class Flight:
 
     def burst(self, now):
         """What was reported missing, lowest first."""
-        numbers, self._pending = sorted(self._pending), set()
-        self._bursts += 1
+        arrived = len(self._sent - self._pending)
+        size = min(max(MIN_WINDOW, 2 * arrived), self._budget)
+        numbers = sorted(self._pending)[:size]
+        if len(self._pending) < self._least:
+            self._least = len(self._pending)
+        else:
+            self._idle -= 1
+        self._budget -= len(numbers)
+        self._sent = set(numbers)
+        self._pending -= self._sent
         self._last = now
         self.due = None
         return [self.datagrams[number - 1] for number in numbers]

@@ -43,6 +43,7 @@ class Endpoint(NamedTuple):
     """Where a datagram came from and which of our sockets took it.
 
     `natt` is the NAT traversal port, where IKE wears the non-ESP marker and ESP travels.
+    `raw` is ESP straight on IP (protocol 50), where there is no port.
     """
 
     host: str
@@ -50,6 +51,7 @@ class Endpoint(NamedTuple):
     natt: bool = False
     local_host: str = "0.0.0.0"
     local_port: int = 500
+    raw: bool = False
 
 
 class Gateway:
@@ -163,7 +165,9 @@ class Gateway:
     # Reading what came in
 
     def _demultiplex(self, datagram, endpoint, now):
-        if not endpoint.natt:
+        if endpoint.raw:
+            self._esp(datagram, endpoint)
+        elif not endpoint.natt:
             self._ike(datagram, endpoint, now)
         elif datagram[:4] == NON_ESP_MARKER:
             self._ike(datagram[4:], endpoint, now)
@@ -221,7 +225,9 @@ class Gateway:
         next_header, payload, newest = child.open(datagram)
         if newest:
             # The outer address is learned from authenticated packets only (RFC 7296 §2.23).
-            child.ike.endpoint = endpoint
+            child.raw = endpoint if endpoint.raw else None
+            if not endpoint.raw:
+                child.ike.endpoint = endpoint
         self.counters["esp_in"] += 1
         if next_header == Ip.NO_NEXT:
             self.counters["dummies"] += 1
@@ -402,10 +408,12 @@ class Gateway:
             self._seal(child, kind, inner.build_ip(packet))
 
     def _seal(self, child, next_header, payload):
-        endpoint = child.ike.endpoint
-        if not endpoint.natt:
-            self.drop("NO_ESP_PATH")  # this gateway sends ESP in UDP only
-            return
+        endpoint = child.raw or child.ike.endpoint
+        if not endpoint.raw and not endpoint.natt:
+            if not self.config.raw_esp:
+                self.drop("NO_ESP_PATH")
+                return
+            endpoint = endpoint._replace(port=0, local_port=0, raw=True)
         self.counters["esp_out"] += 1
         self._emit(child.seal(next_header, payload, self.rand), endpoint)
 

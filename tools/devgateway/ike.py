@@ -212,9 +212,9 @@ class IkeSa:
         datagrams = self._protect(keys, header.exchange, flags, header.message_id, payloads)
         flight = Flight(
             datagrams,
-            fragack.MAX_BURSTS
+            fragack.MAX_IDLE_BURSTS
             if self.state == ESTABLISHED
-            else fragack.MAX_BURSTS_UNAUTHENTICATED,
+            else fragack.MAX_IDLE_BURSTS_UNAUTHENTICATED,
         )
         self._answered = _Answered(joined, flight, keys)
         self.expected += 1

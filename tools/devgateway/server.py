@@ -30,19 +30,26 @@ def clock_ms():
 
 
 class _Port:
-    """One bound UDP socket."""
+    """One bound UDP socket, or with `raw` one for ESP straight on IP."""
 
-    def __init__(self, host, port, natt):
+    def __init__(self, host, port, natt, raw=False):
         address = ip_address(host)
         self.natt = natt
+        self.raw = raw
         self._six = address.version == 6
-        self._sock = socket.socket(
-            socket.AF_INET6 if self._six else socket.AF_INET, socket.SOCK_DGRAM
-        )
+        family = socket.AF_INET6 if self._six else socket.AF_INET
+        try:
+            if raw:
+                self._sock = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ESP)
+            else:
+                self._sock = socket.socket(family, socket.SOCK_DGRAM)
+        except OSError as error:
+            raise ConfigError("cannot open a raw socket: %s" % error.strerror) from None
         self._sock.setblocking(False)
         if self._six:
-            self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            if not raw:
+                self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         else:
             self._sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         try:
@@ -51,7 +58,7 @@ class _Port:
             self._sock.close()
             raise ConfigError("cannot bind %s port %d: %s" % (host, port, error)) from None
         self.host = host
-        self.port = self._sock.getsockname()[1]
+        self.port = 0 if raw else self._sock.getsockname()[1]
 
     def fileno(self):
         return self._sock.fileno()
@@ -72,6 +79,10 @@ class _Port:
             elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
                 local = socket.inet_ntop(socket.AF_INET6, value[:16])
         host = address[0].partition("%")[0]
+        if self.raw:
+            if not self._six:  # a raw IPv4 socket gives the IP header, too
+                data = data[(data[0] & 15) * 4 :]
+            return data, Endpoint(host, 0, False, local, 0, True)
         return data, Endpoint(host, address[1], self.natt, local, self.port)
 
     def send(self, data, endpoint):
@@ -99,10 +110,13 @@ class Server:
     def __init__(
         self, config, host="0.0.0.0", port=500, natt_port=4500, on_event=None, loss=0.0, seed=1
     ):
-        self._ports = {}
-        for natt, number in ((False, port), (True, natt_port)):
+        self._ports = {}  # (natt, raw) -> _Port
+        wanted = [(port, False, False), (natt_port, True, False)]
+        if config.raw_esp:
+            wanted.append((0, False, True))
+        for number, natt, raw in wanted:
             try:
-                self._ports[natt] = _Port(host, number, natt)
+                self._ports[natt, raw] = _Port(host, number, natt, raw)
             except ConfigError:
                 self._close_ports()
                 raise
@@ -115,11 +129,11 @@ class Server:
 
     @property
     def port(self):
-        return self._ports[False].port
+        return self._ports[False, False].port
 
     @property
     def natt_port(self):
-        return self._ports[True].port
+        return self._ports[True, False].port
 
     def start(self):
         """Begin to serve on the running event loop."""
@@ -145,7 +159,7 @@ class Server:
         """Put what a `Gateway` call returned on the wire."""
         for data, endpoint in datagrams:
             if not self._lost("lost_out"):
-                self._ports[endpoint.natt].send(data, endpoint)
+                self._ports[endpoint.natt, endpoint.raw].send(data, endpoint)
 
     def call(self, function):
         """Run `function(gateway, now)` and send the datagrams it returns."""
