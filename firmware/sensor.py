@@ -7,6 +7,7 @@ On a board it reads profile.json and runs for ever; on the unix port
 import asyncio
 import gc
 import json
+import os
 import sys
 import time
 
@@ -14,6 +15,7 @@ from minipsec import ProfileError, load_profile
 from minipsec.report import reporter
 
 _LAST_REPLY_MS = 1000
+_PAUSE_MS = 4000  # before the tunnel is tried anew, doubled up to retry_max_ms
 
 
 def sample(n):
@@ -40,28 +42,22 @@ async def session(tunnel, profile, readings):
         while tunnel.counters["received"] < n:
             if await tunnel.receive(timeout_ms=_LAST_REPLY_MS) is None:
                 break
+        if profile["sleep"] != "off":
+            await tunnel.suspend()
 
 
-def run(argv):
-    """Run a profile; return 0 when all readings went out, 1 on an error, 2 on a bad profile."""
-    try:
-        if len(argv) > 2:
-            raise ProfileError("usage: main.py [PROFILE.json [READINGS]]")
-        profile = load_profile(*argv[:1])
-        readings = profile["readings"]
-        if len(argv) == 2:
-            if not argv[1].isdigit():
-                raise ProfileError("readings: expected a count, 0 for no end, got " + argv[1])
-            readings = int(argv[1])
-        # Only now, when the checker of profiles has left the heap again.
-        gc.collect()
-        from minipsec.tunnel import Tunnel, describe
+async def work(profile, readings, log):
+    """Run sessions: one on a PC, returning its exit code; on a board until one ends well."""
+    # Only now, when the checker of profiles has left the heap again.
+    gc.collect()
+    from minipsec.tunnel import Tunnel, describe
 
-        log = reporter(profile["log"])
-        tunnel = Tunnel(profile, log)
+    pause = _PAUSE_MS
+    while True:
+        tunnel = Tunnel.resume(profile, log) or Tunnel(profile, log)
         code = 0
         try:
-            asyncio.run(session(tunnel, profile, readings))
+            await session(tunnel, profile, readings)
         except Exception as e:
             from minipsec import MinipsecError
 
@@ -71,7 +67,34 @@ def run(argv):
                 log("error", describe(e))
             code = 1
         log("stats", tunnel.stats())
-        return code
+        if not code or sys.argv:
+            return code
+        await asyncio.sleep_ms(pause // 2 + int.from_bytes(os.urandom(3), "big") % pause)
+        pause = min(2 * pause, profile["retry_max_ms"])
+
+
+def run(argv):
+    """Run a profile; return 0 when all readings went out, 1 on an error, 2 on a bad profile."""
+    try:
+        if len(argv) > 2:
+            raise ProfileError("usage: main.py [PROFILE.json [READINGS]]")
+        profile = load_profile(*argv[:1])
     except ProfileError as e:
         print(e, file=sys.stderr)
         return 2
+    readings = profile["readings"]
+    if len(argv) == 2:
+        if not argv[1].isdigit():
+            print("readings: expected a count, 0 for no end, got " + argv[1], file=sys.stderr)
+            return 2
+        readings = int(argv[1])
+    sleeps = profile["sleep"] != "off"
+    if sleeps and not readings:
+        readings = 1  # a wake-up
+    code = asyncio.run(work(profile, readings, reporter(profile["log"])))
+    if sleeps:
+        # Returns on a PC only, where the end of the process stands for the sleep.
+        from minipsec.port import deep_sleep
+
+        deep_sleep(profile["interval_ms"])
+    return code

@@ -74,6 +74,8 @@ _S_DEAD = const(6)
 class Initiator(Machine):
     """One IKE SA and its Child SA, from the first IKE_SA_INIT to its end."""
 
+    asleep = False
+
     def __init__(self, profile, rand):
         super().__init__(profile, rand)
         self.taken = ()  # inbound SPIs of our other SAs
@@ -193,6 +195,8 @@ class Initiator(Machine):
         """React to an answer that refuses; nobody has authenticated it."""
         for kind, data in notifies:
             if kind == _COOKIE and 1 <= len(data) <= 64:
+                if data == self._cookie:
+                    raise Drop("OLD_COOKIE")  # sent back already; the answer came twice
                 self._round()
                 self._cookie = bytes(data)
             elif kind == _INVALID_KE_PAYLOAD and len(data) == 2:

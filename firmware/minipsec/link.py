@@ -9,16 +9,17 @@ import asyncio
 from micropython import const
 
 from . import port
-from .ike import Initiator
 
-_NO_MEMORY_MS = const(50)  # until the next try
 _MAX_DRAIN = const(16)  # datagrams read in one go, so that a flood cannot starve the application
 
 
 class Link:
-    """The driver of one IKE SA with the gateway `host`."""
+    """The driver of one IKE SA with the gateway `host`.
 
-    def __init__(self, owner, host):
+    With `awake`, what snapshot.load returned, it goes on with the Child SA alone, at once.
+    """
+
+    def __init__(self, owner, host, awake=None):
         self.owner = owner
         self.host = host
         self.child = None  # once it is up
@@ -31,16 +32,22 @@ class Link:
         self._gateway = port.resolve(host, p["port"])
         # The same address: a name may have several.
         self._natt = port.with_port(self._gateway, p["natt_port"])
-        self._udp = port.UDP(self._gateway)
+        # After a sleep the same port as before: a NAT and the gateway know us by it.
+        self._udp = port.UDP(self._gateway, awake[0]["port"] if awake else 0)
         self._hint = None
         self._timer = None
         self._timer_due = 0
+        self._reader = asyncio.create_task(self._read())
+        if awake:
+            self._resume(*awake)
+            return
+        from .ike import Initiator
+
         self.ike = Initiator(p, port.rand)
         # Only an SA without a predecessor may have the gateway forget the others.
         self.ike.initial_contact = owner.alone()
         self.ike.taken = owner.spis()
         self.ike.start(self.born, self._udp.local, port.packed(self._gateway))
-        self._reader = asyncio.create_task(self._read())
         self._pump()
 
     def send(self, payload):
@@ -67,7 +74,10 @@ class Link:
         self._transmit(b"\xff", self._natt)
 
     def check(self):
-        """Ask the gateway whether it is alive."""
+        """Ask the gateway whether it is alive; without an IKE SA, only a new one can tell."""
+        if self.ike.asleep:
+            self.owner.on_stale(self)
+            return
         from .established import check
 
         check(self.ike, self.owner.clock.now())
@@ -78,6 +88,9 @@ class Link:
         from .established import delete
 
         self._retired = True
+        if self.ike.asleep:
+            self.close()
+            return
         # While a liveness check is out, its answer comes first.
         delete(self.ike, self.owner.clock.now())
         self._pump()
@@ -97,16 +110,24 @@ class Link:
         while self._udp:
             await port.readable(self._udp)
             for _ in range(_MAX_DRAIN):
-                try:
-                    got = self._udp and self._udp.receive()
-                    if not got:
-                        break
-                    self._dispatch(*got)
-                except MemoryError:
-                    self.owner.count("NO_MEMORY")
-                    await asyncio.sleep_ms(_NO_MEMORY_MS)
+                if not self._safely(self._receive):
+                    break
             else:
                 await asyncio.sleep_ms(0)
+
+    def _receive(self):
+        got = self._udp and self._udp.receive()
+        if got:
+            self._dispatch(*got)
+        return got
+
+    def _safely(self, work):
+        """Return work(); without the memory for it, end: what is half done is of no use."""
+        try:
+            return work()
+        except MemoryError:
+            self.close()
+            self._failed(("failed", "memory", None))
 
     def _dispatch(self, datagram, source):
         """Give a datagram to IKE or to ESP: by the non-ESP marker or our SPIi, never by address."""
@@ -168,13 +189,11 @@ class Link:
     async def _wake(self, ms):
         await asyncio.sleep_ms(max(ms, 0))
         self._timer = None
-        try:
-            self.ike.timer(self.owner.clock.now())
-            self._pump()
-        except MemoryError:
-            self.owner.count("NO_MEMORY")
-            self._timer_due = self.owner.clock.now() + _NO_MEMORY_MS
-            self._timer = asyncio.create_task(self._wake(_NO_MEMORY_MS))
+        self._safely(self._tick)
+
+    def _tick(self):
+        self.ike.timer(self.owner.clock.now())
+        self._pump()
 
     def _handle(self, event):
         kind = event[0]
@@ -208,27 +227,57 @@ class Link:
             write_keylog(owner.profile["keylog"], event[1:])
         elif kind in ("failed", "deleted", "ended"):
             self.close()
-            if not self._retired:
-                from .errors import failure
+            self._failed(event)
 
-                owner.on_down(self, failure(event, self._hint))
+    def _failed(self, event):
+        if not self._retired:
+            from .errors import failure
+
+            self.owner.on_down(self, failure(event, self._hint))
+
+    def _resume(self, child, _, packets, numbers, window, age):
+        from .snapshot import Asleep
+
+        self.ike = Asleep(child)
+        self.born -= age
+        self._carry(child, numbers, window)
+        self.sender.packets = packets
+        fields = {"inner": port.text(child["inner"]), "gateway": self.host, "age_ms": age}
+        fields["spi_in"] = child["spi_in"].hex()
+        fields["spi_out"] = child["spi_out"].hex()
+        self.owner.log("resumed", fields)
+        self.owner.on_up(self)
+
+    def _carry(self, child, numbers, window):
+        """Make the two ends of the Child SA; without a window nothing is let in."""
+        from .esp import Receiver, Sender
+
+        p = self.owner.profile
+        self.child = child
+        inner, server = child["inner"], child["server"]
+        ends = (inner, server, p["inner_port"], p["server_port"])
+        back = (server, inner, p["server_port"], p["inner_port"])
+        self.sender = Sender(child, ends, numbers, p["esp_pad_to"])
+        self.receiver = window and Receiver(child, back, window)
 
     def _on_up(self, child):
-        from .esp import Receiver, Sender
-        from .sequence import Sequence
+        from .sequence import ReplayWindow, Sequence
 
         owner = self.owner
         p = owner.profile
-        self.child = child
-        inner = child["inner"]
-        server = child["server"]
-        ends = (inner, server, p["inner_port"], p["server_port"])
-        back = (server, inner, p["server_port"], p["inner_port"])
         now = owner.clock.now()
-        self.sender = Sender(
-            child, ends, Sequence(now, p["sn_tick_ms"], esn=child["esn"]), p["esp_pad_to"]
-        )
-        self.receiver = Receiver(child, back, p["replay_window"])
+        child["nat"] = self.ike.nat is not False
+        child["port"] = self._udp.port
+        memory = owner.memory
+        if memory:
+            memory.erase()  # an older SA's, which must not come back
+        if p["sleep"] == "mark":
+            from .snapshot import reserved
+
+            numbers = reserved(child, 0, memory)
+        else:
+            numbers = Sequence(now, p["sn_tick_ms"], esn=child["esn"])
+        self._carry(child, numbers, ReplayWindow(p["replay_window"]))
         owner.log(
             "agreed",
             {"ike": _words(p, self.ike.picked), "esp": _words(p, child["picked"])},
@@ -238,7 +287,7 @@ class Link:
             "spi_r": self.ike.spi_r.hex(),
             "spi_in": child["spi_in"].hex(),
             "spi_out": child["spi_out"].hex(),
-            "inner": port.text(inner),
+            "inner": port.text(child["inner"]),
             "gateway": self.host,
             "nat": self.ike.nat,
             "ms": now - self.born,

@@ -3,6 +3,7 @@
 Everything that differs from port to port is found here by trying, and nowhere else.
 """
 
+import errno
 import os
 import select
 import socket
@@ -64,19 +65,102 @@ def text(address):
     return ":".join(["%x" % (address[i] << 8 | address[i + 1]) for i in range(0, 16, 2)])
 
 
+def wall():
+    """Return the wall clock in milliseconds; its epoch is the board's."""
+    return time.time_ns() // 1000000
+
+
+class Memory:
+    """Where an SA outlives a sleep: RTC memory, or files in `directory`.
+
+    With `flash` files are used even where there is RTC memory.  What was written is whole or
+    not there: a file is written beside its place and renamed.
+    """
+
+    def __init__(self, directory="", flash=False):
+        self._rtc = None
+        if not flash:
+            try:
+                from machine import RTC
+
+                self._rtc = RTC().memory
+            except (ImportError, AttributeError):
+                pass
+        self._path = directory + "sa."
+        self.writes = 0  # to flash
+
+    def read(self):
+        """Return the snapshot, or None."""
+        return self._rtc() if self._rtc else self._read("bin")
+
+    def write(self, octets):
+        """Keep a snapshot; True when it is there."""
+        if self._rtc:
+            self._rtc(octets)
+            return True
+        return self._write("bin", octets)
+
+    def erase(self):
+        """Forget the snapshot; True when it is gone."""
+        if self._rtc:
+            self._rtc(b"")
+            return True
+        try:
+            self.writes += 1
+            os.remove(self._path + "bin")
+        except OSError as e:
+            return e.errno == errno.ENOENT
+        return True
+
+    def read_mark(self):
+        """Return the mark, or None."""
+        return self._read("mark")
+
+    def write_mark(self, octets):
+        """Keep a mark; True when it is in flash."""
+        return self._write("mark", octets)
+
+    def _read(self, name):
+        try:
+            with open(self._path + name, "rb") as f:
+                return f.read(600)
+        except OSError:
+            return None
+
+    def _write(self, name, octets):
+        try:
+            self.writes += 1
+            with open(self._path + "new", "wb") as f:
+                f.write(octets)
+            os.rename(self._path + "new", self._path + name)
+        except OSError:
+            return False
+        return True
+
+
+def deep_sleep(ms):
+    """Sleep until a reset; returns where the port can't, as on the unix port."""
+    try:
+        from machine import deepsleep
+    except ImportError:
+        return
+    deepsleep(ms)
+
+
 class UDP:
     """One UDP socket that never blocks, on a port of its own.
 
     `local` is (packed address, port) towards the target, or None where the port can't tell.
+    `number` asks for a certain port; `port` is the one it became, or 0.
     """
 
-    def __init__(self, target):
+    def __init__(self, target, number=0):
         six = len(target) > 16 or (isinstance(target, tuple) and ":" in target[0])
         family = socket.AF_INET6 if six else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         # A port of our choice, since nothing tells us which one the system chose.
         for _ in range(8):
-            number = _FIRST_PORT + (struct.unpack("H", rand(2))[0] & 0x3FFF)
+            number = number or _FIRST_PORT + (struct.unpack("H", rand(2))[0] & 0x3FFF)
             try:
                 self.socket.bind(resolve("::" if six else "0.0.0.0", number))
                 break
@@ -85,6 +169,7 @@ class UDP:
         self.socket.setblocking(False)
         self._waiting = select.poll()
         self._waiting.register(self.socket, select.POLLIN)
+        self.port = number
         address = _local(target, family)
         self.local = (address, number) if address and number else None
 

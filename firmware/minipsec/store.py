@@ -223,6 +223,7 @@ _KEYS = {
     "keepalive_ms": (20000,) + _MS,
     "sn_tick_ms": (100,) + _number(1, 3600000),
     "replay_window": (64,) + _number(0, 128),
+    "sleep": ("off",) + _choice("off", "clock", "mark"),
     "interval_ms": (1000,) + _MS,
     "readings": (0,) + _MS,
     "log": ("text",) + _choice("text", "json", "off"),
@@ -319,6 +320,10 @@ def load_profile(path="profile.json"):
     if "/" in path and not secrets.startswith("/"):
         secrets = path.rsplit("/", 1)[0] + "/" + secrets
     _check_closed(secrets, "secrets")
+    # Where snapshots are files, they lie beside the profile, and hold keys.
+    profile["directory"] = path.rsplit("/", 1)[0] + "/" if "/" in path else ""
+    if profile["sleep"] != "off":
+        _check_closed(profile["directory"] or ".", "profile: sleep")
     if profile["keylog"]:
         _check_closed(profile["keylog"], "profile: keylog")
     profile.update(check_secrets(_load(secrets, "secrets")))

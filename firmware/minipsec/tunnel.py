@@ -5,13 +5,18 @@ one beside it and the last one behind it.
 """
 
 import asyncio
+from micropython import const
 
 from . import port
 from .link import Link
 
-_MAX_INBOX = 8  # downlink messages that wait for receive(); later ones are discarded and counted
-_MAX_WAITING = 16  # sends that wait for the tunnel; one more is refused and counted
-_RETRY_MS = 1000  # the first pause before a new attempt; doubled up to retry_max_ms
+_MAX_INBOX = const(8)  # downlink messages that wait for receive(); later ones are discarded
+_MAX_WAITING = const(16)  # sends that wait for the tunnel; one more is refused and counted
+_RETRY_MS = const(4000)  # the first pause is shorter than this, each further one twice as long
+_MAX_LEVEL = const(20)
+_FORGIVEN = const(8)  # a tunnel that lives this many pauses long starts again with the first one
+_MIN_AGE_MS = const(1000)  # nothing makes a tunnel replace itself more often
+_LONG = const(1 << 28)  # ms, over three days: no timer is set for longer
 
 
 class Tunnel:
@@ -28,6 +33,9 @@ class Tunnel:
         self.down.set()
         self.error = None  # the error that ended the tunnel for good
         self.clock = port.Clock()
+        self.memory = None
+        if profile["sleep"] != "off":
+            self.memory = port.Memory(profile["directory"], profile["sleep"] == "mark")
         self.drops = {}
         self.counters = {}
         for key in ("sent", "received", "datagrams_out", "datagrams_in", "octets_out"):
@@ -40,11 +48,50 @@ class Tunnel:
         self._end = 0  # when the link is to be replaced
         self._turn = 0  # which gateway is next
         self._failed = None  # the last attempt's error
-        self._tasks = []
-        self._kick = asyncio.Event()  # for the keeper: look again
+        self._tries = 0  # attempts since the tunnel was lost
+        self._level = self._paused = 0  # of the pauses between attempts
+        self._keeper = None
         self._inbox = []
         self._waiting = 0
-        self._changed = asyncio.Event()
+        self._changed = asyncio.Event()  # another one each time, so that no waiter can miss it
+
+    @staticmethod
+    def resume(profile, log=None):
+        """Return a tunnel that goes on where `suspend` left it, without any exchange, or None.
+
+        To be called inside asyncio, as is the first `Tunnel`.
+        """
+        tunnel = Tunnel(profile, log)
+        if tunnel.memory:
+            from .snapshot import load
+
+            awake = load(profile, tunnel.clock.now(), port.wall(), tunnel.memory)
+            if awake:
+                try:
+                    Link(tunnel, awake[1], awake)
+                    return tunnel
+                except OSError:
+                    pass  # no network yet: the SA is gone, a new one will come
+        return None
+
+    async def suspend(self):
+        """Put the SA away for a sleep and let go of everything, without a word to the gateway.
+
+        True when `resume` can take it up; otherwise the tunnel is closed as by `close`.
+        """
+        link = self._link
+        if link and self.memory and not self._next:
+            from .snapshot import save
+
+            age = self.clock.now() - link.born
+            ends = link.child, link.sender, link.receiver
+            if save(self.profile, *ends, link.host, age, port.wall(), self.memory):
+                self._link = None
+                link.close()
+                await self.close()
+                return True
+        await self.close()
+        return False
 
     async def __aenter__(self):
         await self.connect()
@@ -59,42 +106,49 @@ class Tunnel:
         Raises the MinipsecError of the last gateway, after at most
         retransmit_ms * (2 ** retransmit_tries - 1) for each of them.
         """
-        for _ in self.profile["gateways"]:
-            self._attempt()
-            while self._next:
-                await self._wait(None)
-            if self._link:
-                break
-        else:
+        self.error = None
+        if self._link:
+            self._keeper = asyncio.create_task(self._keep())
+            return
+        try:
+            for _ in self.profile["gateways"]:
+                self._attempt()
+                while self._next:
+                    await self._changed.wait()
+                if self._link:
+                    self._keeper = asyncio.create_task(self._keep())
+                    return
             self.error = self._failed
-            await self.close()
             raise self.error
-        self._tasks.append(asyncio.create_task(self._keep()))
+        finally:
+            if not self._keeper:
+                await self.close()
 
     async def send(self, payload):
         """Send one reading as one ESP datagram; it is on the wire on return.
 
-        Waits while there is no tunnel or while it is being replaced.  Raises UsageError for a
-        payload too large or when too many sends wait already, and the error that ended the tunnel.
+        Waits while there is no tunnel, while it is being replaced and while there is no network.
+        Raises UsageError for a payload too large or when too many sends wait already, and the
+        error that ended the tunnel.
         """
-        from .esp import MAX_PAYLOAD
+        while True:
+            link = self._link if self._ready() else None
+            try:
+                octets = link and link.send(payload)
+            except ValueError:
+                from .esp import MAX_PAYLOAD
 
-        if len(payload) > MAX_PAYLOAD:
-            self._misuse("a payload has at most %d octets" % MAX_PAYLOAD)
-        octets = None
-        while octets is None:
-            if self._ready():
-                link = self._link
-                octets = link.send(payload)
-                continue
+                raise _misuse("a payload has at most %d octets" % MAX_PAYLOAD)
+            if octets:
+                break
             if self.error:
                 raise self.error
             if self._waiting >= _MAX_WAITING:
                 self.counters["lost"] += 1
-                self._misuse("%d sends wait for the tunnel already" % _MAX_WAITING)
+                raise _misuse("%d sends wait for the tunnel already" % _MAX_WAITING)
             self._waiting += 1
             try:
-                await self._wait(None)
+                await _within(self._changed, self.profile["retransmit_ms"] if link else None)
             finally:
                 self._waiting -= 1
         self.counters["sent"] += 1
@@ -104,27 +158,37 @@ class Tunnel:
     async def receive(self, timeout_ms=None):
         """Return the next downlink message, or None after `timeout_ms` milliseconds."""
         until = None if timeout_ms is None else self.clock.now() + timeout_ms
+        left = timeout_ms
         while not self._inbox:
             if self.error:
                 raise self.error
-            left = None if until is None else until - self.clock.now()
-            if left is not None and left <= 0:
-                return None
-            await self._wait(left)
+            if until is not None:
+                left = until - self.clock.now()
+                if left <= 0:
+                    return None
+            await _within(self._changed, left)
         return self._inbox.pop(0)
 
     async def close(self):
-        """Delete the SA at the gateway, wait shortly for its answer, let go of everything."""
-        for task in self._tasks:
-            task.cancel()
-        self._tasks.clear()
+        """Delete the SA at the gateway, wait shortly for its answer, let go of everything.
+
+        Whoever still waits for the tunnel gets a UsageError.
+        """
+        if self._keeper:
+            self._keeper.cancel()
+            self._keeper = None
+        if not self.error:
+            self.error = _misuse("the tunnel is closed")
         if self._next:
             self._next.close()
+        link = self._link
+        self._link = self._next = None
+        self._tell()
+        if link:
+            self._retire(link)
         until = self.clock.now() + self.profile["retransmit_ms"]
-        if self._link:
-            self._retire(self._link)
         while self._old and until > self.clock.now():
-            await self._wait(until - self.clock.now())
+            await _within(self._changed, until - self.clock.now())
         for link in self._old[:]:
             link.close()
 
@@ -138,7 +202,7 @@ class Tunnel:
         result["drops"] = drops
         return result
 
-    # What a link tells.
+    # What a link asks and tells.
 
     def alone(self):
         """Is there no SA with the gateway at present?"""
@@ -159,23 +223,32 @@ class Tunnel:
         p = self.profile
         # A fleet that started together must not renew together.
         self._end = link.born + _jittered(p["lifetime_ms"] * 9 // 10, p["lifetime_ms"] // 10)
-        self.down.clear()
-        self.up.set()
-        self._notify()
+        self._tell()
 
     def on_down(self, link, error):
         """The link is gone, and we did not want it so."""
-        self.log("error", describe(error))
         if link is self._next:
             self._next = None
-            self._failed = error
             self.counters["failed"] += 1
-        elif link is self._link:
+            self._turn += 1
+        else:
             self._link = None
-            self._failed = error
-            self.up.clear()
-            self.down.set()
-        self._notify()
+            self._tries = 0
+            if self.clock.now() - link.born > _FORGIVEN * self._paused:
+                self._level = 0
+            if self._handing_over():
+                return  # the gateway made room for the new SA, whose answer is on its way
+            if error.notify is None:
+                self._turn += 1  # it was silence
+        self._failed = error
+        self.log("error", describe(error))
+        self._tell()
+
+    def on_stale(self, link):
+        """The link holds, but a new one is wanted in its place."""
+        if link is self._link:
+            self._end = max(self.clock.now(), link.born + _MIN_AGE_MS)
+            self._tell()
 
     def on_closed(self, link):
         """Keep what the link counted."""
@@ -183,9 +256,9 @@ class Tunnel:
         link.ike.drops.clear()
         if link in self._old:
             self._old.remove(link)
-            self._notify()
+            self._tell()
 
-    def on_payload(self, link, payload, octets):
+    def on_payload(self, payload, octets):
         """A downlink message came."""
         if len(self._inbox) >= _MAX_INBOX:
             self.count("INBOX_FULL")
@@ -193,18 +266,7 @@ class Tunnel:
         self.counters["received"] += 1
         self.log("reply", {"octets": octets, "data": payload})
         self._inbox.append(payload)
-        self._changed.set()
-
-    def on_answer(self, link):
-        """The gateway is alive.
-
-        If ESP used to come and what we sent is unanswered, then the gateway still sends to where
-        a NAT had us before: only a new SA mends that.
-        """
-        deaf = link.waiting is not None and link.heard_esp > link.born
-        link.waiting = None
-        if deaf and link is self._link and not self._next:
-            self._attempt()
+        self._tell()
 
     def count(self, reason):
         """Count one dropped datagram."""
@@ -212,111 +274,118 @@ class Tunnel:
 
     # Keeping it up.
 
+    def _tell(self):
+        """Wake whoever waits for something to happen."""
+        if self._link:
+            self.down.clear()
+            self.up.set()
+        elif not self._handing_over():
+            self.up.clear()
+            self.down.set()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _handing_over(self):
+        return self._next and self._next.ike.authenticating()
+
     def _ready(self):
         """May a reading go out now?
 
         Not from the moment on when the next SA's IKE_AUTH is out: the gateway may already have
         replaced the SA that would carry it.
         """
-        return self._link and not (self._next and self._next.ike.authenticating())
+        return self._link and not self._handing_over()
 
     def _attempt(self):
-        """Start a link with the next gateway in turn."""
+        """Start a link with the gateway whose turn it is."""
         hosts = self.profile["gateways"]
         host = hosts[self._turn % len(hosts)]
-        self._turn += 1
         self.counters["attempts"] += 1
+        self._tries += 1
         try:
             self._next = Link(self, host)
-        except OSError:
+        except (OSError, MemoryError) as e:
             from .errors import LinkDown
 
             self.counters["failed"] += 1
-            self._failed = LinkDown("cannot find or reach " + host)
+            self._turn += 1
+            self._failed = LinkDown("cannot reach %s: %r" % (host, e))
             self.log("error", describe(self._failed))
 
     def _retire(self, link):
-        if link is self._link:
-            self._link = None
-            self.up.clear()
-            self.down.set()
         self._old.append(link)
         link.delete()
 
     async def _keep(self):
         """Watch over the tunnel for as long as it lives."""
-        fails = 0
         p = self.profile
         while True:
+            changed = self._changed
+            wait = None
             if self._link:
-                fails = 0
                 wait = self._look_after(self._link)
-            elif self._next:
-                wait = None
-            elif 0 <= p["retries"] <= fails:
-                self.error = self._failed
-                self._notify()
-                return
-            else:
-                pause = min(_RETRY_MS << min(fails, 20), p["retry_max_ms"])
-                fails += 1
-                await asyncio.sleep_ms(_jittered(pause // 2, pause))
+            elif not self._next:
+                if 0 <= p["retries"] <= self._tries:
+                    self.error = self._failed
+                    self._tell()
+                    return
+                await asyncio.sleep_ms(self._pause())
                 self._attempt()
                 continue
-            self._kick.clear()
-            if wait is None:
-                await self._kick.wait()
-            else:
-                try:
-                    await asyncio.wait_for_ms(self._kick.wait(), max(wait, 1))
-                except asyncio.TimeoutError:
-                    pass
+            await _within(changed, wait)
+
+    def _pause(self):
+        """Return ms to wait before an attempt: at random, and longer after each failure.
+
+        A fleet whose gateway deleted all SAs at once comes back spread over most of _RETRY_MS.
+        """
+        top = min(_RETRY_MS << self._level, self.profile["retry_max_ms"], _LONG)
+        self._level = min(self._level + 1, _MAX_LEVEL)
+        self._paused = _jittered(top // 8, top - top // 8)
+        return self._paused
 
     def _look_after(self, link):
-        """Do what is due for the link that carries; return ms until the next look, or None."""
+        """Do what is due for the link that carries; return ms until the next look."""
         p = self.profile
         now = self.clock.now()
-        waits = []
-        if p["keepalive_ms"] and link.ike.nat is not False:
-            if now - link.sent >= p["keepalive_ms"]:
-                link.keepalive()
-            waits.append(link.sent + p["keepalive_ms"] - now)
-        if p["liveness_ms"]:
-            # Only where an answer is owed to us: something went out and nothing came since.
-            if link.waiting is None:
-                waits.append(p["liveness_ms"])
-            elif now - link.waiting >= p["liveness_ms"]:
-                link.check()
-                waits.append(p["liveness_ms"])
-            else:
-                waits.append(link.waiting + p["liveness_ms"] - now)
-        if now >= self._end or link.sender.spent(p["max_packets"]):
-            if not self._next:
-                self._attempt()
+        wait = _LONG
+        if not self._next:
+            if now >= self._end:
                 # If that fails, again after a while, as long as the old one holds.
                 self._end = now + _jittered(p["retry_max_ms"] // 2, p["retry_max_ms"])
-        waits.append(self._end - now)
-        return min(waits)
+                self._attempt()
+            wait = min(wait, self._end - now)
+        ms = p["keepalive_ms"]
+        if ms and link.ike.nat is not False:
+            if now - link.sent >= ms:
+                link.keepalive()
+            wait = min(wait, link.sent + ms - now)
+        ms = p["liveness_ms"]
+        if ms:
+            # Only where an answer is owed to us: something went out and nothing came since.
+            since = now if link.waiting is None else link.waiting
+            if now - since >= ms:
+                link.check()
+                since = now
+            wait = min(wait, since + ms - now)
+        return max(wait, 1)
 
-    def _notify(self):
-        self._changed.set()
-        self._kick.set()
 
-    async def _wait(self, timeout_ms):
-        """Wait until something happened, or until the time is over."""
-        self._changed.clear()
-        if timeout_ms is None:
-            await self._changed.wait()
-        else:
-            try:
-                await asyncio.wait_for_ms(self._changed.wait(), timeout_ms)
-            except asyncio.TimeoutError:
-                pass
+async def _within(event, timeout_ms):
+    """Wait for an event, not longer than `timeout_ms` where that is given."""
+    if timeout_ms is None:
+        await event.wait()
+    else:
+        try:
+            await asyncio.wait_for_ms(event.wait(), timeout_ms)
+        except asyncio.TimeoutError:
+            pass
 
-    def _misuse(self, text):
-        from .errors import UsageError
 
-        raise UsageError(text)
+def _misuse(text):
+    from .errors import UsageError
+
+    return UsageError(text)
 
 
 def describe(error):
