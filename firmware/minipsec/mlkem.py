@@ -2,7 +2,9 @@
 
 `method(36)` is a class with the interface of those in dh: `Method(rand)` makes a key pair,
 `.public` goes into the KE payload, `.shared(ciphertext)` gives the secret once and forgets the
-private key.  Import this module when a profile asks for it and drop it after the exchange.
+private key.  Import this module when a profile asks for it.  On rp2 its code lies on the heap and
+goes when the module is dropped; an ESP32 frees the memory of native code only at a soft reset, so
+there it must stay imported.
 
 A polynomial is 256 coefficients of 16 bits in a bytearray.  The inner loops are in viper: machine
 code on every board, with the same results for 32-bit and 64-bit words.  Nothing secret decides on
