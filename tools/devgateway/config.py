@@ -131,7 +131,7 @@ class Config:
     ack_gap_ms: int = 200  # silence after which an incomplete message is reported on
     any_fragment_resends: bool = False  # any fragment of an old request asks for its answer
     intermediate: bool = True
-    ppks: dict = field(default_factory=dict)  # identifier octets -> PPK octets
+    ppks: dict = field(default_factory=dict, repr=False)  # identifier octets -> PPK octets
     ppk_required: bool = False
 
     retransmit_ms: int = 1000
