@@ -161,21 +161,20 @@ def _number(low, high):
 
 
 def _choice(*values):
-    return lambda value: value if value in values else None, " or ".join(
-        [json.dumps(v) for v in values]
-    )
+    def check(value):
+        return value if value in values and type(value) is type(values[0]) else None
+
+    return check, " or ".join([json.dumps(v) for v in values])
 
 
-def _types(value):
-    if not isinstance(value, list) or len(set(value)) != 3:
-        return None
-    return value if all(isinstance(v, int) and 40960 <= v <= 65535 for v in value) else None
+def _numbers(least, most, low, high):
+    def check(value):
+        if not isinstance(value, list) or not least <= len(value) <= most:
+            return None
+        good = all(isinstance(v, int) and low <= v <= high for v in value)
+        return value if good and len(set(value)) == len(value) else None
 
-
-def _spis(value):
-    if not isinstance(value, list) or not 2 <= len(value) <= 8 or len(set(value)) < len(value):
-        return None
-    return value if all(isinstance(v, int) and 256 <= v < 1 << 31 for v in value) else None
+    return check
 
 
 _REQUIRED = "required"
@@ -206,13 +205,21 @@ _KEYS = {
     ),
     "esp": (["aes128ccm8"], _proposals(False), 'proposals like ["aes128ccm8"]'),
     "mode": ("tunnel",) + _choice("tunnel", "transport"),
-    "spi": (None, _spis, "2 to 8 different numbers from 256 to 2147483647"),
+    "spi": (
+        None,
+        _numbers(2, 8, 256, (1 << 31) - 1),
+        "2 to 8 different numbers from 256 to 2147483647",
+    ),
     "esp_pad_to": (0,) + _number(0, 255),
     "fragment_size": (None,) + _number(128, 9000),
     "fragment_gap_ms": (2,) + _number(0, 1000),
     "frag_ack": ("02",) + _choice("02", "04", "off"),
     "frag_ack_policy": ("eager",) + _choice("eager", "conservative"),
-    "frag_ack_types": ([50201, 50202, 50203], _types, "three notify types from 40960 to 65535"),
+    "frag_ack_types": (
+        [50201, 50202, 50203],
+        _numbers(3, 3, 40960, 65535),
+        "three notify types from 40960 to 65535",
+    ),
     "retransmit_ms": (1000,) + _number(50, 60000),
     "retransmit_tries": (5,) + _number(1, 10),
     "retries": (-1,) + _number(-1, 1000000),
