@@ -1,0 +1,388 @@
+"""Profile and secrets: each key's good values, and for each bad one the line that a person reads."""
+
+from host_tests.core.node import PROFILE, profile
+from minipsec import store
+
+ID = 'an identity like "sensor.example.org", "a@b" or "keyid:7"'
+ADDRESS = "an IPv4 or IPv6 address"
+IKE = 'proposals like ["aes128ccm16-prfsha256-x25519"]'
+ESP = 'proposals like ["aes128ccm8"]'
+
+CCM_16 = [(1, 16, 128), (2, 5, 0), (4, 31, 0)]
+LONG = "x" * 256
+TEXTS = ("", " ", "two words", "tab\t", "line\n", LONG, 17, True, None, [], ["a"], {}, 1.5)
+NUMBERS = ("", "1", "1000", None, True, False, [], [1], {}, 1.5, 1e3)
+
+
+def whole(low, high):
+    return "a whole number from %d to %d" % (low, high)
+
+
+# key: (what is expected, {good value: what it becomes} or [good value that stays], bad values)
+ROWS = {
+    "gateway": ("host or address", ["gw.example.org", "10.77.0.1", "fd77::1", "x" * 255], TEXTS),
+    "gateways": (
+        "a list of hosts or addresses",
+        [["a"], ["10.77.0.1", "b.example.org"], ["a"] * 8],
+        ([], ["a"] * 9, "a", [""], ["a", 1], [None], {}, 1, None),
+    ),
+    "gateway_id": (
+        ID + ', or "any"',
+        [
+            ("any", "any"),
+            ("gw.example.org", (2, b"gw.example.org")),
+            ("fqdn:any", (2, b"any")),
+            ("10.77.0.1", (1, b"\x0aM\0\1")),
+        ],
+        TEXTS + ("dn:CN=gw", "keyid:", "keyid:0xq", "email:"),
+    ),
+    "id": (
+        ID,
+        [
+            ("sensor-1.example.org", (2, b"sensor-1.example.org")),
+            ("cellar", (2, b"cellar")),
+            ("a@b.example", (3, b"a@b.example")),
+            ("keyid:7", (11, b"7")),
+            ("keyid:0x00ff", (11, b"\0\xff")),
+            ("fqdn:a@b", (2, b"a@b")),
+            ("email:a", (3, b"a")),
+            ("ipv4:10.9.0.5", (1, b"\x0a\x09\0\5")),
+            ("1.2.3", (2, b"1.2.3")),
+        ],
+        TEXTS + ("ipv4:10.9.0", "ipv4:a", "ipv4:fd00::1", "ipv6:fd00::1", "keyid:0x1", ":a", "x:"),
+    ),
+    "secrets": ("a file name", ["secrets.json", "/etc/minipsec/psk"], TEXTS),
+    "server": (
+        ADDRESS,
+        [
+            ("10.3.0.10", bytes((10, 3, 0, 10))),
+            ("255.255.255.255", b"\xff" * 4),
+            ("fd03::10", bytes.fromhex("fd03") + bytes(13) + b"\x10"),
+            ("::1", bytes(15) + b"\1"),
+            ("1:2:3:4:5:6:7:8", bytes((0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8))),
+            ("FD00::ABCD", b"\xfd" + bytes(13) + b"\xab\xcd"),
+        ],
+        TEXTS[:-6]
+        + TEXTS[-5:]
+        + (
+            "10.3.0",
+            "10.3.0.256",
+            "10.3.0.-1",
+            "10.3.0.1.2",
+            "10.3..1",
+            "a.b.c.d",
+            "10.3.0.10/32",
+            "server.example.org",
+            "fd00:::1",
+            "1:2:3",
+            "1::2::3",
+            "12345::",
+            "1:2:3:4:5:6:7:8:9",
+            ":1:2:3:4:5:6:7",
+            "fd00::g",
+            "10.3.0.10:5000",
+        ),
+    ),  # fmt: skip
+    "server_port": (whole(1, 65535), [1, 5000, 65535], NUMBERS + (0, -1, 65536)),
+    "inner_port": (whole(1, 65535), [1, 5000, 65535], NUMBERS + (0, -1, 65536)),
+    "inner_address": (ADDRESS, [("10.9.0.5", b"\x0a\x09\0\5")], TEXTS + ("10.9.0.0/24", "pool")),
+    "remote_ts": (
+        "a network like 10.3.0.0/16",
+        [
+            ("10.3.0.0/16", (b"\x0a\3\0\0", b"\x0a\3\xff\xff")),
+            ("10.3.7.7/16", (b"\x0a\3\0\0", b"\x0a\3\xff\xff")),
+            ("10.3.0.10", (b"\x0a\3\0\x0a", b"\x0a\3\0\x0a")),
+            ("10.3.0.10/32", (b"\x0a\3\0\x0a", b"\x0a\3\0\x0a")),
+            ("0.0.0.0/0", (bytes(4), b"\xff" * 4)),
+            ("10.3.0.0/31", (b"\x0a\3\0\0", b"\x0a\3\0\1")),
+        ],
+        TEXTS + ("10.3.0.0/33", "10.3.0.0/-1", "10.3.0.0/", "10.3/16", "10.3.0.0/a", "/0", "any"),
+    ),
+    "port": (whole(1, 65535), [1, 500, 65535], NUMBERS + (0, 65536)),
+    "natt_port": (whole(1, 65535), [1, 4500, 65535], NUMBERS + (0, 65536)),
+    "encap": ("true or false", [True, False], ("", "true", "no", 0, 1, 2, None, [], {}, 1.0)),
+    "ike": (
+        IKE,
+        [
+            (
+                ["aes128ccm16-prfsha256-x25519"],
+                [("aes128ccm16-prfsha256-x25519", CCM_16)],
+            ),
+            (
+                ["x25519-aes128ccm8-prfsha256"],
+                [("x25519-aes128ccm8-prfsha256", [(4, 31, 0), (1, 14, 128), (2, 5, 0)])],
+            ),
+            (
+                ["aes256-sha256-prfsha256-modp2048"],
+                [
+                    (
+                        "aes256-sha256-prfsha256-modp2048",
+                        [(1, 12, 256), (3, 12, 0), (2, 5, 0), (4, 14, 0)],
+                    )
+                ],
+            ),
+        ],
+        (
+            [],
+            ["aes128ccm16-prfsha256-x25519"] * 9,
+            "aes128ccm16-prfsha256-x25519",
+            [""],
+            [1],
+            [None],
+            [[]],
+            {},
+            None,
+            1,
+            ["aes128ccm16"],
+            ["aes128ccm16-x25519"],
+            ["aes128ccm16-prfsha256"],
+            ["aes128ccm16-prfsha256-x25519-"],
+            ["aes128ccm16-prfsha256-x25519-sha256"],
+            ["aes128-prfsha256-x25519"],
+            ["aes128gcm16-prfsha256-x25519"],
+            ["AES128CCM16-prfsha256-x25519"],
+            ["aes128ccm16-prfsha256-x25519-noesn"],
+            ["des-md5-modp768"],
+            ["aes128ccm16-prfsha256-x25519", "nonsense"],
+        ),
+    ),  # fmt: skip
+    "esp": (
+        ESP,
+        [
+            (["aes128ccm8"], [("aes128ccm8", [(1, 14, 128), (5, 0, 0)])]),
+            (["aes128ccm16-noesn"], [("aes128ccm16-noesn", [(1, 16, 128), (5, 0, 0)])]),
+            (["aes256ccm12"], [("aes256ccm12", [(1, 15, 256), (5, 0, 0)])]),
+        ],
+        (
+            [],
+            ["aes128ccm8"] * 9,
+            "aes128ccm8",
+            [""],
+            ["noesn"],
+            ["aes128ccm8-x25519"],
+            ["aes128ccm8-prfsha256"],
+            ["aes128ccm8-sha256"],
+            ["aes128-sha256"],
+            ["aes128"],
+            ["null"],
+            [1],
+            None,
+            1,
+        ),
+    ),  # fmt: skip
+    "mode": ('"tunnel" or "transport"', ["tunnel", "transport"], ("", "TUNNEL", 1, None, [])),
+    "spi": (
+        "2 to 8 different numbers from 256 to 2147483647",
+        [[256, 257], list(range(300, 308)), [256, 2147483647]],
+        ([], [256], [256, 256], [255, 256], list(range(300, 309)), [1, 2], ["a", "b"], 256, "x")
+        + ([256, 2147483648], [256, True], [256, None], [[256], [257]], [{}, 256], None, {}),
+    ),
+    "esp_pad_to": (whole(0, 255), [0, 64, 255], NUMBERS + (-1, 256)),
+    "fragment_size": (whole(128, 9000), [128, 576, 9000], NUMBERS + (0, 127, 9001)),
+    "fragment_gap_ms": (whole(0, 1000), [0, 2, 1000], NUMBERS + (-1, 1001)),
+    "frag_ack": ('"02" or "04" or "off"', ["02", "04", "off"], ("", "03", 2, True, None, [])),
+    "frag_ack_policy": (
+        '"eager" or "conservative"',
+        ["eager", "conservative"],
+        ("", "bold", 1, None, []),
+    ),
+    "frag_ack_types": (
+        "three notify types from 40960 to 65535",
+        [[50201, 50202, 50203], [40960, 65535, 50000]],
+        ([], [50201, 50202], [50201, 50202, 50202], [50201, 50202, 50203, 50204], 50201, "x")
+        + ([40959, 50202, 50203], [50201, 50202, 65536], ["a", "b", "c"], [[1], [2], [3]], None),
+    ),
+    "retransmit_ms": (whole(50, 60000), [50, 1000, 60000], NUMBERS + (0, 49, 60001)),
+    "retransmit_tries": (whole(1, 10), [1, 5, 10], NUMBERS + (0, 11)),
+    "retries": (whole(-1, 1000000), [-1, 0, 1000000], NUMBERS + (-2, 1000001)),
+    "retry_max_ms": (whole(1000, 1 << 29), [1000, 1 << 29], NUMBERS + (999, (1 << 29) + 1)),
+    "lifetime_ms": (whole(1000, 1 << 29), [1000, 1 << 29], NUMBERS + (999, (1 << 29) + 1)),
+    "max_packets": (whole(1, 1 << 29), [1, 1 << 29], NUMBERS + (0, (1 << 29) + 1)),
+    "liveness_ms": (whole(0, 1 << 29), [0, 60000], NUMBERS + (-1, (1 << 29) + 1)),
+    "keepalive_ms": (whole(0, 1 << 29), [0, 20000], NUMBERS + (-1, (1 << 29) + 1)),
+    "sn_tick_ms": (whole(1, 3600000), [1, 100, 3600000], NUMBERS + (0, 3600001)),
+    "replay_window": (whole(0, 128), [0, 64, 128], NUMBERS + (-1, 129)),
+    "sleep": ('"off" or "clock" or "mark"', ["off", "clock", "mark"], ("", True, None, 1)),
+    "interval_ms": (whole(0, 1 << 29), [0, 1000], NUMBERS + (-1, (1 << 29) + 1)),
+    "readings": (whole(0, 1 << 29), [0, 10], NUMBERS + (-1, (1 << 29) + 1)),
+    "log": ('"text" or "json" or "off"', ["text", "json", "off"], ("", "xml", True, None, 0)),
+    "keylog": ("a file name", ["keys.csv", "/tmp/keys"], TEXTS),
+}
+
+
+def complaint(values):
+    """Return the line that a profile is refused with, None when it is taken."""
+    try:
+        store.check_profile(values)
+    except store.ProfileError as e:
+        (text,) = e.args
+        assert "\n" not in text and text
+        return text
+    return None
+
+
+def as_json(value):
+    import json
+
+    return json.dumps(value)
+
+
+def with_key(key, value):
+    values = dict(PROFILE)
+    values[key] = value
+    return values
+
+
+def test_every_key_has_a_row_here():
+    assert set(ROWS) == set(store._KEYS), "a new key needs a row above"
+
+
+def test_good_values_of_every_key_are_taken_and_come_out_right():
+    for key, (expected, good, bad) in ROWS.items():
+        for value in good:
+            value, result = value if isinstance(value, tuple) else (value, value)
+            values = with_key(key, value)
+            if key == "server" and ":" in value:
+                values.pop("remote_ts", None)
+            assert store.check_profile(values)[key] == result, (key, value)
+
+
+def test_bad_values_of_every_key_are_refused_with_the_line_that_helps():
+    for key, (expected, good, bad) in ROWS.items():
+        assert len(bad) >= 3, key
+        for value in bad:
+            said = complaint(with_key(key, value))
+            assert said == "profile: %s: expected %s, got %s" % (key, expected, as_json(value))
+
+
+def test_the_line_of_the_design():
+    assert (
+        complaint(with_key("gateway", 17)) == "profile: gateway: expected host or address, got 17"
+    )
+
+
+def test_what_is_missing_is_named_with_what_belongs_there():
+    for key, expected in (
+        ("gateway", "host or address"),
+        ("gateway_id", ID + ', or "any"'),
+        ("id", ID),
+        ("server", ADDRESS),
+    ):
+        values = dict(PROFILE)
+        del values[key]
+        assert complaint(values) == "profile: %s: missing, expected %s" % (key, expected)
+
+
+def test_a_key_that_nobody_knows_is_refused():
+    for key in ("psk", "Gateway", "gateway ", "", "gatway", "__class__"):
+        assert complaint(with_key(key, 1)) == "profile: %s: unknown key" % key
+
+
+def test_what_is_no_object_is_refused():
+    for values in (None, [], "text", 1, True):
+        assert complaint(values) == (
+            "profile: expected one JSON object with keys like gateway and id"
+        )
+
+
+def test_defaults_are_filled_in():
+    checked = store.check_profile(dict(PROFILE))
+    for key, value in (
+        ("port", 500), ("natt_port", 4500), ("server_port", 5000), ("inner_port", 5000),
+        ("inner_address", None), ("retransmit_ms", 1000), ("retransmit_tries", 5),
+        ("sn_tick_ms", 100), ("replay_window", 64), ("interval_ms", 1000), ("readings", 0),
+        ("log", "text"), ("keylog", None), ("secrets", "secrets.json"),
+    ):  # fmt: skip
+        assert checked[key] == value, key
+    assert [name for name, _ in checked["ike"]] == [
+        "aes128ccm16-prfsha256-x25519",
+        "aes128ccm8-prfsha256-x25519",
+    ]
+    assert [name for name, _ in checked["esp"]] == ["aes128ccm8"]
+
+
+def test_checking_leaves_the_given_values_alone():
+    values = dict(PROFILE)
+    store.check_profile(values)
+    assert values == PROFILE
+
+
+def test_addresses_of_two_ip_versions_do_not_mix():
+    assert complaint(with_key("server", "fd03::10")) is None
+    values = with_key("server", "fd03::10")
+    values["remote_ts"] = "10.3.0.0/16"
+    said = complaint(values)
+    assert said == 'profile: remote_ts: expected the IP version of server, got "10.3.0.0/16"'
+    values = with_key("inner_address", "fd09::5")
+    assert complaint(values) == (
+        'profile: inner_address: expected the IP version of server, got "fd09::5"'
+    )
+
+
+def test_secrets_are_text_or_hex():
+    for given, result in (
+        ({"psk": "correct horse"}, {"psk": b"correct horse"}),
+        ({"psk": "0x00ff"}, {"psk": b"\0\xff"}),
+        ({"psk": "x"}, {"psk": b"x"}),
+        ({"psk_pad": "0x" + "ab" * 32}, {"psk_pad": b"\xab" * 32}),
+    ):
+        assert store.check_secrets(given) == result
+
+
+def test_bad_secrets_are_refused_without_repeating_them():
+    line = 'secrets: expected {"psk": "text or 0xhex"} or {"psk_pad": "0x" + 64 digits}'
+    for given in (
+        {},
+        [],
+        None,
+        "topsecret",
+        {"psk": ""},
+        {"psk": 12345678},
+        {"psk": None},
+        {"psk": "0x"},
+        {"psk": "0xtopsecret"},
+        {"psk": "0xabc"},
+        {"psk_pad": "ab" * 32},
+        {"psk_pad": "0x" + "ab" * 31},
+        {"psk_pad": "0x" + "ab" * 33},
+        {"psk_pad": "topsecret" * 4},
+        {"psk": "topsecret", "psk_pad": "0x" + "ab" * 32},
+        {"psk": "topsecret", "comment": "x"},
+        {"secret": "topsecret"},
+    ):
+        try:
+            store.check_secrets(given)
+        except store.ProfileError as e:
+            assert e.args == (line,)
+        else:
+            raise AssertionError(given)
+
+
+def test_a_profile_is_refused_by_one_kind_of_error_whatever_it_holds():
+    values = [
+        None,
+        True,
+        0,
+        -1,
+        1 << 70,
+        1.5,
+        "",
+        "x",
+        "0x",
+        ":",
+        "/",
+        [],
+        [[]],
+        [{}],
+        {},
+        {"a": 1},
+    ]
+    for key in store._KEYS:
+        for value in values:
+            complaint(with_key(key, value))
+            complaint(with_key(key, [value, value]))
+
+
+def test_the_checked_profile_is_what_the_core_takes():
+    checked = profile(id="keyid:7")
+    assert checked["id"] == (11, b"7") and checked["psk"] == bytes(range(7, 39))
