@@ -27,7 +27,7 @@ def method(ident):
 
 
 def _ladder(k, u):
-    """Return k * u on Curve25519 by RFC 7748 §5, on plain integers; u is below p = 2^255 - 19.
+    """Return k * u on Curve25519 by RFC 7748 §5, on plain integers; k is clamped, u below p.
 
     2^255 = 19 (mod p), so a product t is not divided but folded, (t mod 2^255) + 19 * (t >> 255),
     which is t modulo p whatever its size or sign.  Sizes only decide on speed, and stay small:
@@ -76,8 +76,7 @@ def _ladder(k, u):
             t *= aa + 121665 * t
             t = (t & m) + 19 * (t >> 255)
             z2 = t - (t >> 255) * p
-    if swap:
-        x2, z2 = x3, z3
+    # Clamping made the last bit 0, so nothing is left to swap.
     # 1 / z2 is z2^(p - 2), and p - 2 = 2^255 - 21 = (2^250 - 1) * 2^5 + 11: nearly all ones, for
     # each of which pow() multiplies.  By way of z2^(2^n - 1), n = 5, 25, 125, 250, it's half that.
     z2 %= p
