@@ -78,8 +78,10 @@ class Initiator(Machine):
 
     def __init__(self, profile, rand):
         super().__init__(profile, rand)
+        self.encap = profile["encap"]  # ask for UDP encapsulation even without a NAT
         self.taken = ()  # inbound SPIs of our other SAs
         self.initial_contact = True  # no other SA of ours is with this gateway
+        self.peer_nat = True  # may the gateway be behind one, or does it say so?
         self.nat = None  # are we behind a NAT? None: not known
         self._table = TABLE
         self._rounds = 0
@@ -100,7 +102,7 @@ class Initiator(Machine):
         self._n_i = self.rand(32)
         # `encap` asks for UDP encapsulation even without a NAT, by a hash that cannot match:
         # stock boards cannot receive plain ESP.
-        self._nat_source = self._nat_hash(None if self.profile["encap"] else local)
+        self._nat_source = self._nat_hash(None if self.encap else local)
         self._nat_destination = self._nat_hash(remote)
         self._offer = [(1, b"", transforms) for _, transforms in self.profile["ike"]]
         self._groups = _groups(self._offer)
@@ -227,9 +229,13 @@ class Initiator(Machine):
         """Note whether a NAT is between us, and go to port 4500 (RFC 7296 §2.23)."""
         for kind, data in notifies:
             if kind == _NAT_DETECTION_DESTINATION_IP:
+                self.floated = True
                 if self._local:
                     self.nat = bytes(data) != _nat_hash(self.spi_i, self.spi_r, self._local)
-                self.floated = True
+            elif kind == _NAT_DETECTION_SOURCE_IP and self._remote:
+                # One that fits is enough (RFC 7296 §2.23): then the gateway is behind no NAT.
+                if bytes(data) == _nat_hash(self.spi_i, self.spi_r, self._remote):
+                    self.peer_nat = False
 
     def _fragment_check(self, notifies, vendors):
         """Note whether both sides fragment, and acknowledge fragments (draft -02 §4)."""

@@ -34,10 +34,17 @@ class Link:
         self._natt = port.with_port(self._gateway, p["natt_port"])
         # After a sleep the same port as before: a NAT and the gateway know us by it.
         self._udp = port.UDP(self._gateway, awake[0]["port"] if awake else 0)
+        self._esp = None  # a socket for ESP straight on IP
+        if not p["encap"]:
+            try:
+                self._esp = port.ESP(self._gateway)
+            except (OSError, AttributeError):
+                pass  # no such sockets here: UDP encapsulation it is
         self._hint = None
         self._timer = None
         self._timer_due = 0
-        self._reader = asyncio.create_task(self._read())
+        self._reader = asyncio.create_task(self._read(self._udp))
+        self._esp_reader = self._esp and asyncio.create_task(self._read(self._esp))
         if awake:
             self._resume(*awake)
             return
@@ -45,6 +52,7 @@ class Link:
 
         self.ike = Initiator(p, port.rand)
         # Only an SA without a predecessor may have the gateway forget the others.
+        self.ike.encap = not self._esp
         self.ike.initial_contact = owner.alone()
         self.ike.taken = owner.spis()
         self.ike.start(self.born, self._udp.local, port.packed(self._gateway))
@@ -67,7 +75,7 @@ class Link:
         if not self._spent and self.sender.spent(owner.profile["max_packets"]):
             self._spent = True
             owner.on_stale(self)
-        return len(packet) if self._transmit(packet, self._natt) else 0
+        return len(packet) if self._transmit(packet, self._natt, self._esp) else 0
 
     def keepalive(self):
         """Send a NAT keepalive (RFC 3948 §2.3)."""
@@ -97,50 +105,71 @@ class Link:
 
     def close(self):
         """Let go of everything, at once and without a word."""
-        for task in (self._reader, self._timer):
+        for task in (self._reader, self._timer, self._esp_reader):
             if task and task is not asyncio.current_task():
                 task.cancel()
         self._timer = None
         if self._udp:
             self._udp.close()
             self._udp = None
+        self._drop_esp()
         self.owner.on_closed(self)
 
-    async def _read(self):
-        while self._udp:
-            await port.readable(self._udp)
+    def _drop_esp(self):
+        if self._esp:
+            self._esp.close()
+            self._esp = None
+
+    async def _read(self, end):
+        while end is self._udp or end is self._esp:
+            await port.readable(end)
             for _ in range(_MAX_DRAIN):
-                if not self._safely(self._receive):
+                if not self._safely(self._receive, end):
                     break
             else:
                 await asyncio.sleep_ms(0)
 
-    def _receive(self):
-        got = self._udp and self._udp.receive()
-        if got:
-            self._dispatch(*got)
+    def _receive(self, end):
+        if end is self._udp:
+            got = end and end.receive()
+            if got:
+                self._dispatch(*got)
+        else:
+            got = end is self._esp and end.receive()
+            if got:
+                self._count_in(got[0])
+                self._on_esp(got[0])
         return got
 
-    def _safely(self, work):
-        """Return work(); without the memory for it, end: what is half done is of no use."""
+    def _safely(self, work, *args):
+        """Return work(*args); without the memory for it, end: half done is of no use."""
         try:
-            return work()
+            return work(*args)
         except MemoryError:
             self.close()
+            self.ike = self.sender = self.receiver = None  # to have some for the error
             self._failed(("failed", "memory", None))
 
     def _dispatch(self, datagram, source):
         """Give a datagram to IKE or to ESP: by the non-ESP marker or our SPIi, never by address."""
         owner = self.owner
-        owner.counters["datagrams_in"] += 1
-        owner.counters["octets_in"] += len(datagram)
+        self._count_in(datagram)
         now = owner.clock.now()
         if datagram[:4] == b"\0\0\0\0" or datagram[:8] == self.ike.spi_i:
             self.ike.receive(datagram, now)
             self._pump(source)
         elif datagram == b"\xff":
             owner.count("KEEPALIVE")
-        elif self.receiver is None:
+        else:
+            self._on_esp(datagram)
+
+    def _count_in(self, datagram):
+        self.owner.counters["datagrams_in"] += 1
+        self.owner.counters["octets_in"] += len(datagram)
+
+    def _on_esp(self, datagram):
+        owner = self.owner
+        if self.receiver is None:
             owner.count("UNEXPECTED_ESP")
         else:
             payload = self.receiver.open(datagram)
@@ -167,12 +196,13 @@ class Link:
             self._handle(event)
         self._arm()
 
-    def _transmit(self, datagram, target):
+    def _transmit(self, datagram, target, end=None):
         owner = self.owner
         owner.counters["datagrams_out"] += 1
         owner.counters["octets_out"] += len(datagram)
         self.sent = owner.clock.now()
-        if self._udp and self._udp.send(datagram, target):
+        end = end or self._udp
+        if end and end.send(datagram, target):
             return True
         owner.count("SEND_FAILED")
         return False
@@ -268,6 +298,8 @@ class Link:
         now = owner.clock.now()
         child["nat"] = self.ike.nat is not False
         child["port"] = self._udp.port
+        if self.ike.nat is not False or self.ike.peer_nat:
+            self._drop_esp()
         memory = owner.memory
         if memory:
             memory.erase()  # an older SA's, which must not come back

@@ -12,6 +12,7 @@ import time
 
 _MAX_DATAGRAM = 3004  # an IKE message of 3000 octets behind a non-ESP marker
 _FIRST_PORT = 49152
+_ESP = 50  # IP protocol number
 
 rand = os.urandom
 
@@ -191,6 +192,38 @@ class UDP:
         except OSError:
             # Nothing there; or an ICMP error of an earlier send, which is no datagram either.
             return None
+
+    def close(self):
+        """Close the socket."""
+        self.socket.close()
+
+
+class ESP:
+    """ESP straight on IP, protocol 50; OSError or AttributeError where the board can't."""
+
+    def __init__(self, target):
+        self._six = len(packed(target)[0]) == 16
+        family = socket.AF_INET6 if self._six else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_RAW, _ESP)
+        self.socket.setblocking(False)
+        self._target = with_port(target, 0)
+
+    def send(self, packet, sockaddr):
+        """Send one ESP packet to the target."""
+        try:
+            self.socket.sendto(packet, self._target)
+            return True
+        except OSError:
+            return False
+
+    def receive(self):
+        """Return (ESP packet, socket address), or None when nothing is waiting."""
+        try:
+            packet, source = self.socket.recvfrom(_MAX_DATAGRAM)
+        except OSError:
+            return None
+        # IPv4 comes with its header, IPv6 without.
+        return packet[0 if self._six else (packet[0] & 15) * 4 :], source
 
     def close(self):
         """Close the socket."""
