@@ -28,7 +28,7 @@ def equal(a, b):
 
 
 class CCM:
-    """One AES-CCM key: AES key (16, 24 or 32 octets) followed by a salt of 3 octets.
+    """One AES-CCM key: AES key (16 or 32 octets) followed by a salt of 3 octets.
 
     `icv` is the tag's length in octets: 8, 12 or 16.
     """
@@ -59,7 +59,11 @@ class CCM:
         return counters
 
     def _tag(self, iv, aad, text):
-        """Return CBC-MAC(B0 | AAD | text), 16 octets; the AAD is under 0xff00 octets."""
+        """Return CBC-MAC(B0 | AAD | text), 16 octets.
+
+        The AAD has 1 to 0xfeff octets: CCM encodes none, and more, differently, and neither IKE
+        nor ESP has such.
+        """
         n = len(text)
         start = 16 + ((len(aad) + 17) & -16)
         blocks = bytearray((start + n + 15) & -16)
