@@ -20,23 +20,24 @@ def test_what_was_sealed_opens():
 def test_one_object_may_seal_and_open_many_times():
     ccm = CCM(KEY, 16)
     fresh = [
-        bytes(CCM(KEY, 16).seal(b"a" * n, bytes(7) + bytes((n,)), b"t" * n)) for n in range(40)
+        bytes(CCM(KEY, 16).seal(b"a" * (n + 1), bytes(7) + bytes((n,)), b"t" * n))
+        for n in range(40)
     ]
     for n in range(40):
-        assert bytes(ccm.seal(b"a" * n, bytes(7) + bytes((n,)), b"t" * n)) == fresh[n]
+        assert bytes(ccm.seal(b"a" * (n + 1), bytes(7) + bytes((n,)), b"t" * n)) == fresh[n]
     for n in reversed(range(40)):
-        assert ccm.open(b"a" * n, fresh[n]) == b"t" * n
+        assert ccm.open(b"a" * (n + 1), fresh[n]) == b"t" * n
 
 
 def test_after_a_failed_opening_the_next_one_works():
     ccm = CCM(KEY, 8)
-    sealed = bytes(ccm.seal(b"", IV, b"reading"))
+    sealed = bytes(ccm.seal(b"h", IV, b"reading"))
     for at in range(len(sealed)):
         for bit in (1, 0x80):
             wrong = bytearray(sealed)
             wrong[at] ^= bit
-            assert ccm.open(b"", wrong) is None, at
-            assert ccm.open(b"", sealed) == b"reading"
+            assert ccm.open(b"h", wrong) is None, at
+            assert ccm.open(b"h", sealed) == b"reading"
 
 
 def test_nothing_but_the_same_key_salt_header_and_length_opens():
@@ -47,21 +48,21 @@ def test_nothing_but_the_same_key_salt_header_and_length_opens():
     assert CCM(other_salt, 8).open(b"header", sealed) is None
     assert CCM(KEY, 12).open(b"header", sealed) is None
     assert CCM(KEY, 16).open(b"header", sealed) is None
-    for header in (b"", b"heade", b"header\0", b"headex"):
+    for header in (b"h", b"heade", b"header\0", b"headex"):
         assert CCM(KEY, 8).open(header, sealed) is None
 
 
 def test_every_truncation_is_refused():
     ccm = CCM(KEY, 8)
-    sealed = bytes(ccm.seal(b"", IV, b"a reading of some length"))
+    sealed = bytes(ccm.seal(b"h", IV, b"a reading of some length"))
     for size in range(len(sealed)):
-        assert ccm.open(b"", sealed[:size]) is None, size
+        assert ccm.open(b"h", sealed[:size]) is None, size
 
 
 def test_the_opened_body_itself_stays_as_it_was():
-    sealed = bytes(CCM(KEY, 16).seal(b"", IV, b"reading"))
+    sealed = bytes(CCM(KEY, 16).seal(b"h", IV, b"reading"))
     copy = bytes(sealed)
-    CCM(KEY, 16).open(b"", sealed)
+    CCM(KEY, 16).open(b"h", sealed)
     assert sealed == copy
 
 
@@ -71,8 +72,8 @@ def padded(text, pad):
     out = bytearray(8 + len(text) + 8)
     out[:8] = IV
     out[8 : 8 + len(text)] = text
-    ccm.seal_into(out, 8, len(text), IV, b"")
-    return ccm.open(b"", out)
+    ccm.seal_into(out, 8, len(text), IV, b"h")
+    return ccm.open(b"h", out)
 
 
 @item("MIN-41")
@@ -99,8 +100,8 @@ def test_keys_of_32_octets_serve_too():
 
 def test_text_beyond_4096_octets_counts_its_blocks_in_two_octets():
     text = bytes(range(256)) * 20
-    sealed = CCM(KEY, 16).seal(b"", IV, text)
-    assert bytes(CCM(KEY, 16).open(b"", sealed)) == text
+    sealed = CCM(KEY, 16).seal(b"h", IV, text)
+    assert bytes(CCM(KEY, 16).open(b"h", sealed)) == text
     blocks = {bytes(sealed[8 + i : 24 + i]) for i in range(0, 256 * 20, 256)}
     assert len(blocks) == 20
 
