@@ -40,6 +40,12 @@ class PeerError(MinipsecError):
     """The gateway refused, by an error notify: each has a class of its own below this one."""
 
 
+class UnknownRefusal(PeerError):
+    """The gateway refused by a notify type that has no name here: `notify` is NOTIFY_n."""
+
+    check = "the gateway's log for what it refused; its versions against ours"
+
+
 # notify type: (its name, what to compare: profile keys against settings in swanctl.conf)
 _REFUSALS = {
     7: ("INVALID_SYNTAX", "the versions at both ends: the gateway could not read us"),
@@ -66,12 +72,19 @@ def notify_name(kind):
 
 def refusal(kind):
     """Return the class for an error notify type: AuthenticationFailed for 24, and so on."""
+    if kind not in _REFUSALS:
+        return UnknownRefusal  # one for all of them, as a class takes memory for good
     if kind not in _made:
-        notify = notify_name(kind)
+        notify, check = _REFUSALS[kind]
         name = "".join([word[0] + word[1:].lower() for word in notify.split("_")])
-        check = _REFUSALS[kind][1] if kind in _REFUSALS else PeerError.check
         _made[kind] = type(name, (PeerError,), {"notify": notify, "check": check})
     return _made[kind]
+
+
+def _refused(kind, text):
+    error = refusal(kind)(text + notify_name(kind))
+    error.notify = notify_name(kind)
+    return error
 
 
 def failure(event, hint=None):
@@ -89,7 +102,7 @@ def failure(event, hint=None):
     if kind == "peer":
         return PeerMisbehaved(detail)
     if kind == "notify":
-        return refusal(detail)("the gateway refused: " + notify_name(detail))
+        return _refused(detail, "the gateway refused: ")
     if hint is None:
         return LinkDown("no answer from the gateway")
-    return refusal(hint)("no answer but an unauthenticated " + notify_name(hint))
+    return _refused(hint, "no answer but an unauthenticated ")
