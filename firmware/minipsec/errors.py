@@ -24,6 +24,12 @@ class LinkDown(MinipsecError):
     check = "gateway, port, natt_port; a firewall that drops UDP 500 or 4500"
 
 
+class OutOfMemory(MinipsecError):
+    """The heap is too small, or in too small pieces; the tunnel tries again."""
+
+    check = "that the board has minipsec as .mpy files; what else takes memory there"
+
+
 class SaEnded(MinipsecError):
     """The gateway deleted the SA, or its sequence numbers are used up: a new one is needed."""
 
@@ -99,6 +105,8 @@ def failure(event, hint=None):
     _, kind, detail = event
     if kind == "spent":
         return SaEnded("this SA has no sequence number left")
+    if kind == "memory":
+        return OutOfMemory("not enough memory for this tunnel")
     if kind == "peer":
         return PeerMisbehaved(detail)
     if kind == "notify":

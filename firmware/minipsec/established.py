@@ -13,7 +13,9 @@ _CREATE_CHILD_SA = const(36)
 _INFORMATIONAL = const(37)
 _N = const(41)
 _D = const(42)
+_TSI = const(44)
 _NO_ADDITIONAL_SAS = const(35)
+_REKEY_SA = b"\x40\x09"
 _IKE = const(1)
 _ESP = const(3)
 
@@ -57,6 +59,10 @@ def _deletes(sa, body):
 
 
 def _on_create_child(sa, payloads, now):
+    # A rekey of the Child SA names it, one of the IKE SA has no traffic selectors.
+    names = [bytes(body[2:4]) for kind, _, body in payloads if kind == _N]
+    if _REKEY_SA in names or all([kind != _TSI for kind, _, _ in payloads]):
+        sa.event("rekey")
     return [(_N, wire.notify(_NO_ADDITIONAL_SAS))]
 
 
