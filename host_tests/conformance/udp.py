@@ -75,6 +75,7 @@ def run_sensor(micropython, root, directory, wire, readings=1, timeout=60, **cha
         text=True,
         timeout=timeout,
     )
+    assert "Traceback" not in done.stdout, done.stdout
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return done.returncode, lines, done.stderr
 
