@@ -13,6 +13,8 @@ from micropython import const
 _MODP2048 = const(14)
 _P256 = const(19)
 _X25519 = const(31)
+_ML_KEM_512 = const(35)
+_ML_KEM_1024 = const(37)
 
 _P25519 = (1 << 255) - 19
 
@@ -23,6 +25,10 @@ def method(ident):
         from . import groups
 
         return groups.METHODS[ident]
+    if _ML_KEM_512 <= ident <= _ML_KEM_1024:
+        from . import mlkem
+
+        return mlkem.method(ident)
     return METHODS.get(ident)
 
 

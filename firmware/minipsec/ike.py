@@ -28,6 +28,7 @@ _IKE_SA_INIT = const(34)
 _IKE_AUTH = const(35)
 _CREATE_CHILD_SA = const(36)
 _INFORMATIONAL = const(37)
+_IKE_INTERMEDIATE = const(43)
 
 _I = const(0x08)
 
@@ -58,6 +59,11 @@ _ENCR_AES_CBC = const(12)
 _ENCR_AES_CCM_8_IIV = const(29)
 _USE_TRANSPORT_MODE = const(16391)
 
+_PPK_IDENTITY = const(16436)
+_NO_PPK_AUTH = const(16437)
+_INTERMEDIATE_EXCHANGE_SUPPORTED = const(16438)
+_ADDKE1 = const(6)
+
 _PSK = const(2)  # RFC 7296 §3.8: Shared Key Message Integrity Code
 _ESP = const(3)
 _INTERNAL_IP4_ADDRESS = const(1)
@@ -66,6 +72,7 @@ _INTERNAL_IP6_ADDRESS = const(8)
 _MAX_ROUNDS = const(3)  # COOKIE and INVALID_KE_PAYLOAD answers in one retransmission interval
 
 _S_INIT = const(1)
+_S_INTERMEDIATE = const(2)
 _S_AUTH = const(3)
 _S_UP = const(4)
 _S_DEAD = const(6)
@@ -85,6 +92,8 @@ class Initiator(Machine):
         self.nat = None  # are we behind a NAT? None: not known
         self._table = TABLE
         self._rounds = 0
+        self._ppk = None  # how a PPK goes in: "auth" or "int"
+        self._before = None  # an Intermediate, between IKE_SA_INIT and IKE_AUTH
         self._cookie = b""
         self._ke = None
         self._local = self._remote = None
@@ -124,8 +133,9 @@ class Initiator(Machine):
         self._forget()
 
     def _forget(self):
+        self._before = self._plain = None
         self._ke = self._n_i = self._n_r = self._message_i = self._message_r = None
-        self._sk_d = self._sk_pi = self._sk_pr = None
+        self.sk_d = self.sk_pi = self.sk_pr = None
 
     # IKE_SA_INIT.
 
@@ -145,6 +155,15 @@ class Initiator(Machine):
 
             payloads.append((_N, wire.notify(self.profile["frag_ack_types"][0])))
             payloads.append((_VENDOR, VENDOR_ID))
+        more = any([kind == _ADDKE1 for _, _, found in self._offer for kind, _, _ in found])
+        if self.profile["ppk_id"]:
+            from .ppk import offers
+
+            more = True
+            for kind in offers():
+                payloads.append((_N, wire.notify(kind)))
+        if more:
+            payloads.append((_N, wire.notify(_INTERMEDIATE_EXCHANGE_SUPPORTED)))
         if self._cookie:
             payloads.insert(0, (_N, wire.notify(_COOKIE, self._cookie)))
         first, body = wire.chain(payloads)
@@ -169,6 +188,10 @@ class Initiator(Machine):
         if spi_r == bytes(8) or not (_KE in found and _NONCE in found):
             raise Drop("BAD_INIT")
         _, picked = wire.chosen(self._offer, found[_SA], 1)
+        if picked.get(_ADDKE1, (0, 0))[0]:
+            # RFC 9370 §2.2.1: not without IKE_INTERMEDIATE.
+            if _INTERMEDIATE_EXCHANGE_SUPPORTED not in [kind for kind, _ in notifies]:
+                raise Drop("BAD_INIT")
         ke = found[_KE]
         n_r = bytes(found[_NONCE])
         if not 16 <= len(n_r) <= 256 or len(ke) < 4:
@@ -187,11 +210,26 @@ class Initiator(Machine):
         self._view = None
         self.picked = picked
         self._nat_check(notifies)
-        self._fragment_check(notifies, vendors)
+        kinds = [kind for kind, _ in notifies]
+        self._fragment_check(kinds, vendors)
+        if self.profile["ppk_id"]:
+            from .ppk import agreed
+
+            self._ppk = agreed(kinds, _INTERMEDIATE_EXCHANGE_SUPPORTED in kinds)
+            if not self._ppk and self.profile["ppk_required"]:
+                self.answer_came(now)
+                self.fail("peer", "the gateway does not use PPKs")
+                return
         self.answer_came(now)
-        self._make_keys(kdf.prf(self._n_i + n_r, shared))
+        self.make_keys(kdf.prf(self._n_i + n_r, shared))
         self.event("agreed", picked)
-        self._send_auth(now)
+        if picked.get(_ADDKE1, (0, 0))[0] or self._ppk == "int":
+            from .intermediate import Intermediate
+
+            self._before = Intermediate(picked, self._ppk == "int")
+            self._before.start(self, now)
+        else:
+            self.send_auth(now)
 
     def _on_init_notify(self, notifies, now):
         """React to an answer that refuses; nobody has authenticated it."""
@@ -237,9 +275,8 @@ class Initiator(Machine):
                 if bytes(data) == _nat_hash(self.spi_i, self.spi_r, self._remote):
                     self.peer_nat = False
 
-    def _fragment_check(self, notifies, vendors):
+    def _fragment_check(self, kinds, vendors):
         """Note whether both sides fragment, and acknowledge fragments (draft -02 §4)."""
-        kinds = [kind for kind, _ in notifies]
         self.fragmentation = _IKEV2_FRAGMENTATION_SUPPORTED in kinds
         p = self.profile
         if p["frag_ack"] != "off" and self.fragmentation and p["frag_ack_types"][0] in kinds:
@@ -249,13 +286,13 @@ class Initiator(Machine):
             if VENDOR_ID in vendors:
                 self._acks = Acks(p)
 
-    def _make_keys(self, skeyseed):
+    def make_keys(self, skeyseed):
         ident, bits = self.picked[1]
         cbc = ident == _ENCR_AES_CBC
         size = bits // 8 if cbc else bits // 8 + 3
         spis = self.spi_i + self.spi_r
-        keys = kdf.sk_keys(skeyseed, self._n_i + self._n_r, spis, size, 32 if cbc else 0)
-        self._sk_d, sk_ai, sk_ar, sk_ei, sk_er, self._sk_pi, self._sk_pr = keys
+        keys = kdf.sk_keys(skeyseed, self.nonces(), spis, size, 32 if cbc else 0)
+        self.sk_d, sk_ai, sk_ar, sk_ei, sk_er, self.sk_pi, self.sk_pr = keys
         if cbc:
             from .cbc import CBC
 
@@ -268,10 +305,16 @@ class Initiator(Machine):
         if self.profile["keylog"]:
             self.event("keys", self.spi_i, self.spi_r, self.picked, sk_ei, sk_er, sk_ai, sk_ar)
 
+    def nonces(self):
+        """Return Ni | Nr."""
+        return self._n_i + self._n_r
+
     # IKE_AUTH.
 
-    def _send_auth(self, now):
+    def send_auth(self, now, int_auth=b""):
+        """Send IKE_AUTH; `int_auth` is IntAuth where an IKE_INTERMEDIATE took place."""
         p = self.profile
+        self._int_auth = int_auth
         self.spi_in = self._choose_spi()
         self._offer = [(_ESP, self.spi_in, transforms) for _, transforms in p["esp"]]
         inner = p["inner_address"]
@@ -286,8 +329,19 @@ class Initiator(Machine):
                 self._ts_i = (self._local[0],) * 2
             self._ts_r = (self._remote[0],) * 2
         ident = _id_body(p["id"])
-        data = auth.psk_auth(self._pad(), self._message_i, self._n_r, self._sk_pi, ident)
         payloads = [(_IDI, ident)]
+        self._plain = None
+        if self._ppk == "auth":
+            from . import ppk
+
+            payloads.append((_N, wire.notify(_PPK_IDENTITY, ppk.identity(p))))
+            if not p["ppk_required"]:
+                data = self._auth(self._message_i, self._n_r, self.sk_pi, ident)
+                payloads.append((_N, wire.notify(_NO_PPK_AUTH, data)))
+                self._plain = self.sk_d, self.sk_pr
+            keys = ppk.mixed(p, self.sk_d, self.sk_pi, self.sk_pr)
+            self.sk_d, self.sk_pi, self.sk_pr = keys
+        data = self._auth(self._message_i, self._n_r, self.sk_pi, ident)
         if self.initial_contact:
             payloads.append((_N, wire.notify(_INITIAL_CONTACT)))
         if p["gateway_id"] != "any":
@@ -314,8 +368,9 @@ class Initiator(Machine):
             if value not in self.taken or self.profile["spi"]:
                 return value
 
-    def _pad(self):
-        return self.profile.get("psk_pad") or auth.psk_pad(self.profile["psk"])
+    def _auth(self, message, nonce, sk_p, ident):
+        pad = self.profile.get("psk_pad") or auth.psk_pad(self.profile["psk"])
+        return auth.psk_auth(pad, message, nonce, sk_p, ident, self._int_auth)
 
     def _on_auth(self, payloads, now):
         found, notifies, _ = sort(payloads)
@@ -325,15 +380,20 @@ class Initiator(Machine):
             if refusal:
                 self.fail("notify", refusal[0])
             else:
-                self._refuse("no AUTH payload")
+                self.refuse("no AUTH payload")
             return
         idr = bytes(found[_IDR])
         wanted = self.profile["gateway_id"]
-        data = auth.psk_auth(self._pad(), self._message_r, self._n_i, self._sk_pr, idr)
+        if self._ppk == "auth" and _PPK_IDENTITY not in [kind for kind, _ in notifies]:
+            if self.profile["ppk_required"]:
+                self.refuse("the gateway has no such PPK")
+                return
+            self.sk_d, self.sk_pr = self._plain
+        data = self._auth(self._message_r, self._n_i, self.sk_pr, idr)
         if bytes(found[_AUTH][:1]) != bytes((_PSK,)) or not equal(found[_AUTH][4:], data):
-            self._refuse("AUTH does not verify")
+            self.refuse("AUTH does not verify")
         elif wanted != "any" and idr[:1] + idr[4:] != bytes((wanted[0],)) + wanted[1]:
-            self._refuse("IDr is not gateway_id")
+            self.refuse("IDr is not gateway_id")
         elif refusal:
             # The IKE SA stands without its Child SA: of no use to us (RFC 7815 §2.1).
             self._leave("notify", refusal[0])
@@ -377,7 +437,7 @@ class Initiator(Machine):
             _covers(ts_i, inner, p["inner_port"], "TSi without our inner address")
             _covers(ts_r, server, p["server_port"], "TSr without server")
         ident, bits = picked[1]
-        keys = kdf.child_keys(self._sk_d, self._n_i + self._n_r, bits // 8 + 3)
+        keys = kdf.child_keys(self.sk_d, self.nonces(), bits // 8 + 3)
         return {
             "spi_in": self.spi_in,
             "spi_out": spi_out,
@@ -394,7 +454,7 @@ class Initiator(Machine):
 
     # Ends.
 
-    def _refuse(self, why):
+    def refuse(self, why):
         """End an SA whose peer did not prove who it is, telling it so (RFC 7296 §2.21.2)."""
         self.once(_INFORMATIONAL, [(_N, wire.notify(_AUTHENTICATION_FAILED))])
         self.fail("peer", why)
@@ -456,6 +516,10 @@ def _covers(selectors, address, port, complaint):
     raise Drop(complaint)
 
 
+def _on_intermediate(sa, payloads, now):
+    sa._before.answer(sa, payloads, now)
+
+
 def _before_auth(sa, payloads, now):
     """Answer a request that comes before the gateway has proved who it is; do nothing."""
     return []
@@ -467,7 +531,16 @@ def _no_child(sa, payloads, now):
 
 # (state, exchange, is a response): (handler, the states in which it may end)
 TABLE = {
-    (_S_INIT, _IKE_SA_INIT, True): (Initiator._on_init, (_S_INIT, _S_AUTH)),
+    (_S_INIT, _IKE_SA_INIT, True): (
+        Initiator._on_init,
+        (_S_INIT, _S_INTERMEDIATE, _S_AUTH, _S_DEAD),
+    ),
+    (_S_INTERMEDIATE, _IKE_INTERMEDIATE, True): (
+        _on_intermediate,
+        (_S_INTERMEDIATE, _S_AUTH, _S_DEAD),
+    ),
+    (_S_INTERMEDIATE, _INFORMATIONAL, False): (_before_auth, (_S_INTERMEDIATE,)),
+    (_S_INTERMEDIATE, _CREATE_CHILD_SA, False): (_no_child, (_S_INTERMEDIATE,)),
     (_S_AUTH, _IKE_AUTH, True): (Initiator._on_auth, (_S_UP, _S_DEAD)),
     (_S_AUTH, _INFORMATIONAL, False): (_before_auth, (_S_AUTH,)),
     (_S_AUTH, _CREATE_CHILD_SA, False): (_no_child, (_S_AUTH,)),

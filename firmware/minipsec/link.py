@@ -335,7 +335,7 @@ class Link:
 def _words(profile, picked):
     """Return {transform type: (id, bits)} in strongSwan's words, like "aes128ccm8-..."."""
     found = []
-    for kind in (1, 3, 2, 4, 5):
+    for kind in (1, 3, 2, 4, 5, 6):
         word = profile["words"].get((kind,) + picked.get(kind, (0, 0)))
         if word:
             found.append(word)

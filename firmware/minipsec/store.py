@@ -24,6 +24,12 @@ _TRANSFORMS = {
     "prfsha256": (2, 5, 0),
     "sha256": (3, 12, 0),
     "x25519": (4, 31, 0),
+    "mlkem512": (4, 35, 0),
+    "mlkem768": (4, 36, 0),
+    "mlkem1024": (4, 37, 0),
+    "ke1_mlkem512": (6, 35, 0),
+    "ke1_mlkem768": (6, 36, 0),
+    "ke1_mlkem1024": (6, 37, 0),
     "ecp256": (4, 19, 0),
     "modp2048": (4, 14, 0),
     "noesn": (5, 0, 0),
@@ -142,7 +148,7 @@ def _proposals(ike):
             needed = {1, 2, 3, 4} if any(cbc) and ike else {1, 2, 4} if ike else {1, 5}
             # CBC needs an integrity transform and CCM has none, so they cannot share a proposal.
             ciphers = [kind == 1 for kind, _, _ in transforms]
-            if set([kind for kind, _, _ in transforms]) != needed or (
+            if set([kind for kind, _, _ in transforms if kind != 6 or not ike]) != needed or (
                 any(cbc) and (not ike or sum(cbc) != sum(ciphers))
             ):
                 return None
@@ -203,6 +209,10 @@ _KEYS = {
         _proposals(True),
         'proposals like ["aes128ccm16-prfsha256-x25519"]',
     ),
+    "pq": ("off",) + _choice("off", "prefer", "require"),
+    "pq_method": ("mlkem768",) + _choice("mlkem512", "mlkem768", "mlkem1024"),
+    "ppk_id": (None, _text, "an identifier"),
+    "ppk_required": (True,) + _choice(True, False),
     "esp": (["aes128ccm8"], _proposals(False), 'proposals like ["aes128ccm8"]'),
     "mode": ("tunnel",) + _choice("tunnel", "transport"),
     "spi": (
@@ -266,6 +276,8 @@ def check_profile(values):
         profile["gateways"] = [profile["gateway"]]
     if profile["mode"] == "tunnel" and not profile["server"]:
         raise ProfileError("profile: server: missing, expected " + _INNER[1])
+    if profile["pq"] != "off":
+        profile["ike"] = _hybrid(profile)
     # The words for what may be agreed on, so that this module can be forgotten.
     words = profile["words"] = {}
     offered = [transform for _, found in profile["ike"] + profile["esp"] for transform in found]
@@ -280,6 +292,20 @@ def check_profile(values):
         if address and n and len(address) != n:
             _refuse(key, "the IP version of server", values[key])
     return profile
+
+
+def _hybrid(profile):
+    """Return the IKE proposals with an ML-KEM behind each one's own key exchange (RFC 9370)."""
+    word = "ke1_" + profile["pq_method"]
+    plain = profile["ike"]
+    found = []
+    for name, transforms in plain:
+        if not any([kind == 6 for kind, _, _ in transforms]):
+            name, transforms = name + "-" + word, transforms + [_TRANSFORMS[word]]
+        found.append((name, transforms))
+    if profile["pq"] == "prefer":
+        found += [proposal for proposal in plain if proposal not in found]
+    return found
 
 
 def _load(path, what):
@@ -303,18 +329,20 @@ def _check_closed(path, what):
 
 
 def check_secrets(values):
-    """Return {"psk": octets} or {"psk_pad": 32 octets} out of a secrets file's object."""
-    if isinstance(values, dict) and len(values) == 1:
-        for key, value in values.items():
-            octets = _octets(value) if isinstance(value, str) else None
-            if key == "psk" and octets:
-                return {"psk": octets}
-            if key == "psk_pad" and octets and len(octets) == 32 and value.startswith("0x"):
-                return {"psk_pad": octets}
-    # What was there is not repeated: it may be the secret.
-    raise ProfileError(
-        'secrets: expected {"psk": "text or 0xhex"} or {"psk_pad": "0x" + 64 digits}'
-    )
+    """Return {"psk" or "psk_pad": octets, "ppk": octets if any} of a secrets file's object."""
+    found = {}
+    for key in values if isinstance(values, dict) else ():
+        octets = _octets(values[key]) if isinstance(values[key], str) else None
+        if key == "psk_pad" and (len(octets or b"") != 32 or not values[key].startswith("0x")):
+            octets = None
+        if octets and key in ("psk", "psk_pad", "ppk"):
+            found[key] = octets
+    if ("psk" in found) == ("psk_pad" in found) or len(found) < len(values):
+        # What was there is not repeated: it may be the secret.
+        raise ProfileError(
+            'secrets: expected {"psk": "text or 0xhex"} or {"psk_pad": "0x" + 64 digits}'
+        )
+    return found
 
 
 def load_profile(path="profile.json"):
@@ -334,6 +362,8 @@ def load_profile(path="profile.json"):
     if profile["keylog"]:
         _check_closed(profile["keylog"], "profile: keylog")
     profile.update(check_secrets(_load(secrets, "secrets")))
+    if bool(profile["ppk_id"]) != ("ppk" in profile):
+        raise ProfileError('secrets: "ppk" and the profile key ppk_id go together')
     return profile
 
 
