@@ -211,6 +211,16 @@ CHARON = {
         {"settings": {"fragment_size": 140}},
         _good,
     ),
+    "cbc": (
+        {"ike": ["aes128-sha256-prfsha256-x25519"]},
+        {"edits": [("aes128ccm16-prfsha256-x25519,", "aes128-sha256-prfsha256-x25519,")]},
+        _good,
+    ),
+    "invalid-ke": (
+        {"ike": ["aes128ccm16-prfsha256-ecp256", "aes128ccm16-prfsha256-x25519"]},
+        {},
+        _good,
+    ),
     "cp-required": ({"inner_address": "10.9.1.7"}, {}, lambda recording: recording.run(_ended)),
     "cookie": ({}, {"settings": {"cookie_threshold": 1, "cookie_threshold_ip": 1}}, None),
     "port-4500": ({"port": 4500, "encap": False}, {}, _good),

@@ -14,8 +14,13 @@ SHARE = 8 if sys.implementation.name == "micropython" else 1
 SPLICES = 64 // SHARE
 
 # Answers to IKE_SA_INIT are much alike, and a mutant that leads somewhere costs a new handshake:
-# these are bent at every bit, the others at every third.
-WHOLE = ("charon-cookie", "charon-virtual", "devgateway-plain")
+# some are bent at every bit, the others at every third; that with P-256 in it is slow.
+INIT_SHARES = {
+    "charon-cookie": 1,
+    "charon-virtual": 1,
+    "devgateway-plain": 1,
+    "charon-invalid-ke": 20,
+}
 
 # What the bent datagrams must have met; a reason that is gone means a check that is gone.
 REASONS = (
@@ -54,7 +59,7 @@ def test_bent_datagrams_are_dropped_and_counted_and_the_genuine_one_still_counts
         for name in names():
             strangers = [d for d in others if name != "charon-terminate"]
             bender = Bender(load(name), strangers)
-            bender.run(SHARE, SHARE if name in WHOLE else 3 * SHARE, SPLICES)
+            bender.run(SHARE, SHARE * INIT_SHARES.get(name, 3), SPLICES)
             fed += bender.fed
             moved += bender.moved
             reasons |= set(bender.reasons)
