@@ -9,11 +9,11 @@ MAX_OCTETS = const(8192)  # of one message, both ways
 def split(first, plain, room):
     """Return [(Next Payload, piece)] with at most `room` octets of plaintext a fragment.
 
-    The first piece names the first inner payload, all others 0 (RFC 7383 §2.5.2).  None when the
-    message is beyond our bounds.
+    The first piece names the first inner payload, all others 0 (RFC 7383 §2.5.2).  Raises
+    ValueError when the message is beyond our bounds.
     """
-    if len(plain) > MAX_OCTETS or len(plain) > room * MAX_FRAGMENTS:
-        return None
+    if len(plain) > min(MAX_OCTETS, room * MAX_FRAGMENTS):
+        raise ValueError("message too large")
     pieces = []
     for at in range(0, len(plain), room):
         pieces.append((0 if at else first, plain[at : at + room]))
@@ -23,12 +23,16 @@ def split(first, plain, room):
 class Reassembly:
     """The fragments of one message that have come so far."""
 
-    def __init__(self, mid):
-        self.mid = mid
+    def __init__(self, exchange):
+        self.exchange = exchange
         self.total = 0
         self.octets = 0
+        self.digest = None  # of the datagram that brought fragment 1
         self._first = 0
         self._parts = {}
+        # For fragack: when to ask, how often we did in vain, and when last.
+        self.due = None
+        self.asks = self.asked = 0
 
     def refuses(self, number, total):
         """Return why a fragment is dropped before it is decrypted, or None (RFC 7383 §2.6)."""
@@ -38,44 +42,39 @@ class Reassembly:
             return "REPLAYED_FRAGMENT"
         return None
 
-    def add(self, number, total, first, piece):
-        """Keep a fragment whose ICV was right; False when it is empty or goes beyond our bounds."""
+    def add(self, number, total, first, piece, elsewhere):
+        """Keep a fragment whose ICV was right; return None, or why it cannot be kept.
+
+        `elsewhere` is how many octets of our bound are taken.
+        """
+        if not piece:
+            return "BAD_FRAGMENT"
         if total > self.total:
             # Split anew into smaller pieces: what came before is of no use (RFC 7383 §2.6).
-            self._parts.clear()
-            self.octets = 0
+            self.__init__(self.exchange)
             self.total = total
-        if not piece or self.octets + len(piece) > MAX_OCTETS:
-            return False
         self.octets += len(piece)
+        if self.octets + elsewhere > MAX_OCTETS:
+            return "TOO_LARGE"
         self._parts[number] = piece
         if number == 1:
             self._first = first
-        return True
+        return None
 
     def complete(self):
         """Is every fragment there?"""
-        return self.total and len(self._parts) == self.total
+        return len(self._parts) == self.total
 
     def join(self):
         """Return (first inner payload, plaintext), letting go of the pieces."""
-        parts = self._parts
         plain = bytearray(self.octets)
         at = 0
         for number in range(1, self.total + 1):
-            piece = parts.pop(number)
+            piece = self._parts.pop(number)
             plain[at : at + len(piece)] = piece
             at += len(piece)
         return self._first, plain
 
     def missing(self):
-        """Return the missing numbers as ascending ranges [(first, last)], both inclusive."""
-        ranges = []
-        for number in range(1, self.total + 1):
-            if number in self._parts:
-                continue
-            if ranges and ranges[-1][1] == number - 1:
-                ranges[-1] = (ranges[-1][0], number)
-            else:
-                ranges.append((number, number))
-        return ranges
+        """Return the numbers that are missing, ascending."""
+        return [n for n in range(1, self.total + 1) if n not in self._parts]

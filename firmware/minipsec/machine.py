@@ -55,6 +55,7 @@ class Machine:
         self.floated = profile["port"] == profile["natt_port"]
         self.reply = False  # was the last datagram of poll_out an answer to a request?
         self.fragmentation = False  # negotiated (RFC 7383)
+        self.message = None  # the response at hand: (header, RESERVED, first payload, plaintext)
         self.room = 0  # octets of UDP payload that one datagram of ours may have
         self.spi_i = spi(rand, 8)
         self.spi_r = bytes(8)
@@ -67,13 +68,14 @@ class Machine:
         self._exchange = 0
         self._mid = 0  # Message ID of our next or outstanding request
         self._peer_mid = 0  # Message ID that the peer's next request must have
-        self._answered = None  # (digest of the peer's last request, our answer)
+        self._answered = None  # (digest of the peer's last request, datagrams of our answer)
         self._queues = {}  # incomplete messages: {is it a response: Reassembly}
         self._queue_due = None
-        self._sent = 0
+        self._sent = None  # when the request went out, while that tells the round trip
         self._tries = 0
         self._interval = 0
         self._due = None
+        self._deadline = 0
         self._iv = 0
         self._ending = None  # the event with which this SA ends once an answer is out
         self._tx = self._rx = None
@@ -101,29 +103,35 @@ class Machine:
             self._acks.timer(self, now)
         if self._due is None or now < self._due:
             return
-        if self._tries >= self.profile["retransmit_tries"]:
+        if now >= self._deadline:
             self.fail("timeout", self._exchange)
             return
         self._tries += 1
         self._interval *= 2
-        self._due = now + self._interval
+        self._sent = None
+        self.restart(now)
         self.on_resend()
-        datagrams = self._request
-        if self._acks:
-            datagrams = self._acks.resend(datagrams)
+        self.send(self._acks.resend(self, False) if self._acks else self._request)
+
+    def restart(self, now):
+        """Start the retransmission interval anew; the time to give up stays."""
+        self._due = min(now + self._interval, self._deadline)
+
+    def send(self, datagrams, reply=False):
+        """Have datagrams for the owner to send."""
         for datagram in datagrams:
-            self._out.append((False, datagram))
+            self._out.append((reply, datagram))
 
     def on_resend(self):
         """Take note of a resend by timer."""
 
     def next_timer(self):
         """Return the time at which `timer` wants to be called, or None."""
-        due = self._due
-        for other in (self._queue_due, self._acks.next_timer() if self._acks else None):
-            if other is not None and (due is None or other < due):
-                due = other
-        return due
+        times = [self._due, self._queue_due]
+        if self._acks:
+            times += self._acks.times(self)
+        times = [time for time in times if time is not None]
+        return min(times) if times else None
 
     def poll_out(self):
         """Return the next datagram to send, or None; `reply` then tells what kind it is.
@@ -168,41 +176,66 @@ class Machine:
             return
         if spi_r != self.spi_r:
             raise Drop("UNKNOWN_SPI")
-        digest = None
-        if not response:
-            digest = sha256(view).digest()
-            if self._answered and self._answered[0] == digest:
-                for answer in self._answered[1]:
-                    self._out.append((True, answer))
-                return
-        if mid != (self._mid if response else self._peer_mid):
-            raise Drop("OLD_MESSAGE_ID")
-        if response and (exchange != self._exchange or self._request is None):
-            raise Drop("OLD_MESSAGE_ID")
-        got = self._open(first, view, response, mid, now)
-        if got is None:
-            return  # a fragment, or an acknowledgment of ours
-        first, plain = got
-        if response:
-            row[0](self, wire.payloads(first, plain, 0), now)
+        # Of the exchange that we answered last: its request again, or an acknowledgment.
+        late = self._answered if mid == self._peer_mid - 1 else None
+        if late and not response and late[0] == sha256(view).digest():
+            self.send(self._acks.resend(self, True) if self._acks else late[1], True)
             return
-        answer = self._serve(row[0], first, plain, now)
+        if response:
+            expected = self._request and exchange == self._exchange and mid == self._mid
+        else:
+            expected = mid == self._peer_mid
+        # Of an exchange that is over only an acknowledgment is of interest.
+        if not expected and not (late and self._acks and first == _SK):
+            raise Drop("OLD_MESSAGE_ID")
+        outer = wire.payloads(first, view, 28)
+        kind, first, body = outer[-1] if outer else (0, 0, b"")
+        if kind == _SKF:
+            got = self._gather(outer, view, exchange, response, now)
+            if not got:
+                return
+            first, plain, digest = got
+        elif kind == _SK:
+            plain = self._unseal(view, body)
+            digest = None
+        else:
+            raise Drop("NOT_PROTECTED")
+        plain = memoryview(plain)
+        try:
+            payloads = wire.payloads(first, plain, 0)
+        except Drop:
+            if response:
+                raise
+            payloads = None
+        ack = self._ack_in(payloads or (), response)
+        if ack:
+            if not self._acks or kind != _SK:
+                raise Drop("UNEXPECTED_ACK")
+            self._acks.takes(self, ack, bytes(body[:16]), exchange, mid, now)
+            return
+        if not expected:
+            raise Drop("OLD_MESSAGE_ID")
+        self._queues.pop(response, None)
+        if response:
+            self.message = bytes(view[:28]), view[-len(body) - 3], first, plain
+            row[0](self, payloads, now)
+            self.message = None
+            return
         self._queue_due = None
         self._peer_mid += 1
+        answer = self._serve(row[0], payloads, now)
         # A request in fragments is answered again when its fragment 1 comes again.
+        digest = digest or sha256(view).digest()
         self._answered = digest, self.protect(exchange, _I | _R, mid, answer)
-        for answer in self._answered[1]:
-            self._out.append((True, answer))
+        self.send(self._answered[1], True)
         if self._ending:
             self.event(*self._ending)
             self.end()
 
-    def _serve(self, handler, first, plain, now):
+    def _serve(self, handler, payloads, now):
         """Return the payloads that answer a peer's request, whose ICV was right."""
-        try:
-            payloads = wire.payloads(first, plain, 0)
-        except Drop as e:
-            self.count(e.args[0])
+        if payloads is None:
+            self.count("BAD_PAYLOAD")
             return [(_N, wire.notify(_INVALID_SYNTAX))]
         for kind, critical, _ in payloads:
             if critical and not _SA <= kind <= _LAST_KNOWN:
@@ -210,64 +243,76 @@ class Machine:
                 return [(_N, wire.notify(_UNSUPPORTED_CRITICAL_PAYLOAD, bytes((kind,))))]
         return handler(self, payloads, now)
 
-    def _open(self, first, view, response, mid, now):
-        """Return (first payload, plaintext) of the SK or SKF payload, which must be the last.
+    def _ack_in(self, payloads, response):
+        """Return the body of the acknowledgment among a message's payloads, or None.
 
-        None when there is nothing to handle yet.
+        Where that is not agreed on its notify types may mean anything.  Only a response that has
+        nothing else is then kept from being taken for an answer.
         """
-        outer = wire.payloads(first, view, 28)
-        kind = outer[-1][0] if outer else 0
-        if kind != _SK and kind != _SKF:
-            raise Drop("NOT_PROTECTED")
-        _, first, body = outer[-1]
-        aad = len(view) - len(body)
-        if kind == _SKF:
-            return self._gather(first, body, view, aad + 4, response, mid, now)
-        plain = self._rx.open(view[:aad], body)
+        for kind, _, body in payloads:
+            if kind == _N and len(body) >= 4 and (self._acks or response and len(payloads) == 1):
+                if body[2] << 8 | body[3] in self.profile["frag_ack_types"][1:]:
+                    return body
+        return None
+
+    def _unseal(self, view, body):
+        """Return the plaintext of an SK or SKF payload whose body is the end of `view`."""
+        plain = self._rx.open(view[: len(view) - len(body)], body)
         if plain is None:
             raise Drop("BAD_ICV")
-        if self._acks and self._acks.takes(self, first, plain, response, now):
-            return None
-        self._queues.pop(response, None)
-        return first, memoryview(plain)
+        return plain
 
-    def _gather(self, first, body, view, aad, response, mid, now):
-        """Keep one fragment; return the whole message when it was the last that missed."""
+    def _gather(self, outer, view, exchange, response, now):
+        """Keep one fragment; return (first payload, plaintext, digest) if it was the last one.
+
+        The digest is that of the datagram with fragment 1 of a request.
+        """
+        _, first, body = outer[-1]
         if not self.fragmentation:
             raise Drop("UNEXPECTED_FRAGMENT")
         if len(body) < 4:
             raise Drop("BAD_LENGTH")
         number, total = struct.unpack_from(">HH", body)
-        from .fragment import MAX_OCTETS, Reassembly
+        queues = self._queues
+        queue = queues.get(response)
+        if queue is None or queue.exchange != exchange:
+            from .fragment import Reassembly
 
-        queue = self._queues.get(response)
-        if queue is None or queue.mid != mid:
-            queue = Reassembly(mid)
+            queue = Reassembly(exchange)
         reason = queue.refuses(number, total)
         if reason:
             if self._acks and reason == "REPLAYED_FRAGMENT":
-                self._acks.saw_resend(queue, response, now)
+                self._acks.came(self, queue, number, False, now)
             raise Drop(reason)
-        piece = self._rx.open(view[:aad], body[4:])
-        if piece is None:
-            raise Drop("BAD_ICV")
-        self._queues[response] = queue
-        # Both queues together stay inside the bound of one.
-        if sum(q.octets for q in self._queues.values()) + len(piece) > MAX_OCTETS or not queue.add(
-            number, total, first, piece
-        ):
-            del self._queues[response]
+        # Payloads in the clear stand in front of the first fragment only (RFC 7383 §2.5.3).
+        if number > 1 and len(outer) > 1:
             raise Drop("BAD_FRAGMENT")
-        if queue.complete():
-            del self._queues[response]
+        piece = self._unseal(view, body[4:])
+        # Both queues together stay inside the bound of one.
+        other = queues.get(not response)
+        reason = queue.add(number, total, first, piece, other.octets if other else 0)
+        if reason:
+            if reason == "TOO_LARGE":
+                queues.pop(response, None)
+                if response:
+                    self.fail("peer", reason)
+            raise Drop(reason)
+        queues[response] = queue
+        if response:
+            self._sent = None
             if self._acks:
-                self._acks.stop(response)
-            first, plain = queue.join()
-            return first, memoryview(plain)
-        if not response:
+                # The peer has all of our request: fragment 1 has it resend its response.
+                del self._request[1:]
+                self.restart(now)
+        else:
             self._queue_due = now + _QUEUE_MS
+            if number == 1:
+                queue.digest = sha256(view).digest()
+        if queue.complete():
+            first, plain = queue.join()
+            return first, plain, queue.digest
         if self._acks:
-            self._acks.arm(self, queue, response, now)
+            self._acks.came(self, queue, number, True, now)
         return None
 
     # Sending.
@@ -306,15 +351,23 @@ class Machine:
         return b"".join((_MARKER,) + parts if self.floated else parts)
 
     def send_request(self, exchange, datagrams, now):
-        """Send a request and keep its octets for resends, which are identical (RFC 7296 §2.1)."""
+        """Send a request and keep its octets for resends, which are identical (RFC 7296 §2.1).
+
+        While one is outstanding this is a changed version of it, within the same time limit.
+        """
+        if self._request is None:
+            ms = self.profile["retransmit_ms"]
+            self._deadline = now + (ms << self.profile["retransmit_tries"]) - ms
+            if self._acks:
+                ms = self._acks.interval(self, ms, datagrams)
+            self._interval = ms
+            self._tries = 1
         self._exchange = exchange
         self._request = datagrams
-        self._sent = now
-        self._tries = 1
-        self._interval = self.profile["retransmit_ms"]
-        self._due = now + self._interval
-        for datagram in datagrams:
-            self._out.append((False, datagram))
+        # A message in fragments is under way for longer than the round trip.
+        self._sent = now if len(datagrams) == 1 else None
+        self.restart(now)
+        self.send(datagrams)
 
     def request(self, exchange, payloads, now):
         """Send a protected request; False while another one is outstanding."""
@@ -323,21 +376,22 @@ class Machine:
         self.send_request(exchange, self.protect(exchange, _I, self._mid, payloads), now)
         return True
 
+    def mid(self):
+        """Return the Message ID of our next request, or of the one that is out."""
+        return self._mid
+
     def answer_came(self, now):
         """Close the outstanding exchange: its answer is here."""
-        if self._tries == 1:
-            self.rtt = now - self._sent
-        self._request = None
-        self._due = None
+        if self._sent is not None:
+            self.rtt = max(now - self._sent, 1)
+        self._request.clear()
+        self._request = self._due = None
         self._queues.pop(True, None)
-        if self._acks:
-            self._acks.done()
         self._mid += 1
 
     def once(self, exchange, payloads):
         """Send a protected request as a last word that waits for no answer."""
-        for datagram in self.protect(exchange, _I, self._mid, payloads):
-            self._out.append((False, datagram))
+        self.send(self.protect(exchange, _I, self._mid, payloads))
         self._mid += 1
 
     # States.

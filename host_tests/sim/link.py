@@ -1,0 +1,118 @@
+"""One direction of a bad link: what is lost, and how late and how bent the rest arrives.
+
+Every kind of loss is a callable `lost(now) -> bool`, asked once a datagram in sending order.
+All randomness comes from the `random.Random` that each is given.
+"""
+
+
+def nothing(now):
+    """A loss that loses nothing."""
+    return False
+
+
+def everything(now):
+    """A cut wire."""
+    return True
+
+
+def independent(rng, rate):
+    """Each datagram is lost with the same probability."""
+    return lambda now: rng.random() < rate
+
+
+def gilbert_elliott(rng, rate, length=3.0):
+    """Loss in bursts: `rate` of all datagrams, `length` on average in a row.
+
+    Two states; in the bad one everything is lost. It is left with probability 1 / length.
+    """
+    leave = 1 / length
+    enter = rate * leave / (1 - rate)
+    bad = rng.random() < rate
+
+    def lost(now):
+        nonlocal bad
+        bad = rng.random() >= leave if bad else rng.random() < enter
+        return bad
+
+    return lost
+
+
+def tail_drop(room, quiet_ms=10):
+    """A queue for `room` datagrams: of a burst all that come later are lost.
+
+    A burst lasts until nothing was sent for `quiet_ms`. With 4 this is what a Pico W's UDP
+    socket does to a burst that arrives while the application is busy.
+    """
+    last = None
+    held = 0
+
+    def lost(now):
+        nonlocal last, held
+        if last is None or now - last > quiet_ms:
+            held = 0
+        last = now
+        held += 1
+        return held > room
+
+    return lost
+
+
+def pattern(text):
+    """A given sequence, over and over: "..x" loses every third datagram."""
+    count = -1
+
+    def lost(now):
+        nonlocal count
+        count += 1
+        return text[count % len(text)] == "x"
+
+    return lost
+
+
+def either(*losses):
+    """Lost when one of them loses it; each is asked."""
+    return lambda now: any([lost(now) for lost in losses])
+
+
+class Link:
+    """`carry(datagram, now)` returns [(arrival, octets)]: none, one, or one and its duplicate.
+
+    A datagram takes `delay` ms and up to `jitter` more; `reorder` of them are late by another
+    half of the delay; `duplicate` and `corrupt` are probabilities.
+    """
+
+    def __init__(
+        self, rng, delay=50.0, jitter=0.0, lost=nothing, duplicate=0.0, reorder=0.0, corrupt=0.0
+    ):
+        self.rng = rng
+        self.delay = delay
+        self.jitter = jitter
+        self.lost = lost
+        self.duplicate = duplicate
+        self.reorder = reorder
+        self.corrupt = corrupt
+        self.sent = self.octets = self.dropped = 0
+
+    def carry(self, datagram, now):
+        self.sent += 1
+        self.octets += len(datagram)
+        if self.lost(now):
+            self.dropped += 1
+            return []
+        arrivals = [(self._arrival(now), self._bent(datagram))]
+        if self.duplicate and self.rng.random() < self.duplicate:
+            arrivals.append((self._arrival(now), datagram))
+        return arrivals
+
+    def _arrival(self, now):
+        late = self.rng.random() * self.jitter if self.jitter else 0.0
+        if self.reorder and self.rng.random() < self.reorder:
+            late += self.delay / 2
+        return now + self.delay + late
+
+    def _bent(self, datagram):
+        if not self.corrupt or self.rng.random() >= self.corrupt:
+            return datagram
+        bent = bytearray(datagram)
+        bent[self.rng.randrange(len(bent))] ^= 1 << self.rng.randrange(8)
+        return bytes(bent)
