@@ -79,7 +79,7 @@ def _on_deleted(sa, payloads, now):
 TABLE = {
     (_S_UP, _INFORMATIONAL, False): (_on_informational, (_S_UP, _S_DEAD)),
     (_S_UP, _CREATE_CHILD_SA, False): (_on_create_child, (_S_UP,)),
-    (_S_UP, _INFORMATIONAL, True): (_on_answer, (_S_UP,)),
+    (_S_UP, _INFORMATIONAL, True): (_on_answer, (_S_UP, _S_DEAD)),  # dead: beyond our bounds
     (_S_DELETING, _INFORMATIONAL, False): (_on_informational, (_S_DELETING, _S_DEAD)),
     (_S_DELETING, _CREATE_CHILD_SA, False): (_on_create_child, (_S_DELETING,)),
     (_S_DELETING, _INFORMATIONAL, True): (_on_deleted, (_S_DEAD,)),
