@@ -2,12 +2,24 @@
 
 import struct
 
-from host_tests.core.node import Node, Rand, profile
-from host_tests.core.responder import INFORMATIONAL, MARKER, SK, D, N, Responder, payload_chain
+from host_tests.core.node import SECRETS, Node, Rand, profile
+from host_tests.core.responder import (
+    INFORMATIONAL,
+    MARKER,
+    SK,
+    D,
+    Responder,
+    notify,
+    payload_chain,
+)
 from minipsec import established
 from minipsec.ccm import CCM
 
 DELETE_IKE = (D, struct.pack(">BBH", 1, 0, 0))
+PPK_ID = b"\x02ppk-1"
+WITH_PPK = {"secrets": {**SECRETS, "ppk": "0x" + "77" * 32}, "ppk_id": "ppk-1"}
+PPK_IN_AUTH = (notify(16435),)
+PPK_IN_INTERMEDIATE = (notify(16438), notify(16445))
 UNKNOWN = 200  # a payload type that nobody has assigned
 
 
@@ -29,12 +41,13 @@ class Gateway(Responder):
         length=0,
         reserved=0,
         kind=SK,
+        place=b"",
     ):
         """A message under the right ICV, whatever else is wrong with it.
 
         `chain` is (first, octets) in place of well-formed payloads; `pad_length` is written as
         it stands, behind no padding; `outer` stands before SK in the clear; `length` is added to
-        the header's Length, `reserved` goes beside SK's Next Payload.
+        the header's Length, `reserved` goes beside SK's Next Payload, `place` are SKF's numbers.
         """
         first, plain = chain or payload_chain(list(payloads) or [(0, b"")])[:2]
         if chain is None and not payloads:
@@ -43,7 +56,7 @@ class Gateway(Responder):
             mid = self.mid
             self.mid += 1
         text = plain + bytes((pad_length,))
-        size = 4 + 8 + len(text) + self._out.icv
+        size = 4 + len(place) + 8 + len(text) + self._out.icv
         kinds = [payload[0] for payload in outer] + [kind]
         front = b"".join(
             struct.pack(">BBH", following, 0, 4 + len(payload[1])) + payload[1]
@@ -54,7 +67,7 @@ class Gateway(Responder):
             spi_i or self.spi_i, spi_r or self.spi_r, kinds[0], version, exchange, flags, mid,
             28 + len(front) + size + length,
         )  # fmt: skip
-        aad = head + front + struct.pack(">BBH", first, reserved, size)
+        aad = head + front + struct.pack(">BBH", first, reserved, size) + place
         self._iv += 1
         iv = struct.pack(">Q", self._iv)
         return MARKER + aad + iv + self._out.seal(iv, text, aad)
@@ -87,9 +100,14 @@ def replaced(kind, change):
 # States.
 
 
-def started(gateway=None, secrets=None, seed=b"sensor", **changes):
-    """A sensor that sent IKE_SA_INIT; `changes` are profile keys."""
-    node = Node(profile(secrets, **changes), Rand(seed))
+def started(gateway=None, secrets=None, seed=b"sensor", more=(), **changes):
+    """A sensor that sent IKE_SA_INIT.
+
+    `changes` are profile keys, `more` are transforms that it offers besides.
+    """
+    checked = profile(secrets, **changes)
+    checked["ike"] = [(name, [*transforms, *more]) for name, transforms in checked["ike"]]
+    node = Node(checked, Rand(seed))
     node.start()
     return node, gateway or Gateway()
 
@@ -106,6 +124,14 @@ def halfway(gateway=None, edit=None, **changes):
     node, gateway = started(gateway, **changes)
     node.receive(gateway.init(node.out[-1], edit))
     assert node.state == "IKE_AUTH", node.ike.drops
+    return node, gateway
+
+
+def between(gateway=None, edit=None, **changes):
+    """A sensor that sent IKE_INTERMEDIATE, in which a PPK is to be agreed on."""
+    node, gateway = started(gateway, **{**WITH_PPK, **changes})
+    node.receive(gateway.init(node.out[-1], edit or behind(*PPK_IN_INTERMEDIATE)))
+    assert node.state == "IKE_INTERMEDIATE", node.ike.drops
     return node, gateway
 
 
@@ -149,6 +175,7 @@ def idle(gateway=None, **changes):
 IN_STATE = {
     "IDLE": idle,
     "IKE_SA_INIT": waiting,
+    "IKE_INTERMEDIATE": between,
     "IKE_AUTH": halfway,
     "UP": up,
     "DELETING": deleting,
@@ -156,7 +183,8 @@ IN_STATE = {
 }
 # The drop counters; what says of which kind the last datagram of poll_out was; the rest is no state.
 OUTSIDE = ("drops", "reply", "_view", "rand")
-UNDER_KEYS = ("IKE_AUTH", "UP", "DELETING")
+UNDER_KEYS = ("IKE_INTERMEDIATE", "IKE_AUTH", "UP", "DELETING")
+AUTHENTICATED = ("UP", "DELETING")
 
 
 # Nothing changed.
