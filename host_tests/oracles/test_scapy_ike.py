@@ -9,7 +9,7 @@ from scapy.packet import Raw
 from host_tests.core.node import LOCAL, REMOTE
 from host_tests.core.pair import authenticating, established, starting
 from host_tests.core.responder import (
-    COOKIE, FRAGMENTATION, IKE_AUTH, INFORMATIONAL, KE, NONCE, N, Responder, message, nat_hash,
+    COOKIE, FRAGMENTATION, IKE_AUTH, INFORMATIONAL, KE, NONCE, Responder, message, nat_hash,
     notify, payload_chain,
 )  # fmt: skip
 from minipsec import established as calls
@@ -252,4 +252,3 @@ def test_scapys_own_answer_is_understood():
     (request,) = node.receive(octets)
     assert node.state == "IKE_AUTH"
     assert node.receive(gateway.auth(request)) == [] and node.state == "UP"
-    assert N
