@@ -192,6 +192,14 @@ ROWS = {
         ([], [50201, 50202], [50201, 50202, 50202], [50201, 50202, 50203, 50204], 50201, "x")
         + ([40959, 50202, 50203], [50201, 50202, 65536], ["a", "b", "c"], [[1], [2], [3]], None),
     ),
+    "pq": ('"off" or "prefer" or "require"', ["off", "prefer", "require"], ("", "on", True, None)),
+    "pq_method": (
+        '"mlkem512" or "mlkem768" or "mlkem1024"',
+        ["mlkem512", "mlkem768", "mlkem1024"],
+        ("", "kyber768", "mlkem", 768, None),
+    ),
+    "ppk_id": ("an identifier", ["ppk-1", "x" * 255], TEXTS),
+    "ppk_required": ("true or false", [True, False], ("", "yes", 0, 1, None)),
     "retransmit_ms": (whole(50, 60000), [50, 1000, 60000], NUMBERS + (0, 49, 60001)),
     "retransmit_tries": (whole(1, 10), [1, 5, 10], NUMBERS + (0, 11)),
     "retries": (whole(-1, 1000000), [-1, 0, 1000000], NUMBERS + (-2, 1000001)),
@@ -325,6 +333,7 @@ def test_secrets_are_text_or_hex():
         ({"psk": "0x00ff"}, {"psk": b"\0\xff"}),
         ({"psk": "x"}, {"psk": b"x"}),
         ({"psk_pad": "0x" + "ab" * 32}, {"psk_pad": b"\xab" * 32}),
+        ({"psk": "x", "ppk": "0x01"}, {"psk": b"x", "ppk": b"\1"}),
     ):
         assert store.check_secrets(given) == result
 
@@ -348,6 +357,8 @@ def test_bad_secrets_are_refused_without_repeating_them():
         {"psk_pad": "topsecret" * 4},
         {"psk": "topsecret", "psk_pad": "0x" + "ab" * 32},
         {"psk": "topsecret", "comment": "x"},
+        {"psk": "topsecret", "ppk": ""},
+        {"ppk": "topsecret"},
         {"secret": "topsecret"},
     ):
         try:
