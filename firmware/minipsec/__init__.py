@@ -29,10 +29,11 @@ def load_profile(path="profile.json"):
     return profile
 
 
-def forget(name):
-    """Let go of a module of ours, whose memory is free once nothing refers to it any more."""
-    sys.modules.pop(__name__ + "." + name, None)
-    globals().pop(name, None)
+def forget(*names):
+    """Let go of modules of ours, whose memory is free once nothing refers to them any more."""
+    for name in names:
+        sys.modules.pop(__name__ + "." + name, None)
+        globals().pop(name, None)
 
 
 def __getattr__(name):

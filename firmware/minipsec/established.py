@@ -8,6 +8,7 @@ import struct
 from micropython import const
 
 from . import wire
+from .machine import Machine
 
 _CREATE_CHILD_SA = const(36)
 _INFORMATIONAL = const(37)
@@ -22,6 +23,14 @@ _ESP = const(3)
 _S_UP = const(4)
 _S_DELETING = const(5)
 _S_DEAD = const(6)
+
+
+def adopt(sa):
+    """Return the established SA as a plain Machine, so that what made it can be forgotten."""
+    machine = Machine(sa.profile, sa.rand)
+    for name, value in sa.__dict__.items():
+        setattr(machine, name, value)
+    return machine
 
 
 def check(sa, now):

@@ -81,8 +81,6 @@ _S_DEAD = const(6)
 class Initiator(Machine):
     """One IKE SA and its Child SA, from the first IKE_SA_INIT to its end."""
 
-    asleep = False
-
     def __init__(self, profile, rand):
         super().__init__(profile, rand)
         self.encap = profile["encap"]  # ask for UDP encapsulation even without a NAT

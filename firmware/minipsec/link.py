@@ -6,9 +6,10 @@ octets)`.  It decides nothing; that is the Tunnel's part.
 """
 
 import asyncio
+import gc
 from micropython import const
 
-from . import port
+from . import forget, port
 
 _MAX_DRAIN = const(16)  # datagrams read in one go, so that a flood cannot starve the application
 
@@ -124,22 +125,27 @@ class Link:
         while end is self._udp or end is self._esp:
             await port.readable(end)
             for _ in range(_MAX_DRAIN):
-                if not self._safely(self._receive, end):
+                try:
+                    got = (end is self._udp or end is self._esp) and end.receive()
+                except MemoryError:
+                    # Too fragmented for a buffer: the datagram is lost, as on any bad link.
+                    gc.collect()
+                    self.owner.count("NO_MEMORY")
                     break
+                if not got:
+                    break
+                self._safely(self._take, end, *got)
             else:
                 await asyncio.sleep_ms(0)
 
-    def _receive(self, end):
+    def _take(self, end, datagram, source):
+        owner = self.owner
+        owner.counters["datagrams_in"] += 1
+        owner.counters["octets_in"] += len(datagram)
         if end is self._udp:
-            got = end and end.receive()
-            if got:
-                self._dispatch(*got)
+            self._dispatch(datagram, source)
         else:
-            got = end is self._esp and end.receive()
-            if got:
-                self._count_in(got[0])
-                self._on_esp(got[0])
-        return got
+            self._on_esp(datagram)
 
     def _safely(self, work, *args):
         """Return work(*args); without the memory for it, end: half done is of no use."""
@@ -153,7 +159,6 @@ class Link:
     def _dispatch(self, datagram, source):
         """Give a datagram to IKE or to ESP: by the non-ESP marker or our SPIi, never by address."""
         owner = self.owner
-        self._count_in(datagram)
         now = owner.clock.now()
         if datagram[:4] == b"\0\0\0\0" or datagram[:8] == self.ike.spi_i:
             self.ike.receive(datagram, now)
@@ -162,10 +167,6 @@ class Link:
             owner.count("KEEPALIVE")
         else:
             self._on_esp(datagram)
-
-    def _count_in(self, datagram):
-        self.owner.counters["datagrams_in"] += 1
-        self.owner.counters["octets_in"] += len(datagram)
 
     def _on_esp(self, datagram):
         owner = self.owner
@@ -182,15 +183,14 @@ class Link:
 
     def _pump(self, source=None):
         """Take what the core has for us: datagrams, events, its timer."""
-        ike = self.ike
         while True:
-            datagram = ike.poll_out()
+            datagram = self.ike.poll_out()
             if datagram is None:
                 break
-            target = self._natt if ike.floated else self._gateway
-            self._transmit(datagram, source if source and ike.reply else target)
+            target = self._natt if self.ike.floated else self._gateway
+            self._transmit(datagram, source if source and self.ike.reply else target)
         while True:
-            event = ike.next_event()
+            event = self.ike.next_event()
             if event is None:
                 break
             self._handle(event)
@@ -291,6 +291,12 @@ class Link:
         self.receiver = window and Receiver(child, back, window)
 
     def _on_up(self, child):
+        from .established import adopt
+
+        # The handshake's part of the code makes room for ESP's.
+        self.ike = adopt(self.ike)
+        forget("ike", "auth", "dh", "groups", "intermediate", "ppk")
+        gc.collect()
         from .sequence import ReplayWindow, Sequence
 
         owner = self.owner

@@ -46,6 +46,8 @@ class Machine:
     `profile` is what store.load_profile returns; `rand(n)` returns n random octets.
     """
 
+    asleep = False
+
     def __init__(self, profile, rand):
         self.profile = profile
         self.rand = rand
@@ -329,7 +331,7 @@ class Machine:
         size = room - 36
         while 36 + self._tx.size(size) > room:
             size -= 1
-        pieces = split(first, plain, size)
+        pieces = split(first, plain, size, self.room)
         total = len(pieces)
         datagrams = []
         for first, piece in pieces:

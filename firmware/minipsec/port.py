@@ -10,7 +10,7 @@ import socket
 import struct
 import time
 
-_MAX_DATAGRAM = 3004  # an IKE message of 3000 octets behind a non-ESP marker
+_MAX_DATAGRAM = 1504  # more would have come in IP fragments
 _FIRST_PORT = 49152
 _ESP = 50  # IP protocol number
 
