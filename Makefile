@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv gateway-packages demo test conformance lint size clean
+.PHONY: help venv gateway-packages demo test conformance docs lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -29,6 +29,9 @@ test: venv ## all tests; as root with strongSwan in namespaces (ARGS='-k name -x
 
 conformance: venv ## a line for each id of the checklists, and the tests that prove it (JSON=file)
 	@$(PY) -m tools.conformance $(call flag,json,JSON)
+
+docs: venv ## pictures and tables of the READMEs, made from the sources
+	@$(PY) -m tools.docs
 
 lint: venv ## style and format of every Python file
 	@$(PY) -m ruff check .
