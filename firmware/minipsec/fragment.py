@@ -6,13 +6,13 @@ MAX_FRAGMENTS = const(64)
 MAX_OCTETS = const(8192)  # of one message, both ways
 
 
-def split(first, plain, room):
+def split(first, plain, room, size):
     """Return [(Next Payload, piece)] with at most `room` octets of plaintext a fragment.
 
     The first piece names the first inner payload, all others 0 (RFC 7383 §2.5.2).  Raises
-    ValueError when the message is beyond our bounds.
+    ValueError when the message, in datagrams of `size` octets, is beyond our bounds.
     """
-    if len(plain) > min(MAX_OCTETS, room * MAX_FRAGMENTS):
+    if len(plain) > room * min(MAX_FRAGMENTS, MAX_OCTETS // size):
         raise ValueError("message too large")
     pieces = []
     for at in range(0, len(plain), room):
@@ -27,7 +27,8 @@ class Reassembly:
         self.exchange = exchange
         self.total = 0
         self.octets = 0
-        self.digest = None  # of the datagram that brought fragment 1
+        # Of fragment 1: of a request the datagram's digest, of a response what is not encrypted.
+        self.head = None
         self._first = 0
         self._parts = {}
         # For fragack: when to ask, how often we did in vain, and when last.

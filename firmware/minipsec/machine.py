@@ -57,7 +57,7 @@ class Machine:
         self.floated = profile["port"] == profile["natt_port"]
         self.reply = False  # was the last datagram of poll_out an answer to a request?
         self.fragmentation = False  # negotiated (RFC 7383)
-        self.message = None  # the response at hand: (header, RESERVED, first payload, plaintext)
+        self.message = None  # the response at hand: (its octets up to RESERVED of SK, plaintext)
         self.room = 0  # octets of UDP payload that one datagram of ours may have
         self.spi_i = spi(rand, 8)
         self.spi_r = bytes(8)
@@ -196,10 +196,10 @@ class Machine:
             got = self._gather(outer, view, exchange, response, now)
             if not got:
                 return
-            first, plain, digest = got
+            first, plain, head = got
         elif kind == _SK:
             plain = self._unseal(view, body)
-            digest = None
+            head = None
         else:
             raise Drop("NOT_PROTECTED")
         plain = memoryview(plain)
@@ -219,7 +219,7 @@ class Machine:
             raise Drop("OLD_MESSAGE_ID")
         self._queues.pop(response, None)
         if response:
-            self.message = bytes(view[:28]), view[-len(body) - 3], first, plain
+            self.message = head or _front(view, body), plain
             row[0](self, payloads, now)
             self.message = None
             return
@@ -227,8 +227,8 @@ class Machine:
         self._peer_mid += 1
         answer = self._serve(row[0], payloads, now)
         # A request in fragments is answered again when its fragment 1 comes again.
-        digest = digest or sha256(view).digest()
-        self._answered = digest, self.protect(exchange, _I | _R, mid, answer)
+        head = head or sha256(view).digest()
+        self._answered = head, self.protect(exchange, _I | _R, mid, answer)
         self.send(self._answered[1], True)
         if self._ending:
             self.event(*self._ending)
@@ -265,9 +265,9 @@ class Machine:
         return plain
 
     def _gather(self, outer, view, exchange, response, now):
-        """Keep one fragment; return (first payload, plaintext, digest) if it was the last one.
+        """Keep one fragment; return (first payload, plaintext, head) if it was the last one.
 
-        The digest is that of the datagram with fragment 1 of a request.
+        The head is that of the Reassembly.
         """
         _, first, body = outer[-1]
         if not self.fragmentation:
@@ -308,11 +308,11 @@ class Machine:
                 self.restart(now)
         else:
             self._queue_due = now + _QUEUE_MS
-            if number == 1:
-                queue.digest = sha256(view).digest()
+        if number == 1:
+            queue.head = _front(view, body) if response else sha256(view).digest()
         if queue.complete():
             first, plain = queue.join()
-            return first, plain, queue.digest
+            return first, plain, queue.head
         if self._acks:
             self._acks.came(self, queue, number, True, now)
         return None
@@ -422,6 +422,11 @@ class Machine:
     def event(self, *event):
         """Have an event for the owner."""
         self._events.append(event)
+
+
+def _front(view, body):
+    """Return a message up to Next Payload and RESERVED of its SK or SKF payload, both included."""
+    return bytes(view[: len(view) - len(body) - 2])
 
 
 def spi(rand, n):

@@ -20,18 +20,21 @@ def independent(rng, rate):
     return lambda now: rng.random() < rate
 
 
-def gilbert_elliott(rng, rate, length=3.0):
-    """Loss in bursts: `rate` of all datagrams, `length` on average in a row.
+def gilbert_elliott(rng, rate, bad_ms=10.0):
+    """Loss in bursts: everything is lost for `bad_ms` on average, `rate` of the time.
 
-    Two states; in the bad one everything is lost. It is left with probability 1 / length.
+    Gilbert and Elliott's two states in continuous time, so that a burst lasts as long for one
+    datagram now and then as for a dense train of them.
     """
-    leave = 1 / length
-    enter = rate * leave / (1 - rate)
+    good_ms = bad_ms * (1 - rate) / rate
     bad = rng.random() < rate
+    until = rng.expovariate(1 / (bad_ms if bad else good_ms))
 
     def lost(now):
-        nonlocal bad
-        bad = rng.random() >= leave if bad else rng.random() < enter
+        nonlocal bad, until
+        while until <= now:
+            bad = not bad
+            until += rng.expovariate(1 / (bad_ms if bad else good_ms))
         return bad
 
     return lost
