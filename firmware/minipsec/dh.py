@@ -2,7 +2,8 @@
 
 A method is a class: `Method(rand)` makes a key pair, `rand(n)` giving n random octets; `.public`
 is what goes into the KE payload, `.size` octets of it each way; `.shared(peer)` returns g^ir as
-octets, or None when the peer's value is refused.
+octets, or None when the peer's value is refused.  Where `.wipe()` is, it overwrites the private
+key.
 
 Python integers are not constant time: a listener close enough to time single operations may
 learn of an ephemeral key.  Each key pair is therefore used for one handshake only.
@@ -30,6 +31,12 @@ def method(ident):
 
         return mlkem.method(ident)
     return METHODS.get(ident)
+
+
+def wipe(pair):
+    """Overwrite the private key of a pair that is not needed any more, where it can be."""
+    if hasattr(pair, "wipe"):
+        pair.wipe()
 
 
 def _ladder(k, u):

@@ -52,6 +52,16 @@ class UnknownRefusal(PeerError):
     check = "the gateway's log for what it refused; its versions against ours"
 
 
+class PostQuantumRefused(PeerError):
+    """The gateway takes no part in the post-quantum protection that the profile insists on."""
+
+    check = "proposals: ML-KEM there needs strongSwan 6.0 and ke1_mlkem768; or pq: prefer here"
+
+
+_PPK_CHECK = "ppk_id and the PPK against those of the gateway; or ppk_required: false here"
+_NO_PROPOSAL_CHOSEN = 14
+_USE_PPK = 16435  # as a hint: it was missing
+
 # notify type: (its name, what to compare: profile keys against settings in swanctl.conf)
 _REFUSALS = {
     7: ("INVALID_SYNTAX", "the versions at both ends: the gateway could not read us"),
@@ -59,7 +69,7 @@ _REFUSALS = {
     17: ("INVALID_KE_PAYLOAD", "the key exchange in ike against proposals"),
     24: (
         "AUTHENTICATION_FAILED",
-        "id, gateway_id and the secret against remote.id, local.id and secrets",
+        "id, gateway_id, the secret and the PPK against remote.id, local.id and secrets",
     ),
     34: ("SINGLE_PAIR_REQUIRED", "remote_ts: name one server"),
     35: ("NO_ADDITIONAL_SAS", "the gateway's limits on SAs"),
@@ -73,6 +83,8 @@ _made = {}
 
 def notify_name(kind):
     """Return the RFC's name of an error notify type, or NOTIFY_n."""
+    if kind == _USE_PPK:
+        return "no USE_PPK"
     return _REFUSALS[kind][0] if kind in _REFUSALS else "NOTIFY_%d" % kind
 
 
@@ -93,10 +105,17 @@ def _refused(kind, text):
     return error
 
 
-def failure(event, hint=None):
+def _no_ppk(text):
+    error = PostQuantumRefused("the gateway refused the PPK that we insist on: " + text)
+    error.check = _PPK_CHECK
+    return error
+
+
+def failure(event, hint=None, pq="off"):
     """Return the error for the event with which an Initiator ended.
 
-    `hint` is the type of an unauthenticated error notify that came before a timeout.
+    `hint` is the type of an unauthenticated error notify that came before a timeout, `pq` the
+    profile's key.
     """
     if event[0] == "deleted":
         error = SaEnded("the gateway deleted the SA")
@@ -109,8 +128,19 @@ def failure(event, hint=None):
         return OutOfMemory("not enough memory for this tunnel")
     if kind == "peer":
         return PeerMisbehaved(detail)
+    if kind == "ppk":
+        return _no_ppk(detail)
     if kind == "notify":
         return _refused(detail, "the gateway refused: ")
     if hint is None:
         return LinkDown("no answer from the gateway")
+    if hint == _USE_PPK:
+        return _no_ppk("no answer but an unauthenticated one without USE_PPK")
+    if hint == _NO_PROPOSAL_CHOSEN and pq == "require":
+        error = PostQuantumRefused(
+            "the gateway refused each post-quantum key exchange:"
+            " no answer but an unauthenticated NO_PROPOSAL_CHOSEN"
+        )
+        error.notify = notify_name(hint)
+        return error
     return _refused(hint, "no answer but an unauthenticated ")

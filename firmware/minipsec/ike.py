@@ -8,7 +8,7 @@ Events are tuples:
   ("agreed", {type: (id, bits)})   the IKE proposal
   ("up", child)                    IKE_AUTH done; `child` is a dict, see `_child`
   ("failed", kind, detail)         this IKE SA is over: ("notify", type), ("timeout", exchange),
-                                   ("peer", what it did wrong)
+                                   ("peer", what it did wrong), ("ppk", what is wrong with it)
   ("deleted",)                     the peer deleted this IKE SA
   ("answered",)                    the peer answered a request made after IKE_AUTH
   ("keys", ...)                    only with the profile key `keylog`
@@ -20,7 +20,7 @@ from micropython import const
 
 from . import auth, kdf, wire
 from .ccm import CCM, equal
-from .dh import method
+from .dh import method, wipe
 from .machine import Machine, sort, spi
 from .wire import Drop
 
@@ -59,10 +59,12 @@ _ENCR_AES_CBC = const(12)
 _ENCR_AES_CCM_8_IIV = const(29)
 _USE_TRANSPORT_MODE = const(16391)
 
+_USE_PPK = const(16435)
 _PPK_IDENTITY = const(16436)
 _NO_PPK_AUTH = const(16437)
 _INTERMEDIATE_EXCHANGE_SUPPORTED = const(16438)
-_ADDKE1 = const(6)
+_ADDKE1 = const(6)  # transform types 6..12 are ADDKE1..7 (RFC 9370 §2.2.1)
+_ADDKE7 = const(12)
 
 _PSK = const(2)  # RFC 7296 §3.8: Shared Key Message Integrity Code
 _ESP = const(3)
@@ -90,7 +92,8 @@ class Initiator(Machine):
         self.nat = None  # are we behind a NAT? None: not known
         self._table = TABLE
         self._rounds = 0
-        self._ppk = None  # how a PPK goes in: "auth" or "int"
+        self._ppk = None  # how a PPK may go in: "auth" or "int"
+        self.with_ppk = False  # it did
         self._before = None  # an Intermediate, between IKE_SA_INIT and IKE_AUTH
         self._cookie = b""
         self._ke = None
@@ -131,7 +134,9 @@ class Initiator(Machine):
         self._forget()
 
     def _forget(self):
-        self._before = self._plain = None
+        wipe(self._ke)
+        wipe(self._before)
+        self._before = self._plain = self._int_auth = None
         self._ke = self._n_i = self._n_r = self._message_i = self._message_r = None
         self.sk_d = self.sk_pi = self.sk_pr = None
 
@@ -153,7 +158,8 @@ class Initiator(Machine):
 
             payloads.append((_N, wire.notify(self.profile["frag_ack_types"][0])))
             payloads.append((_VENDOR, VENDOR_ID))
-        more = any([kind == _ADDKE1 for _, _, found in self._offer for kind, _, _ in found])
+        kinds = [kind for _, _, found in self._offer for kind, _, _ in found]
+        more = max(kinds) >= _ADDKE1
         if self.profile["ppk_id"]:
             from .ppk import offers
 
@@ -186,10 +192,22 @@ class Initiator(Machine):
         if spi_r == bytes(8) or not (_KE in found and _NONCE in found):
             raise Drop("BAD_INIT")
         _, picked = wire.chosen(self._offer, found[_SA], 1)
-        if picked.get(_ADDKE1, (0, 0))[0]:
-            # RFC 9370 §2.2.1: not without IKE_INTERMEDIATE.
-            if _INTERMEDIATE_EXCHANGE_SUPPORTED not in [kind for kind, _ in notifies]:
-                raise Drop("BAD_INIT")
+        kinds = [kind for kind, _ in notifies]
+        intermediate = _INTERMEDIATE_EXCHANGE_SUPPORTED in kinds
+        more = [picked.get(kind, (0, 0))[0] for kind in range(_ADDKE1, _ADDKE7 + 1)]
+        more = [ident for ident in more if ident]
+        # RFC 9370 §2.2.1: not without IKE_INTERMEDIATE, and no method twice.
+        if more and not (intermediate and len(set(more + [picked[4][0]])) > len(more)):
+            raise Drop("BAD_INIT")
+        way = None
+        if self.profile["ppk_id"]:
+            from .ppk import agreed
+
+            way = agreed(kinds, intermediate)
+            if not way and self.profile["ppk_required"]:
+                # Nobody has authenticated this answer: another one may follow.
+                self.event("hint", _USE_PPK)
+                raise Drop("NO_PPK")
         ke = found[_KE]
         n_r = bytes(found[_NONCE])
         if not 16 <= len(n_r) <= 256 or len(ke) < 4:
@@ -208,23 +226,15 @@ class Initiator(Machine):
         self._view = None
         self.picked = picked
         self._nat_check(notifies)
-        kinds = [kind for kind, _ in notifies]
         self._fragment_check(kinds, vendors)
-        if self.profile["ppk_id"]:
-            from .ppk import agreed
-
-            self._ppk = agreed(kinds, _INTERMEDIATE_EXCHANGE_SUPPORTED in kinds)
-            if not self._ppk and self.profile["ppk_required"]:
-                self.answer_came(now)
-                self.fail("peer", "the gateway does not use PPKs")
-                return
+        self._ppk = way
         self.answer_came(now)
         self.make_keys(kdf.prf(self._n_i + n_r, shared))
         self.event("agreed", picked)
-        if picked.get(_ADDKE1, (0, 0))[0] or self._ppk == "int":
+        if more or way == "int":
             from .intermediate import Intermediate
 
-            self._before = Intermediate(picked, self._ppk == "int")
+            self._before = Intermediate(more, way == "int")
             self._before.start(self, now)
         else:
             self.send_auth(now)
@@ -243,6 +253,7 @@ class Initiator(Machine):
                     raise Drop("BAD_KE")
                 self._round()
                 self._ke_id = group
+                wipe(self._ke)
                 self._ke = None
             elif kind < _STATUS:
                 # Anyone may have sent it: remembered for the final error, nothing more.
@@ -382,11 +393,13 @@ class Initiator(Machine):
             return
         idr = bytes(found[_IDR])
         wanted = self.profile["gateway_id"]
-        if self._ppk == "auth" and _PPK_IDENTITY not in [kind for kind, _ in notifies]:
-            if self.profile["ppk_required"]:
-                self.refuse("the gateway has no such PPK")
-                return
-            self.sk_d, self.sk_pr = self._plain
+        if self._ppk == "auth":
+            self.with_ppk = _PPK_IDENTITY in [kind for kind, _ in notifies]
+            if not self.with_ppk:
+                if self.profile["ppk_required"]:
+                    self.refuse("no such PPK", "ppk")
+                    return
+                self.sk_d, self.sk_pr = self._plain
         data = self._auth(self._message_r, self._n_i, self.sk_pr, idr)
         if bytes(found[_AUTH][:1]) != bytes((_PSK,)) or not equal(found[_AUTH][4:], data):
             self.refuse("AUTH does not verify")
@@ -452,10 +465,10 @@ class Initiator(Machine):
 
     # Ends.
 
-    def refuse(self, why):
+    def refuse(self, why, kind="peer"):
         """End an SA whose peer did not prove who it is, telling it so (RFC 7296 §2.21.2)."""
         self.once(_INFORMATIONAL, [(_N, wire.notify(_AUTHENTICATION_FAILED))])
-        self.fail("peer", why)
+        self.fail(kind, why)
 
     def _leave(self, kind, detail):
         """End an authenticated SA of no use, deleting it at the peer (RFC 7815 §2.1, B.1)."""

@@ -263,7 +263,7 @@ class Link:
         if not self._retired:
             from .errors import failure
 
-            self.owner.on_down(self, failure(event, self._hint))
+            self.owner.on_down(self, failure(event, self._hint, self.owner.profile["pq"]))
 
     def _resume(self, child, _, packets, numbers, window, age):
         from .snapshot import Asleep
@@ -296,6 +296,8 @@ class Link:
         # The handshake's part of the code makes room for ESP's.
         self.ike = adopt(self.ike)
         forget("ike", "auth", "dh", "groups", "intermediate", "ppk")
+        if port.FORGETS_NATIVE:
+            forget("mlkem", "keccak")
         gc.collect()
         from .sequence import ReplayWindow, Sequence
 
@@ -316,10 +318,10 @@ class Link:
         else:
             numbers = Sequence(now, p["sn_tick_ms"], esn=child["esn"])
         self._carry(child, numbers, ReplayWindow(p["replay_window"]))
-        owner.log(
-            "agreed",
-            {"ike": _words(p, self.ike.picked), "esp": _words(p, child["picked"])},
-        )
+        fields = {"ike": _words(p, self.ike.picked), "esp": _words(p, child["picked"])}
+        if p["ppk_id"]:
+            fields["ppk"] = self.ike.with_ppk
+        owner.log("agreed", fields)
         fields = {
             "spi_i": self.ike.spi_i.hex(),
             "spi_r": self.ike.spi_r.hex(),
@@ -341,7 +343,7 @@ class Link:
 def _words(profile, picked):
     """Return {transform type: (id, bits)} in strongSwan's words, like "aes128ccm8-..."."""
     found = []
-    for kind in (1, 3, 2, 4, 5, 6):
+    for kind in (1, 3, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12):
         word = profile["words"].get((kind,) + picked.get(kind, (0, 0)))
         if word:
             found.append(word)

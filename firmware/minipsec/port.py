@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import struct
+import sys
 import time
 
 _MAX_DATAGRAM = 1504  # more would have come in IP fragments
@@ -15,6 +16,10 @@ _FIRST_PORT = 49152
 _ESP = 50  # IP protocol number
 
 rand = os.urandom
+
+# An ESP32 gets the memory of machine code back only at a soft reset: a module with viper code in
+# it stays loaded there, as each new import would take the same once more.
+FORGETS_NATIVE = sys.platform != "esp32"
 
 
 class Clock:

@@ -27,15 +27,14 @@ _TRANSFORMS = {
     "mlkem512": (4, 35, 0),
     "mlkem768": (4, 36, 0),
     "mlkem1024": (4, 37, 0),
-    "ke1_mlkem512": (6, 35, 0),
-    "ke1_mlkem768": (6, 36, 0),
-    "ke1_mlkem1024": (6, 37, 0),
     "ecp256": (4, 19, 0),
     "modp2048": (4, 14, 0),
     "noesn": (5, 0, 0),
     "esn": (5, 1, 0),
 }
 _CBC = 12
+_KEM_SIZES = {35: 800, 36: 1184, 37: 1568}  # octets of a public key of ML-KEM (FIPS 203 §8)
+_KEM_LEAST = 176  # octets of a datagram, so that a key fits the fragments that a message may have
 
 _ID_KINDS = {"ipv4": 1, "fqdn": 2, "email": 3, "keyid": 11}  # RFC 7296 §3.5
 
@@ -130,6 +129,17 @@ def _peer_identity(value):
     return value if value == "any" else _identity(value)
 
 
+def _transform(word):
+    """Return (transform type, id, key length) of a word of a proposal, or None.
+
+    ke1_.. to ke7_.. are transform types 6 to 12, additional key exchanges (RFC 9370 §2.2.1).
+    """
+    if word[:2] == "ke" and word[2:3] in tuple("1234567") and word[3:4] == "_":
+        kind, ident, _ = _TRANSFORMS.get(word[4:], (0, 0, 0))
+        return (5 + int(word[2]), ident, 0) if kind == 4 or word[4:] == "none" else None
+    return _TRANSFORMS.get(word)
+
+
 def _proposals(ike):
     def check(value):
         """Return [(name, [transform])] of a list of proposals."""
@@ -139,16 +149,17 @@ def _proposals(ike):
         for name in value:
             transforms = []
             for word in name.split("-") if isinstance(name, str) else ():
-                if word not in _TRANSFORMS:
+                transform = _transform(word)
+                if not transform:
                     return None
-                transforms.append(_TRANSFORMS[word])
+                transforms.append(transform)
             if not ike and not any([kind == 5 for kind, _, _ in transforms]):
                 transforms.append(_TRANSFORMS["noesn"])
             cbc = [kind == 1 and ident == _CBC for kind, ident, _ in transforms]
             needed = {1, 2, 3, 4} if any(cbc) and ike else {1, 2, 4} if ike else {1, 5}
             # CBC needs an integrity transform and CCM has none, so they cannot share a proposal.
             ciphers = [kind == 1 for kind, _, _ in transforms]
-            if set([kind for kind, _, _ in transforms if kind != 6 or not ike]) != needed or (
+            if set([kind for kind, _, _ in transforms if kind < 6 or not ike]) != needed or (
                 any(cbc) and (not ike or sum(cbc) != sum(ciphers))
             ):
                 return None
@@ -278,12 +289,13 @@ def check_profile(values):
         raise ProfileError("profile: server: missing, expected " + _INNER[1])
     if profile["pq"] != "off":
         profile["ike"] = _hybrid(profile)
+    _check_size(profile)
     # The words for what may be agreed on, so that this module can be forgotten.
     words = profile["words"] = {}
-    offered = [transform for _, found in profile["ike"] + profile["esp"] for transform in found]
-    for word, transform in _TRANSFORMS.items():
-        if transform in offered and transform[1]:
-            words[transform] = word
+    for name, _ in profile["ike"] + profile["esp"]:
+        for word in name.split("-"):
+            if _transform(word)[1]:
+                words[_transform(word)] = word
     n = len(profile["server"] or b"")
     for key, address in (
         ("inner_address", profile["inner_address"]),
@@ -294,18 +306,63 @@ def check_profile(values):
     return profile
 
 
+def _is_quantum_safe(transforms):
+    """Is an ML-KEM part of whatever is chosen out of these transforms?"""
+    kinds = {}
+    for kind, ident, _ in transforms:
+        if kind == 4 or kind > 5:
+            kinds[kind] = kinds.get(kind, True) and ident in _KEM_SIZES
+    return any(kinds.values())
+
+
 def _hybrid(profile):
     """Return the IKE proposals with an ML-KEM behind each one's own key exchange (RFC 9370)."""
     word = "ke1_" + profile["pq_method"]
     plain = profile["ike"]
     found = []
     for name, transforms in plain:
-        if not any([kind == 6 for kind, _, _ in transforms]):
-            name, transforms = name + "-" + word, transforms + [_TRANSFORMS[word]]
+        if not _is_quantum_safe(transforms):
+            if any([kind > 5 for kind, _, _ in transforms]):
+                if profile["pq"] == "require":
+                    raise ProfileError(
+                        "profile: ike: %s can be agreed upon without ML-KEM, and pq is require"
+                        % name
+                    )
+            else:
+                name, transforms = name + "-" + word, transforms + [_transform(word)]
         found.append((name, transforms))
     if profile["pq"] == "prefer":
         found += [proposal for proposal in plain if proposal not in found]
     return found
+
+
+def _check_size(profile):
+    """Refuse an ML-KEM where a message would not fit: IKE_SA_INIT has one datagram."""
+    largest = 0
+    least = 128
+    proposals = additional = 0
+    for _, transforms in profile["ike"]:
+        proposals += 8
+        for kind, ident, bits in transforms:
+            proposals += 12 if bits else 8
+            if ident in _KEM_SIZES and kind > 3 and kind != 5:
+                least = _KEM_LEAST
+                if kind == 4:
+                    largest = max(largest, _KEM_SIZES[ident])
+            additional = max(additional, kind)
+    six = all([":" in host for host in profile["gateways"]])
+    if largest:
+        # Headers; SA, KE, Nonce, two NAT_DETECTION, fragmentation; a COOKIE of 64 octets.
+        least = (48 if six else 28) + 28 + 4 + proposals + 8 + largest + 36 + 56 + 8 + 72
+        if profile["frag_ack"] != "off":
+            least += 28
+        if profile["ppk_id"]:
+            least += 16
+        if profile["ppk_id"] or additional > 5:
+            least += 8
+    size = profile["fragment_size"]
+    if (size or (1280 if six else 576)) < least:
+        _refuse("fragment_size", "%d or more with this ML-KEM" % least, size)
 
 
 def _load(path, what):
