@@ -54,9 +54,15 @@ def _standing(node):
     return (ike.state, ike.next_timer(), ike.spi_r, ike.floated, len(changes), len(node.got))
 
 
-def _exchange(datagram):
-    at = 22 if datagram[:4] == b"\0\0\0\0" else 18
-    return datagram[at] if len(datagram) > at else 0
+def _exchange(datagram, spi_i):
+    """The exchange type of an IKE message, None for ESP."""
+    if datagram[:4] == b"\0\0\0\0":
+        datagram = datagram[4:]
+    return datagram[18] if datagram[:8] == spi_i else None
+
+
+def _is_request(datagram):
+    return datagram[:4] == b"\0\0\0\0" and not datagram[23] & 0x20
 
 
 class Bender:
@@ -80,13 +86,19 @@ class Bender:
         for index in replay.inputs:
             replay.to(index)
             genuine = replay.datagram(index)
-            unauthenticated = _exchange(genuine) == IKE_SA_INIT
+            spi_i = replay.node.ike.spi_i
+            unauthenticated = _exchange(genuine, spi_i) == IKE_SA_INIT
             for mutant in bent(genuine, init_share if unauthenticated else share):
                 replay = self.feed(replay, mutant, unauthenticated)
             for mutant in spliced(genuine, before + list(self.others) + [genuine], splices):
                 replay = self.feed(replay, mutant, unauthenticated)
             for datagram in replay.sent()[-12:] + list(self.others):
                 replay = self.feed(replay, datagram)
+            for datagram in before[-12:]:
+                # A request of the gateway's that comes again is answered again.
+                if not _is_request(datagram):
+                    first = _exchange(datagram, spi_i) == IKE_SA_INIT
+                    replay = self.feed(replay, datagram, first)
             before.append(genuine)
         self._note(replay.to_end().node)
 
@@ -114,7 +126,8 @@ class Bender:
         node = replay.node
         asked_again = node.state == "IKE_SA_INIT"
         assert asked_again or node.state == "IKE_AUTH"
-        assert {_exchange(datagram) for datagram in out} == {IKE_SA_INIT + 1 - asked_again}
+        sent = {_exchange(datagram, node.ike.spi_i) for datagram in out}
+        assert sent == {IKE_SA_INIT + 1 - asked_again}
         for index in replay.inputs:
             if index >= replay.at:
                 node.receive(replay.datagram(index), replay.steps[index][1])
