@@ -83,9 +83,14 @@ MEANINGS = {
     "sn_tick_ms": "a clock step of the ESP sequence number",
     "replay_window": "how many sequence numbers back a packet of the gateway may be",
     "sleep": "keep the tunnel over deep sleep: by a clock that goes on, or by marks in flash",
+    "network": "bring up Wi-Fi or a W5500; `up`: something else does",
+    "ssid": "the Wi-Fi network; the secrets file has its key as `wifi_key`",
+    "static_ip": "the board's own address; left out, DHCP gives one",
+    "watchdog_ms": "a board that hangs so long is reset; 0 is off, an RP2040 takes at most 8388",
+    "batch": "readings that travel in one datagram, a line each",
     "interval_ms": "pause between two readings",
     "readings": "how many; 0 for no end",
-    "log": "lines for a person, for a program, or none",
+    "log": "lines for a person, for a program, of errors only, or none",
     "keylog": "a file for the keys, to decrypt a capture with; for debugging only",
 }
 

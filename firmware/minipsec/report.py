@@ -26,6 +26,12 @@ def as_text(event, fields):
     print(event, " ".join(words))
 
 
+def as_errors(event, fields):
+    """Print one line for a person, of what went wrong only."""
+    if event in ("error", "hint"):
+        as_text(event, fields)
+
+
 def silent(event, fields):
     """Print nothing."""
 
@@ -39,4 +45,4 @@ def _text(octets):
 
 def reporter(kind):
     """Return the function for a profile's `log` key."""
-    return {"json": as_json, "text": as_text}.get(kind, silent)
+    return {"json": as_json, "text": as_text, "errors": as_errors}.get(kind, silent)

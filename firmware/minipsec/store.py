@@ -93,6 +93,15 @@ def _hosts(value):
     return value if good else None
 
 
+def _name(value):
+    return value if isinstance(value, str) and 0 < len(value.encode()) <= 32 else None
+
+
+def _static(value):
+    good = _hosts(value) and len(value) == 4 and all(len(_ipv4(v) or b"") == 4 for v in value)
+    return value if good else None
+
+
 def _network(value):
     """Return (first address, last address) of a network like 10.3.0.0/16."""
     if not _is_text(value):
@@ -169,12 +178,12 @@ def _proposals(ike):
     return check
 
 
-def _number(low, high):
+def _number(low, high, more=()):
     def check(value):
-        good = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-        return value if good else None
+        good = isinstance(value, int) and not isinstance(value, bool)
+        return value if good and (low <= value <= high or value in more) else None
 
-    return check, "a whole number from %d to %d" % (low, high)
+    return check, "a whole number from %d to %d" % (low, high) + (", or 0" if more else "")
 
 
 def _choice(*values):
@@ -252,9 +261,15 @@ _KEYS = {
     "sn_tick_ms": (100,) + _number(1, 3600000),
     "replay_window": (64,) + _number(0, 128),
     "sleep": ("off",) + _choice("off", "clock", "mark"),
+    "network": ("up",) + _choice("up", "wifi", "ethernet"),
+    "ssid": (None, _name, "a name of 1 to 32 octets"),
+    "static_ip": (None, _static, "[address, mask, gateway, DNS server], IPv4"),
+    # Below 5000 the slowest key exchange on the slowest board would end in a reset.
+    "watchdog_ms": (0,) + _number(5000, 1 << 29, (0,)),
     "interval_ms": (1000,) + _MS,
+    "batch": (1,) + _number(1, 64),
     "readings": (0,) + _MS,
-    "log": ("text",) + _choice("text", "json", "off"),
+    "log": ("text",) + _choice("text", "json", "errors", "off"),
     "keylog": (None, _text, "a file name"),
 }
 
@@ -287,6 +302,8 @@ def check_profile(values):
         profile["gateways"] = [profile["gateway"]]
     if profile["mode"] == "tunnel" and not profile["server"]:
         raise ProfileError("profile: server: missing, expected " + _INNER[1])
+    if profile["network"] == "wifi" and not profile["ssid"]:
+        raise ProfileError("profile: ssid: missing, expected " + _KEYS["ssid"][2])
     if profile["pq"] != "off":
         profile["ike"] = _hybrid(profile)
     _check_size(profile)
@@ -386,14 +403,21 @@ def _check_closed(path, what):
 
 
 def check_secrets(values):
-    """Return {"psk" or "psk_pad": octets, "ppk": octets if any} of a secrets file's object."""
+    """Return the octets of a secrets file's object, whose keys may be:
+
+    psk or psk_pad, one of them; ppk; wifi_key, a str; seed, 32 octets for the random generator.
+    """
     found = {}
-    for key in values if isinstance(values, dict) else ():
-        octets = _octets(values[key]) if isinstance(values[key], str) else None
-        if key == "psk_pad" and (len(octets or b"") != 32 or not values[key].startswith("0x")):
+    for key, value in values.items() if isinstance(values, dict) else ():
+        octets = None
+        if isinstance(value, str):
+            octets = value if key == "wifi_key" else _octets(value)
+        if key in ("psk_pad", "seed") and not (octets and len(value) == 66 and len(octets) == 32):
             octets = None
-        if octets and key in ("psk", "psk_pad", "ppk"):
+        if octets and key in ("psk", "psk_pad", "ppk", "wifi_key", "seed"):
             found[key] = octets
+        elif key in ("wifi_key", "seed"):
+            raise ProfileError("secrets: %s: expected text, a seed as 0x + 64 digits" % key)
     if ("psk" in found) == ("psk_pad" in found) or len(found) < len(values):
         # What was there is not repeated: it may be the secret.
         raise ProfileError(

@@ -211,9 +211,31 @@ ROWS = {
     "sn_tick_ms": (whole(1, 3600000), [1, 100, 3600000], NUMBERS + (0, 3600001)),
     "replay_window": (whole(0, 128), [0, 64, 128], NUMBERS + (-1, 129)),
     "sleep": ('"off" or "clock" or "mark"', ["off", "clock", "mark"], ("", True, None, 1)),
+    "network": ('"up" or "wifi" or "ethernet"', ["up", "ethernet"], ("", "lan", True, None, [])),
+    "ssid": (
+        "a name of 1 to 32 octets",
+        ["two words", "x" * 32, "\xe4" * 16],
+        ("", "x" * 33, "\xe4" * 17, 7, None, True, [], ["a"], {}),
+    ),
+    "static_ip": (
+        "[address, mask, gateway, DNS server], IPv4",
+        [["192.168.1.5", "255.255.255.0", "192.168.1.1", "192.168.1.1"]],
+        ("192.168.1.5", ["192.168.1.5"], [], None, {}, 1, ["10.0.0.1"] * 5, ["fd00::1"] * 4)
+        + (["10.0.0.256"] * 4, [1, 2, 3, 4]),
+    ),
+    "watchdog_ms": (
+        whole(5000, 1 << 29) + ", or 0",
+        [0, 5000, 8000, 1 << 29],
+        NUMBERS + (1, 4999, -1, (1 << 29) + 1),
+    ),
+    "batch": (whole(1, 64), [1, 64], NUMBERS + (0, 65)),
     "interval_ms": (whole(0, 1 << 29), [0, 1000], NUMBERS + (-1, (1 << 29) + 1)),
     "readings": (whole(0, 1 << 29), [0, 10], NUMBERS + (-1, (1 << 29) + 1)),
-    "log": ('"text" or "json" or "off"', ["text", "json", "off"], ("", "xml", True, None, 0)),
+    "log": (
+        '"text" or "json" or "errors" or "off"',
+        ["text", "json", "errors", "off"],
+        ("", "xml", True, None, 0),
+    ),
     "keylog": ("a file name", ["keys.csv", "/tmp/keys"], TEXTS),
 }
 
@@ -334,6 +356,8 @@ def test_secrets_are_text_or_hex():
         ({"psk": "x"}, {"psk": b"x"}),
         ({"psk_pad": "0x" + "ab" * 32}, {"psk_pad": b"\xab" * 32}),
         ({"psk": "x", "ppk": "0x01"}, {"psk": b"x", "ppk": b"\1"}),
+        ({"psk": "x", "wifi_key": "0xpen door"}, {"psk": b"x", "wifi_key": "0xpen door"}),
+        ({"psk": "x", "seed": "0x" + "cd" * 32}, {"psk": b"x", "seed": b"\xcd" * 32}),
     ):
         assert store.check_secrets(given) == result
 
@@ -367,6 +391,33 @@ def test_bad_secrets_are_refused_without_repeating_them():
             assert e.args == (line,)
         else:
             raise AssertionError(given)
+
+
+def test_a_bad_wifi_key_and_a_bad_seed_are_named_without_repeating_them():
+    for key, value in (
+        ("wifi_key", ""),
+        ("wifi_key", 12345678),
+        ("seed", "cd" * 32),
+        ("seed", "cd" * 33),
+        ("seed", "0x" + "cd" * 31),
+        ("seed", "0x" + "xy" * 32),
+        ("seed", None),
+    ):
+        try:
+            store.check_secrets({"psk": "topsecret", key: value})
+        except store.ProfileError as e:
+            assert e.args == ("secrets: %s: expected text, a seed as 0x + 64 digits" % key,)
+        else:
+            raise AssertionError(value)
+
+
+def test_wifi_needs_the_name_of_a_network():
+    assert complaint(with_key("network", "wifi")) == (
+        "profile: ssid: missing, expected a name of 1 to 32 octets"
+    )
+    values = with_key("network", "wifi")
+    values["ssid"] = "cellar"
+    assert complaint(values) is None
 
 
 def test_a_profile_is_refused_by_one_kind_of_error_whatever_it_holds():
