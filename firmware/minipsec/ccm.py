@@ -11,10 +11,27 @@ import struct
 from cryptolib import aes
 from micropython import const
 
+from .loops import spread, xor
+
 _ECB = const(1)
 _CBC = const(2)
 _SALT = const(3)
 _L = const(4)  # octets of the length field: 15 - (3 + 8)
+_KEEP = const(1344)  # octets of work space that are kept for the next packet
+
+
+def _make(size):
+    """Return work space: MAC blocks, counter blocks, key stream; views of the first two."""
+    counters = bytearray(size)
+    for i in range(0, size, 16):
+        counters[i + 14] = i >> 12
+        counters[i + 15] = (i >> 4) & 255
+    blocks = bytearray(size)
+    return blocks, counters, bytearray(size), memoryview(blocks), memoryview(counters)
+
+
+_ZERO = bytes(16)
+_work = _make(128)  # shared by all keys: each call leaves nothing that the next one reads
 
 
 def equal(a, b):
@@ -28,7 +45,7 @@ def equal(a, b):
 
 
 class CCM:
-    """One AES-CCM key: AES key (16 or 32 octets) followed by a salt of 3 octets.
+    """One AES-CCM key: AES key (16, 24 or 32 octets) followed by a salt of 3 octets.
 
     `icv` is the tag's length in octets: 8, 12 or 16.
     """
@@ -38,67 +55,68 @@ class CCM:
     def __init__(self, key, icv):
         self._ecb = aes(key[:-_SALT], _ECB)
         # One CBC object for life; what it carries over is taken out of the next first block.
-        self._cbc = aes(key[:-_SALT], _CBC, bytes(16))
-        self._carry = 0
-        self._salt = bytes(key[-_SALT:])
+        self._cbc = aes(key[:-_SALT], _CBC, _ZERO)
+        self._carry = bytearray(16)
+        self._nonce = bytearray(12)  # flags | salt | IV
+        self._nonce[0] = _L - 1
+        self._nonce[1:4] = key[-_SALT:]
         self.icv = icv
 
     def size(self, n):
         """Octets of IV, ciphertext and ICV for `n` octets of plaintext with its Pad Length."""
         return 8 + n + 1 + self.icv
 
-    def _stream(self, iv, n):
-        """Return the key stream: 16 octets for the tag, then at least `n` for the text."""
-        counters = bytearray(16 * (((n + 15) >> 4) + 1))
-        block = struct.pack(">B3s8sI", _L - 1, self._salt, iv, 0)
-        for i in range(0, len(counters), 16):
-            counters[i : i + 12] = block[:12]
-            counters[i + 14] = i >> 12
-            counters[i + 15] = (i >> 4) & 255
-        self._ecb.encrypt(counters, counters)
-        return counters
+    def _crypt(self, buf, at, n, iv, aad, opening):
+        """Run both over buf[at:at + n], in place; return the ICV, the first octets of a buffer.
 
-    def _tag(self, iv, aad, text):
-        """Return CBC-MAC(B0 | AAD | text), 16 octets.
-
-        The AAD has 1 to 0xfeff octets: CCM encodes none, and more, differently, and neither IKE
-        nor ESP has such.
+        The AAD is under 0xff00 octets.
         """
-        n = len(text)
-        start = 16 + ((len(aad) + 17) & -16)
-        blocks = bytearray((start + n + 15) & -16)
-        flags = 0x40 | (self.icv - 2) << 2 | (_L - 1)
-        struct.pack_into(">B3s8sIH", blocks, 0, flags, self._salt, iv, n, len(aad))
-        blocks[18 : 18 + len(aad)] = aad
-        blocks[start : start + n] = text
-        first = int.from_bytes(blocks[:16], "big") ^ self._carry
-        blocks[:16] = first.to_bytes(16, "big")
-        self._cbc.encrypt(blocks, blocks)
-        tag = blocks[-16:]
-        self._carry = int.from_bytes(tag, "big")
-        return tag
+        global _work
+        k = len(aad)
+        start = 32 if k <= 14 else (k + 33) & -16
+        end = (start + n + 15) & -16
+        work = _work
+        if end > len(work[0]):
+            work = _make(end)
+            if end <= _KEEP:
+                _work = work
+        blocks, counters, stream, view, heads = work
+        size = (n + 31) & -16
+        nonce = self._nonce
+        nonce[4:] = iv
+        spread(counters, nonce, size)
+        self._ecb.encrypt(heads[:size], stream)
+        if opening:
+            xor(buf, at, buf, at, stream, 16, n)
+        blocks[end - 16 : end] = _ZERO
+        blocks[start - 16 : start] = _ZERO
+        blocks[:12] = nonce
+        blocks[0] = 0x40 | (self.icv - 2) << 2 | (_L - 1)
+        struct.pack_into(">IH", blocks, 12, n, k)
+        blocks[18 : 18 + k] = aad
+        blocks[start : start + n] = memoryview(buf)[at : at + n]
+        carry = self._carry
+        xor(blocks, 0, blocks, 0, carry, 0, 16)
+        self._cbc.encrypt(view[:end], blocks)
+        xor(carry, 0, blocks, end - 16, _ZERO, 0, 16)
+        xor(blocks, 0, carry, 0, stream, 0, 16)
+        if not opening:
+            xor(buf, at, buf, at, stream, 16, n)
+        return blocks
 
     def seal_into(self, buf, start, n, iv, aad):
         """Encrypt buf[start:start + n] in place and write the ICV behind it."""
+        tag = self._crypt(buf, start, n, iv, aad, False)
         end = start + n
-        text = memoryview(buf)[start:end]
-        tag = self._tag(iv, aad, text)
-        stream = self._stream(iv, n)
-        _xor(text, stream, 16, n)
-        _xor(tag, stream, 0, 16)
-        buf[end : end + self.icv] = tag[: self.icv]
+        buf[end : end + self.icv] = memoryview(tag)[: self.icv]
 
     def open_in(self, buf, start, n, iv, aad):
         """Decrypt buf[start:start + n] in place, the ICV standing behind it; True when it fits.
 
         After False the text in `buf` is meaningless and must be thrown away.
         """
+        tag = self._crypt(buf, start, n, iv, aad, True)
         end = start + n
-        text = memoryview(buf)[start:end]
-        stream = self._stream(iv, n)
-        _xor(text, stream, 16, n)
-        tag = self._tag(iv, aad, text)
-        _xor(tag, stream, 0, 16)
         return equal(memoryview(tag)[: self.icv], memoryview(buf)[end : end + self.icv])
 
     # The shape that IKE's SK payload takes: IV | ciphertext | ICV (RFC 5282 §3).
@@ -122,9 +140,3 @@ class CCM:
             return None
         end = 7 + n - out[7 + n]
         return out[8:end] if end >= 8 else None
-
-
-def _xor(target, stream, at, n):
-    # Whole integers: the one XOR that runs in C on every port.
-    value = int.from_bytes(target, "big") ^ int.from_bytes(memoryview(stream)[at : at + n], "big")
-    target[:n] = value.to_bytes(n, "big")

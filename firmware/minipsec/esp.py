@@ -34,11 +34,10 @@ class Sender:
         self._esn = child.get("esn")
         self._template = inner.header(*addresses)
         self._next = _IPV4 if len(addresses[0]) == 4 else _IPV6
-        self._addresses = 0
+        self._summed = True
         if child.get("transport"):
             self._template = self._template[-8:]
-            six = self._next == _IPV6
-            self._addresses = inner.checksum(addresses[0] + addresses[1]) if six else None
+            self._summed = self._next == _IPV6
             self._next = _UDP
         self._pad_to = pad_to
         self._buf = bytearray(128)
@@ -77,7 +76,7 @@ class Sender:
         buf[4:8] = iv[4:]
         if head == 16:
             buf[8:16] = iv
-        inner.complete(buf, head, self._template, payload, self._addresses)
+        inner.complete(buf, head, self._template, payload, self._summed)
         at = head + n
         buf[at : at + pad] = _PADDING[:pad]
         buf[at + pad] = pad

@@ -3,60 +3,58 @@
 import struct
 from micropython import const
 
+from .loops import total
+
 _UDP = const(17)
 _TTL = const(64)
 
 
-def checksum(octets, total=0):
-    """Return the sum of 16-bit words modulo 0xFFFF, RFC 1071's ones' complement sum.
+def checksum(octets, more=0):
+    """Return the sum of 16-bit words and `more` modulo 0xFFFF: RFC 1071's ones' complement sum.
 
-    0 stands for both of its zeros.  One division in C instead of a loop over words.
+    0 stands for both of its zeros.
     """
-    value = int.from_bytes(octets, "big")
-    if len(octets) & 1:
-        value <<= 8
-    return (value + total) % 0xFFFF
+    return (total(octets, len(octets)) + more) % 0xFFFF
 
 
 def header(source, destination, source_port, destination_port):
-    """Return a template, IP and UDP header with length and checksums 0: 28 or 48 octets.
+    """Return a template, IP and UDP header: 28 or 48 octets.
 
+    Its lengths are 0, and where checksums will stand is the sum of what is known by now.
     IPv4 goes out with DF and Identification 0, as RFC 6864 §4.1 allows.
     """
-    ports = struct.pack(">HHI", source_port, destination_port, 0)
+    ends = source + destination
+    ports = struct.pack(">HH", source_port, destination_port)
     if len(source) == 4:
-        ip = struct.pack(">BBHHHBBH", 0x45, 0, 0, 0, 0x4000, _TTL, _UDP, 0)
+        ip = struct.pack(">BBHHHBB", 0x45, 0, 0, 0, 0x4000, _TTL, _UDP)
+        ip += struct.pack(">H", checksum(ip + ends))
     else:
         ip = struct.pack(">IHBB", 0x60000000, 0, _UDP, _TTL)
-    return ip + source + destination + ports
+    return ip + ends + ports + struct.pack(">HH", 0, checksum(ends + ports, _UDP))
 
 
-def complete(buf, at, template, payload, addresses=0):
+def complete(buf, at, template, payload, summed=True):
     """Write header and payload to buf[at:]; return the packet's length in octets.
 
-    A template's last 8 octets alone, the UDP header, make the payload of transport mode;
-    `addresses` is then the checksum over both addresses, or None to leave UDP's out, which IPv4
-    allows and a NAT would break.
+    A template's last 8 octets alone, the UDP header, make the payload of transport mode.
+    Without `summed` it leaves UDP's checksum out, which IPv4 allows and a NAT would break.
     """
     n = len(template)
-    udp = n - 8
-    size = n + len(payload)
+    length = 8 + len(payload)
+    udp = at + n - 8
+    size = udp + length - at
     buf[at : at + n] = template
     buf[at + n : at + size] = payload
-    length = 8 + len(payload)
-    struct.pack_into(">H", buf, at + udp + 4, length)
-    view = memoryview(buf)
-    start = at
-    if udp == 20:
+    if n == 28:
+        ip = 0xFFFF - ((template[10] << 8 | template[11]) + size) % 0xFFFF
         struct.pack_into(">H", buf, at + 2, size)
-        struct.pack_into(">H", buf, at + 10, 0xFFFF - checksum(view[at : at + 20]))
-        start = at + 12
-    elif udp:
+        struct.pack_into(">H", buf, at + 10, ip)
+    elif n == 48:
         struct.pack_into(">H", buf, at + 4, length)
-        start = at + 8
-    if addresses is not None:
-        total = checksum(view[start : at + size], _UDP + length + addresses)
-        struct.pack_into(">H", buf, at + udp + 6, 0xFFFF - total)
+    # The length counts twice, in the header and in what stands for the addresses' header.
+    known = (template[-2] << 8 | template[-1]) + 2 * length
+    check = 0xFFFF - checksum(payload, known) if summed else 0
+    struct.pack_into(">HH", buf, udp + 4, length, check)
     return size
 
 

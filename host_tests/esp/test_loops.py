@@ -1,0 +1,148 @@
+"""The loops of ccm and inner: machine code and plain Python come to the same octets."""
+
+import json
+import random
+
+import pytest
+from minipsec import loops
+
+from tools import mpy
+
+ARCHITECTURES = ("armv6m", "xtensawin", "rv32imc", "x64")
+
+COMPUTE = """
+import json, sys
+cases, which = sys.argv[1:]
+if which == "plain":
+    sys.modules["minipsec.fast"] = None
+from minipsec import inner, loops
+from minipsec.ccm import CCM
+
+assert hasattr(loops.xor, "__name__") == (which == "plain")  # machine code has no name
+with open(cases) as f:
+    for line in f:
+        kind, *values = [bytearray.fromhex(v) if isinstance(v, str) and v not in KINDS else v
+                         for v in json.loads(line)]
+        if kind == "xor":
+            loops.xor(*values)
+            print(values[0].hex())
+        elif kind == "within":
+            buf, at, x_at, y_at, n = values
+            loops.xor(buf, at, buf, x_at, buf, y_at, n)
+            print(buf.hex())
+        elif kind == "spread":
+            loops.spread(*values)
+            print(values[0].hex())
+        elif kind == "sum":
+            octets, more = values
+            print(inner.checksum(octets, more), inner.checksum(memoryview(octets), more))
+        else:
+            key, icv, iv, aad, text, at = values
+            ccm = CCM(key, icv)
+            for _ in range(2):
+                buf = bytearray(at) + text + bytes(icv)
+                ccm.seal_into(buf, at, len(text), iv, aad)
+            print(buf.hex())
+            assert ccm.open_in(buf, at, len(text), iv, aad) and buf[at : at + len(text)] == text
+""".replace("KINDS", repr({"xor", "within", "spread", "sum", "ccm"}))
+
+
+def cases(rng, count):
+    for _ in range(count):
+        n = rng.choice((0, 1, 3, 4, 8, 16, 31, 60, 64, 128, 1200))
+        aligned = rng.random() < 0.5
+        at, x_at, y_at = (rng.randrange(0, 32, 4 if aligned else 1) for _ in range(3))
+        fields = [rng.randbytes(32 + n).hex() for _ in range(3)]
+        yield ["xor", fields[0], at, fields[1], x_at, fields[2], y_at, n]
+        # In place: the other one is the same place, or apart.
+        apart = rng.choice((at, 32 + n + (n & 3 and 4 - (n & 3)) + y_at))
+        yield ["within", rng.randbytes(72 + 2 * n).hex(), at, at, apart, n]
+        size = 16 * rng.randrange(1, 80)
+        yield ["spread", rng.randbytes(size).hex(), rng.randbytes(12).hex(), size]
+        fill = rng.choice((rng.randbytes(n), b"\xff" * n, bytes(n)))
+        yield ["sum", fill.hex(), rng.randrange(1 << 20)]
+        key = rng.randbytes(rng.choice((19, 35)))
+        size = rng.choice((2, 4, 15, 16, 17, 30, 62, 64, 100, 1240, rng.randrange(1, 3000)))
+        yield [
+            "ccm",
+            key.hex(),
+            rng.choice((8, 12, 16)),
+            rng.randbytes(8).hex(),
+            rng.randbytes(rng.choice((8, 12, 14, 15, 32, 36, 100))).hex(),
+            rng.randbytes(size).hex(),
+            rng.choice((0, 8, 16, 5)),
+        ]
+
+
+def test_both_come_to_the_same(micropython, tmp_path):
+    with open(tmp_path / "cases", "w") as f:
+        for case in cases(random.Random(5), 300):
+            print(json.dumps(case), file=f)
+    # Little heap, so that the garbage collector comes by in the middle of it.
+    plain, fast = (
+        micropython(COMPUTE, tmp_path / "cases", which, heap="256k").stdout
+        for which in ("plain", "fast")
+    )
+    assert plain.count("\n") == 5 * 300
+    assert plain == fast
+
+
+def test_plain_loops_do_what_they_say():
+    rng = random.Random(6)
+    for kind, *values in cases(rng, 100):
+        if kind == "xor":
+            out, at, x, x_at, y, y_at, n = (
+                bytearray.fromhex(v) if isinstance(v, str) else v for v in values
+            )
+            expected = out[:at] + bytes(a ^ b for a, b in zip(x[x_at:], y[y_at:])) [:n] + out[at + n :]  # fmt: skip
+            loops.xor(out, at, x, x_at, y, y_at, n)
+            assert out == expected
+        elif kind == "sum":
+            octets = bytes.fromhex(values[0]) + b"\0" * (len(values[0]) // 2 & 1)
+            words = sum(int.from_bytes(octets[i : i + 2], "big") for i in range(0, len(octets), 2))
+            assert loops.total(octets, len(octets)) % 0xFFFF == words % 0xFFFF
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_compiles_for(arch, tmp_path):
+    assert mpy.compile_file(mpy.FIRMWARE / "minipsec/fast.py", tmp_path / "fast", arch) < 1800
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "raise ImportError",
+        "raise ValueError('incompatible .mpy arch')",
+        "from micropython import x",
+    ],
+)
+def test_whatever_is_wrong_with_machine_code_plain_loops_serve(micropython, tmp_path, wrong):
+    (tmp_path / "minipsec").mkdir()
+    for path in (mpy.FIRMWARE / "minipsec").glob("*.py"):
+        if path.stem in ("__init__", "loops"):
+            (tmp_path / "minipsec" / path.name).write_text(path.read_text())
+    (tmp_path / "minipsec/fast.py").write_text(wrong + "\n")
+    program = "import sys\nsys.path[:0] = [%r]\n" % str(tmp_path)
+    program += "from minipsec import loops\nprint(loops.xor.__name__)\n"
+    assert micropython(program).stdout == "xor\n"
+
+
+def test_machine_code_that_computes_wrongly_is_not_taken(micropython, tmp_path):
+    (tmp_path / "minipsec").mkdir()
+    for name in ("__init__", "loops"):
+        source = mpy.FIRMWARE / f"minipsec/{name}.py"
+        (tmp_path / f"minipsec/{name}.py").write_text(source.read_text())
+    good = (mpy.FIRMWARE / "minipsec/fast.py").read_text()
+    program = "import sys\nsys.path[:0] = [%r]\n" % str(tmp_path)
+    program += "from minipsec import loops\nprint(hasattr(loops.xor, '__name__'))\n"
+    for old, new in (
+        ("", ""),
+        ("ptr32(a)[0] ^ ptr32(b)[0]", "ptr32(a)[0] | ptr32(b)[0]"),
+        ("ptr8(a)[0] ^ ptr8(b)[0]", "ptr8(a)[0] & ptr8(b)[0]"),
+        ("ptr32(at)[2] = c", "ptr32(at)[2] = b"),
+        ("        odd += ptr8(at)[1]\n", ""),
+        ("(even << 8) + odd", "even + odd"),
+    ):
+        assert old in good
+        (tmp_path / "minipsec/fast.py").write_text(good.replace(old, new))
+        assert micropython(program).stdout == f"{bool(old)}\n", old
