@@ -542,10 +542,7 @@ def _no_child(sa, payloads, now):
 
 # (state, exchange, is a response): (handler, the states in which it may end)
 TABLE = {
-    (_S_INIT, _IKE_SA_INIT, True): (
-        Initiator._on_init,
-        (_S_INIT, _S_INTERMEDIATE, _S_AUTH, _S_DEAD),
-    ),
+    (_S_INIT, _IKE_SA_INIT, True): (Initiator._on_init, (_S_INIT, _S_INTERMEDIATE, _S_AUTH)),
     (_S_INTERMEDIATE, _IKE_INTERMEDIATE, True): (
         _on_intermediate,
         (_S_INTERMEDIATE, _S_AUTH, _S_DEAD),

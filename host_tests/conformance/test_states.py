@@ -198,7 +198,7 @@ def fresh(state, exchange, response):
     elif exchange == IKE_INTERMEDIATE:
         yield IN_STATE[state]()
         # With two key exchanges, by X25519, whose part ML-KEM would take.
-        more = [(ADDKE, ML_KEM, 0), (ADDKE + 1, ML_KEM, 0)]
+        more = [(ADDKE, ML_KEM, 0), (ADDKE + 1, ML_KEM - 1, 0)]
         chosen = replaced(SA, lambda _: proposal(1, 1, b"", [*AGREED, *more]))
         agree = behind(*PPK_IN_INTERMEDIATE)
         yield IN_STATE[state](edit=lambda payloads: agree(chosen(payloads)), more=more)
