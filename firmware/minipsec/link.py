@@ -11,6 +11,7 @@ from micropython import const
 
 from . import forget, port
 
+_NO_MEMORY_MS = const(50)  # until the next try
 _MAX_DRAIN = const(16)  # datagrams read in one go, so that a flood cannot starve the application
 
 
@@ -128,9 +129,9 @@ class Link:
                 try:
                     got = (end is self._udp or end is self._esp) and end.receive()
                 except MemoryError:
-                    # Too fragmented for a buffer: the datagram is lost, as on any bad link.
-                    gc.collect()
+                    # Too fragmented for a buffer at present.
                     self.owner.count("NO_MEMORY")
+                    await asyncio.sleep_ms(_NO_MEMORY_MS)
                     break
                 if not got:
                     break

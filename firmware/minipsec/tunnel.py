@@ -14,7 +14,7 @@ _MAX_INBOX = const(8)  # downlink messages that wait for receive(); later ones a
 _MAX_WAITING = const(16)  # sends that wait for the tunnel; one more is refused and counted
 _RETRY_MS = const(4000)  # the first pause is shorter than this, each further one twice as long
 _MAX_LEVEL = const(20)
-_FORGIVEN = const(8)  # a tunnel that lives this many pauses long starts again with the first one
+_FORGIVEN = const(4)  # a tunnel that lives this many pauses long starts again with the first one
 _MIN_AGE_MS = const(1000)  # nothing makes a tunnel replace itself more often
 _LONG = const(1 << 28)  # ms, over three days: no timer is set for longer
 
@@ -217,8 +217,9 @@ class Tunnel:
         old = self._link
         self._link = link
         self._next = self._failed = None
-        if old:
+        if self.up.is_set():
             self.counters["replaced"] += 1
+        if old:
             self._retire(old)
         p = self.profile
         # A fleet that started together must not renew together.
