@@ -10,11 +10,15 @@ from host_tests.core.node import LOCAL, REMOTE, SECRETS, Node, Rand, profile
 from tools.devgateway import Config, Endpoint, Gateway, Secrets
 
 SENSOR, GATEWAY = "sensor", "gateway"
+PPK = bytes(range(32))
 STRANGER = ("203.0.113.66", 666)
 
 
 class Link:
-    """`recorded` is [(sender, datagram)]; `waiting` what is under way, [(to, datagram)]."""
+    """`recorded` is [(sender, datagram)]; `waiting` what is under way, [(to, datagram)].
+
+    With the profile key `ppk_id` both ends know a PPK of that name.
+    """
 
     def __init__(self, changes=None, settings=None, seed=b"link"):
         self.now = 0
@@ -22,10 +26,12 @@ class Link:
         self.waiting = []
         self.readings = []  # that the gateway's server saw
         secrets = Secrets({"sensor-1.example.org": SECRETS["psk"]})
-        self.gateway = Gateway(
-            Config(secrets=secrets, **(settings or {})), Rand(seed + b"g"), self._told
-        )
-        self.node = Node(profile(None, **(changes or {})), Rand(seed))
+        changes, settings, own = changes or {}, dict(settings or {}), dict(SECRETS)
+        if "ppk_id" in changes:
+            settings["ppks"] = {changes["ppk_id"].encode(): PPK}
+            own["ppk"] = "0x" + PPK.hex()
+        self.gateway = Gateway(Config(secrets=secrets, **settings), Rand(seed + b"g"), self._told)
+        self.node = Node(profile(own, **changes), Rand(seed))
         self.started = False
 
     def _told(self, name, fields):

@@ -20,6 +20,12 @@ SESSIONS = {
     ),
     "fragments": ({"fragment_size": 200, "frag_ack": "off"}, {"fragment_size": 200}),
     "acknowledged fragments": ({"fragment_size": 200}, {"fragment_size": 200}),
+    "IKE_INTERMEDIATE": ({"ppk_id": "ppk-1", "frag_ack": "off"}, {}),
+    # A name so long that IKE_INTERMEDIATE goes in fragments, too.
+    "acknowledged fragments of IKE_INTERMEDIATE": (
+        {"ppk_id": "p" * 255, "fragment_size": 160},
+        {"fragment_size": 160},
+    ),
     "CBC": (
         {"ike": ["aes128-sha256-prfsha256-x25519"]},
         {"ike": ("aes128-sha256-prfsha256-x25519",)},
@@ -168,6 +174,22 @@ def test_in_any_order_with_copies_reflections_and_losses_each_reading_arrives_on
     link.call(established.delete)
     chaos.run(lambda: link.node.state == "DOWN")
     assert link.node.all("ended") and not link.node.all("failed")
+
+
+@item("AMB-08")
+def test_what_is_signed_has_no_acknowledgments_in_it():
+    """Both ends check AUTH, and with it IntAuth, after asking for fragments of IKE_INTERMEDIATE."""
+    asked = 0
+    for seed in range(20):
+        link = Link(*SESSIONS["acknowledged fragments of IKE_INTERMEDIATE"], b"signed %d" % seed)
+        chaos = Chaos(link, seed, loss=0.25)
+        link.start()
+        chaos.run(lambda: link.node.state in ("IKE_AUTH", "UP", "DOWN"))
+        counters = link.gateway.counters
+        asked += bool(counters["acks_sent"] and counters["acks_received"])
+        chaos.run(lambda: link.node.state in ("UP", "DOWN"))
+        assert link.node.state == "UP", link.node.events
+    assert asked >= 3
 
 
 def test_the_link_itself_loses_nothing():
