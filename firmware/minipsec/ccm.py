@@ -54,9 +54,9 @@ class CCM:
 
     def __init__(self, key, icv):
         self._ecb = aes(key[:-_SALT], _ECB)
-        # One CBC object for life; what it carries over is taken out of the next first block.
+        # One CBC object for life; its last block is taken out of the next first one.
         self._cbc = aes(key[:-_SALT], _CBC, _ZERO)
-        self._carry = bytearray(16)
+        self._tag = bytearray(16)
         self._nonce = bytearray(12)  # flags | salt | IV
         self._nonce[0] = _L - 1
         self._nonce[1:4] = key[-_SALT:]
@@ -67,7 +67,7 @@ class CCM:
         return 8 + n + 1 + self.icv
 
     def _crypt(self, buf, at, n, iv, aad, opening):
-        """Run both over buf[at:at + n], in place; return the ICV, the first octets of a buffer.
+        """Encrypt or decrypt buf[at:at + n] in place; return its ICV, 16 octets.
 
         The AAD is under 0xff00 octets.
         """
@@ -81,43 +81,42 @@ class CCM:
             if end <= _KEEP:
                 _work = work
         blocks, counters, stream, view, heads = work
-        size = (n + 31) & -16
         nonce = self._nonce
         nonce[4:] = iv
+        size = (n + 31) & -16
         spread(counters, nonce, size)
         self._ecb.encrypt(heads[:size], stream)
         if opening:
             xor(buf, at, buf, at, stream, 16, n)
-        blocks[end - 16 : end] = _ZERO
-        blocks[start - 16 : start] = _ZERO
+        # What the last text left behind goes first.
+        blocks[end - 16 : end] = blocks[start - 16 : start] = _ZERO
         blocks[:12] = nonce
         blocks[0] = 0x40 | (self.icv - 2) << 2 | (_L - 1)
         struct.pack_into(">IH", blocks, 12, n, k)
         blocks[18 : 18 + k] = aad
-        blocks[start : start + n] = memoryview(buf)[at : at + n]
-        carry = self._carry
-        xor(blocks, 0, blocks, 0, carry, 0, 16)
+        blocks[start : start + n] = buf[at : at + n]
+        tag = self._tag
+        xor(blocks, 0, blocks, 0, tag, 0, 16)
         self._cbc.encrypt(view[:end], blocks)
-        xor(carry, 0, blocks, end - 16, _ZERO, 0, 16)
-        xor(blocks, 0, carry, 0, stream, 0, 16)
+        xor(tag, 0, blocks, end - 16, _ZERO, 0, 16)
+        xor(stream, 0, stream, 0, tag, 0, 16)
         if not opening:
             xor(buf, at, buf, at, stream, 16, n)
-        return blocks
+        return stream
 
     def seal_into(self, buf, start, n, iv, aad):
         """Encrypt buf[start:start + n] in place and write the ICV behind it."""
-        tag = self._crypt(buf, start, n, iv, aad, False)
-        end = start + n
-        buf[end : end + self.icv] = memoryview(tag)[: self.icv]
+        icv = self._crypt(buf, start, n, iv, aad, False)
+        xor(buf, start + n, icv, 0, _ZERO, 0, self.icv)
 
     def open_in(self, buf, start, n, iv, aad):
         """Decrypt buf[start:start + n] in place, the ICV standing behind it; True when it fits.
 
         After False the text in `buf` is meaningless and must be thrown away.
         """
-        tag = self._crypt(buf, start, n, iv, aad, True)
+        icv = self._crypt(buf, start, n, iv, aad, True)
         end = start + n
-        return equal(memoryview(tag)[: self.icv], memoryview(buf)[end : end + self.icv])
+        return equal(memoryview(icv)[: self.icv], memoryview(buf)[end : end + self.icv])
 
     # The shape that IKE's SK payload takes: IV | ciphertext | ICV (RFC 5282 §3).
 

@@ -17,30 +17,39 @@ _IPV6 = const(41)
 _DUMMY = const(59)
 MAX_PAYLOAD = const(1200)
 
-_PADDING = bytes(range(1, 256))
+_PADDING = memoryview(bytes(range(1, 256)))
 
 
-class Sender:
+class _End:
+    """What both directions have: a key, an SPI, and what stands around the ciphertext.
+
+    `addresses` is (inner source, inner destination, source port, destination port).
+    """
+
+    def __init__(self, child, way, addresses):
+        self.spi = child["spi_" + way]
+        self._ccm = CCM(child["key_" + way], child["icv"])
+        self._head = 8 if child.get("iiv") else 16  # SPI | SN | IV
+        self._esn = child.get("esn")
+        self._ends = addresses
+        self._six = len(addresses[0]) == 16
+        self._kind = _UDP if child.get("transport") else _IPV6 if self._six else _IPV4
+
+
+class Sender(_End):
     """One outbound SA: `seal` makes ESP packets out of UDP payloads.
 
-    `addresses` is (inner source, inner destination, source port, destination port), `numbers` a
-    sequence.Sequence; `pad_to` is a size that plaintexts are padded to, 0 for none.
+    `numbers` is a sequence.Sequence; `pad_to` a size up to 255 that plaintexts are padded to, 0
+    for none.
     """
 
     def __init__(self, child, addresses, numbers, pad_to=0):
-        self._ccm = CCM(child["key_out"], child["icv"])
-        self._spi = child["spi_out"]
-        self._head = 8 if child.get("iiv") else 16  # SPI | SN | IV
-        self._esn = child.get("esn")
-        self._template = inner.header(*addresses)
-        self._next = _IPV4 if len(addresses[0]) == 4 else _IPV6
-        self._summed = True
-        if child.get("transport"):
-            self._template = self._template[-8:]
-            self._summed = self._next == _IPV6
-            self._next = _UDP
+        super().__init__(child, "out", addresses)
+        self._inner = inner.header(*addresses)
+        if self._kind == _UDP:
+            self._inner = self._inner[-8:]
         self._pad_to = pad_to
-        self._buf = bytearray(128)
+        self._buf = b""
         self.numbers = numbers
         self.packets = 0
 
@@ -51,62 +60,54 @@ class Sender:
     def seal(self, payload, now):
         """Return one ESP packet, a memoryview that is valid until the next call.
 
-        None when the SA must send nothing more: its sequence numbers are used up.  ValueError for
-        more than MAX_PAYLOAD octets.
+        0 when it is too early for the next sequence number; None when the SA must send nothing
+        more.  ValueError for more than MAX_PAYLOAD octets.
         """
-        if len(payload) > MAX_PAYLOAD:
+        n = len(payload)
+        if n > MAX_PAYLOAD:
             raise ValueError
+        n += len(self._inner) + 2
+        # RFC 4303 §2.4: to 4 octets at least.
+        pad = max(-n & 3, self._pad_to - n & -4 | -n & 3)
+        n += pad
         head = self._head
-        n = len(self._template) + len(payload)
-        # RFC 4303 §2.4: to 4 octets at least, 255 of padding at most.
-        pad = -(n + 2) & 3
-        more = (self._pad_to - n - 2 - pad) & -4
-        if more > 0:
-            pad = min(pad + more, 252 + pad)
-        end = head + n + pad + 2 + self._ccm.icv
+        end = head + n + self._ccm.icv
         if end > len(self._buf):
-            self._buf = bytearray(end)
+            self._buf = memoryview(bytearray(end))
         buf = self._buf
         sn = self.numbers.next(now)
-        if sn is None:
-            return None
+        if not sn:
+            return sn
         self.packets += 1
         iv = sn.to_bytes(8, "big")
-        buf[:4] = self._spi
-        buf[4:8] = iv[4:]
-        if head == 16:
-            buf[8:16] = iv
-        inner.complete(buf, head, self._template, payload, self._summed)
-        at = head + n
+        struct.pack_into(">4sI8s", buf, 0, self.spi, sn & 0xFFFFFFFF, iv)
+        kind = self._kind
+        summed = self._six or kind != _UDP
+        at = head + inner.complete(buf, head, self._inner, payload, summed)
         buf[at : at + pad] = _PADDING[:pad]
-        buf[at + pad] = pad
-        buf[at + pad + 1] = self._next
+        at += pad
+        buf[at] = pad
+        buf[at + 1] = kind
         # RFC 4106 §5, RFC 4309 §5: SPI and the whole sequence number.
-        aad = self._spi + iv if self._esn else buf[:8]
-        self._ccm.seal_into(buf, head, n + pad + 2, iv, aad)
-        return memoryview(buf)[:end]
+        self._ccm.seal_into(buf, head, n, iv, self.spi + iv if self._esn else buf[:8])
+        return buf[:end]
 
 
-class Receiver:
+class Receiver(_End):
     """One inbound SA: `open` takes ESP packets apart.
 
-    `addresses` is (inner source, inner destination, source port, destination port) as they must
-    stand in what comes; `window` a sequence.ReplayWindow.
+    What comes in must have exactly these `addresses`; `window` is a sequence.ReplayWindow or its
+    size.
     """
 
     def __init__(self, child, addresses, window):
-        self._ccm = CCM(child["key_in"], child["icv"])
-        self.spi = child["spi_in"]
-        self._head = 8 if child.get("iiv") else 16
-        self._esn = child.get("esn")
-        self._transport = child.get("transport")
-        self._source, self._destination, self._source_port, self._destination_port = addresses
-        self.window = window if isinstance(window, ReplayWindow) else ReplayWindow(window)
+        super().__init__(child, "in", addresses)
+        self.window = ReplayWindow(window) if isinstance(window, int) else window
 
     def open(self, packet):
         """Return the UDP payload of an ESP packet, or the reason (a str) why there is none.
 
-        The window moves only for a packet whose ICV is right.
+        The window moves for what was all right, dummies included, and for nothing else.
         """
         head = self._head
         n = len(packet) - head - self._ccm.icv
@@ -114,34 +115,33 @@ class Receiver:
             return "BAD_LENGTH"
         if packet[:4] != self.spi:
             return "UNKNOWN_SPI"
-        buf = bytearray(packet)
-        sn = int.from_bytes(buf[4:8], "big")
-        aad = buf[:8]
+        buf = memoryview(bytearray(packet))
+        window = self.window
+        (sn,) = struct.unpack_from(">I", buf, 4)
         if self._esn:
-            sn = self.window.extend(sn)
-            aad = self.spi + sn.to_bytes(8, "big")
-        if not self.window.check(sn):
+            sn = window.extend(sn)
+        if not window.check(sn):
             return "REPLAY"
-        iv = buf[8:16] if head == 16 else sn.to_bytes(8, "big")
-        if not self._ccm.open_in(buf, head, n, iv, aad):
+        iv = sn.to_bytes(8, "big")
+        aad = self.spi + iv if self._esn else buf[:8]
+        if not self._ccm.open_in(buf, head, n, iv if head == 8 else buf[8:16], aad):
             return "BAD_ICV"
-        self.window.commit(sn)
-        end = head + n - 2
-        pad, kind = buf[end], buf[end + 1]
-        if pad > n - 2 or buf[end - pad : end] != _PADDING[:pad]:
+        n += head - 2
+        pad, kind = buf[n : n + 2]
+        n -= pad
+        if n < head or buf[n : n + pad] != _PADDING[:pad]:
             return "BAD_PADDING"
-        if kind == _DUMMY:
-            return "DUMMY"
-        packet = memoryview(buf)[head : end - pad]
-        if self._transport:
-            found = inner.parse_udp(packet) if kind == _UDP else "NEXT_HEADER"
-        elif kind in (_IPV4, _IPV6):
-            found = inner.parse(packet, self._source, self._destination)
-        else:
-            return "NEXT_HEADER"
-        if isinstance(found, str):
-            return found
-        source_port, destination_port, payload = found
-        if source_port != self._source_port or destination_port != self._destination_port:
-            return "INNER_PORT"
-        return bytes(payload)
+        found = "DUMMY"
+        if kind != _DUMMY:
+            if kind != self._kind:
+                return "NEXT_HEADER"
+            buf = buf[head:n]
+            ends = self._ends
+            found = inner.parse_udp(buf) if kind == _UDP else inner.parse(buf, ends[0], ends[1])
+            if isinstance(found, str):
+                return found
+            if found[:2] != ends[2:]:
+                return "INNER_PORT"
+            found = bytes(found[2])
+        window.commit(sn)
+        return found
