@@ -30,6 +30,12 @@ class OutOfMemory(MinipsecError):
     check = "that the board has minipsec as .mpy files; what else takes memory there"
 
 
+class NoEntropy(MinipsecError):
+    """The board has nothing to make keys from that nobody can guess."""
+
+    check = "seed in the secrets; that the file system has room; that the radio is on"
+
+
 class SaEnded(MinipsecError):
     """The gateway deleted the SA, or its sequence numbers are used up: a new one is needed."""
 

@@ -1,8 +1,10 @@
-"""What a board lends to minipsec: sockets, clocks, random octets.
+"""What a board lends to minipsec: sockets, clocks, random octets, its network and watchdog.
 
-Everything that differs from port to port is found here by trying, and nowhere else.
+Everything that differs from port to port stands here, in a table or found by trying, and nowhere
+else.
 """
 
+import asyncio
 import errno
 import os
 import select
@@ -14,8 +16,79 @@ import time
 _MAX_DATAGRAM = 1504  # more would have come in IP fragments
 _FIRST_PORT = 49152
 _ESP = 50  # IP protocol number
+_SLICE_MS = 2000  # less than half of the shortest watchdog
 
-rand = os.urandom
+# sys.platform: is urandom fit for keys? does sendto know IPv6? the longest watchdog in ms;
+# does it count on in a sleep?
+_PORTS = {"rp2": (False, True, 8388, True), "esp32": (False, False, 1 << 29, False)}
+_STRONG, _SENDTO_6, _MAX_DOG, _DOG_AWAKE = _PORTS.get(sys.platform, (True, True, 0, False))
+
+nic = None  # the network interface that the profile's key `network` brought up
+noise = os.urandom  # random octets for what is no secret
+_seeds = None, ""  # the secrets' seed, the directory of the seed file
+_drbg = _dog = None
+
+
+def rand(n):
+    """Return n random octets for keys, nonces and SPIs; NoEntropy where there are none."""
+    global _drbg
+    feed()
+    if not _drbg:
+        from minipsec import forget
+        from .sources import start
+
+        _drbg = start(*_seeds)
+        forget("sources")
+    return _drbg.generate(n, os.urandom(32))
+
+
+if _STRONG:
+    rand = os.urandom
+
+
+def begin(profile):
+    """Take from a profile what concerns the board: its seed, its watchdog."""
+    global _seeds, _dog
+    _seeds = profile.get("seed"), profile.get("directory", "")
+    ms = min(profile["watchdog_ms"], _MAX_DOG)
+    if ms and not _dog:
+        from machine import WDT
+
+        _dog = WDT(timeout=ms)
+        asyncio.create_task(_feeder(ms // 4))
+
+
+def feed():
+    """Tell the watchdog that all is well: each look at the clock does."""
+    if _dog:
+        _dog.feed()
+
+
+async def _feeder(ms):
+    while True:
+        feed()
+        await asyncio.sleep_ms(ms)
+
+
+async def online(profile):
+    """Bring the network up where the profile says how; return False when there is none."""
+    global nic
+    if profile["network"] == "up":
+        return True
+    from .uplink import bring_up
+
+    try:
+        nic = await bring_up(profile, nic)
+    except ImportError:
+        return True  # a PC, which has its network
+    return nic.isconnected()
+
+
+def hurry(on):
+    """Switch the power saving of Wi-Fi off for a handshake, and on again."""
+    if nic and hasattr(nic, "PM_NONE"):
+        nic.config(pm=nic.PM_NONE if on else nic.PM_PERFORMANCE)
+
 
 # An ESP32 gets the memory of machine code back only at a soft reset: a module with viper code in
 # it stays loaded there, as each new import would take the same once more.
@@ -34,6 +107,7 @@ class Clock:
 
     def now(self):
         """Return milliseconds since this clock was made."""
+        feed()
         ticks = time.ticks_ms()
         self._now += time.ticks_diff(ticks, self._last)
         self._last = ticks
@@ -42,7 +116,8 @@ class Clock:
 
 def resolve(host, port):
     """Return the socket address of a host; OSError when its name is not found."""
-    return socket.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)[0][-1]
+    # An ESP32 has no address to show for IPv6 there, but takes the text.
+    return socket.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)[0][-1] or (host, port)
 
 
 def with_port(sockaddr, number):
@@ -145,12 +220,29 @@ class Memory:
 
 
 def deep_sleep(ms):
-    """Sleep until a reset; returns where the port can't, as on the unix port."""
+    """Switch the radio off and sleep until a reset; returns where the port can't, as on a PC."""
     try:
         from machine import deepsleep
     except ImportError:
         return
+    if nic:
+        nic.active(False)
+        if hasattr(nic, "deinit"):
+            nic.deinit()
+    if _dog and _DOG_AWAKE:
+        # Nothing stops it: sleep in slices, and end as deepsleep would.
+        from machine import lightsleep, reset
+
+        while ms > 0:
+            feed()
+            lightsleep(min(ms, _SLICE_MS))
+            ms -= _SLICE_MS
+        reset()
     deepsleep(ms)
+
+
+def _is_six(sockaddr):
+    return len(sockaddr) > 16 or (isinstance(sockaddr, tuple) and ":" in sockaddr[0])
 
 
 class UDP:
@@ -161,7 +253,7 @@ class UDP:
     """
 
     def __init__(self, target, number=0):
-        six = len(target) > 16 or (isinstance(target, tuple) and ":" in target[0])
+        six = _is_six(target)
         family = socket.AF_INET6 if six else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         # A port of our choice, since nothing tells us which one the system chose.
@@ -176,13 +268,20 @@ class UDP:
         self._waiting = select.poll()
         self._waiting.register(self.socket, select.POLLIN)
         self.port = number
+        self._to = None if _SENDTO_6 or not six else ()  # whom the socket is connected to
         address = _local(target, family)
         self.local = (address, number) if address and number else None
 
     def send(self, datagram, sockaddr):
         """Send one datagram; a full queue or a missing route loses it, as any link may."""
         try:
-            self.socket.sendto(datagram, sockaddr)
+            if self._to is None:
+                self.socket.sendto(datagram, sockaddr)
+            else:
+                if self._to != sockaddr:
+                    self.socket.connect(sockaddr)
+                    self._to = sockaddr
+                self.socket.send(datagram)
             return True
         except OSError:
             return False
@@ -193,6 +292,8 @@ class UDP:
         if not self._waiting.poll(0):
             return None
         try:
+            if self._to:
+                return self.socket.recv(_MAX_DATAGRAM), self._to
             return self.socket.recvfrom(_MAX_DATAGRAM)
         except OSError:
             # Nothing there; or an ICMP error of an earlier send, which is no datagram either.
@@ -207,7 +308,7 @@ class ESP:
     """ESP straight on IP, protocol 50; OSError or AttributeError where the board can't."""
 
     def __init__(self, target):
-        self._six = len(packed(target)[0]) == 16
+        self._six = _is_six(target)
         family = socket.AF_INET6 if self._six else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_RAW, _ESP)
         self.socket.setblocking(False)
@@ -237,15 +338,16 @@ class ESP:
 
 def _local(target, family):
     """Return our packed address towards a target, or None."""
-    try:
-        import network
+    if family == socket.AF_INET:
+        try:
+            import network
 
-        for interface in (network.WLAN, network.LAN):
-            address = interface().ifconfig()[0]
-            if address != "0.0.0.0":
-                return packed((address, 0))[0]
-    except (ImportError, AttributeError, OSError, ValueError):
-        pass
+            # Never WIZNET5K(): a second one takes the interface down.
+            interface = nic or network.WLAN(network.STA_IF)
+            address = interface.ifconfig()[0]
+            return None if address == "0.0.0.0" else packed((address, 0))[0]
+        except (ImportError, AttributeError, OSError, ValueError):
+            pass
     return _from_proc(target, family)
 
 
@@ -282,7 +384,5 @@ def _hex(address):
 
 def readable(udp):
     """Wait until a datagram is there: `await readable(udp)`."""
-    import asyncio
-
     # asyncio has no datagram API; its own queue of pollable objects serves all the same.
     yield asyncio.core._io_queue.queue_read(udp.socket)

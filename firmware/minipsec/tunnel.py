@@ -32,6 +32,7 @@ class Tunnel:
         self.down = asyncio.Event()
         self.down.set()
         self.error = None  # the error that ended the tunnel for good
+        port.begin(profile)
         self.clock = port.Clock()
         self.memory = None
         if profile["sleep"] != "off":
@@ -112,7 +113,7 @@ class Tunnel:
             return
         try:
             for _ in self.profile["gateways"]:
-                self._attempt()
+                self._attempt(await port.online(self.profile))
                 while self._next:
                     await self._changed.wait()
                 if self._link:
@@ -214,6 +215,7 @@ class Tunnel:
 
     def on_up(self, link):
         """The link carries from now on; its predecessor is deleted."""
+        port.hurry(False)
         old = self._link
         self._link = link
         self._next = self._failed = None
@@ -228,6 +230,7 @@ class Tunnel:
 
     def on_down(self, link, error):
         """The link is gone, and we did not want it so."""
+        port.hurry(False)
         if link is self._next:
             self._next = None
             self.counters["failed"] += 1
@@ -297,13 +300,16 @@ class Tunnel:
         """
         return self._link and not self._handing_over()
 
-    def _attempt(self):
+    def _attempt(self, online=True):
         """Start a link with the gateway whose turn it is."""
         hosts = self.profile["gateways"]
         host = hosts[self._turn % len(hosts)]
         self.counters["attempts"] += 1
         self._tries += 1
         try:
+            if not online:
+                raise OSError("no network")
+            port.hurry(True)
             self._next = Link(self, host)
         except (OSError, MemoryError) as e:
             from .errors import LinkDown
@@ -331,7 +337,7 @@ class Tunnel:
                     self._tell()
                     return
                 await asyncio.sleep_ms(self._pause())
-                self._attempt()
+                self._attempt(await port.online(p))
                 continue
             await _within(changed, wait)
 
@@ -401,7 +407,7 @@ def describe(error):
 
 def _jittered(least, spread):
     """Return a random number of milliseconds from `least` on, `spread` wide."""
-    return least + int.from_bytes(port.rand(4), "big") % (spread + 1)
+    return least + int.from_bytes(port.noise(4), "big") % (spread + 1)
 
 
 def _add(total, drops):

@@ -140,7 +140,7 @@ class Net:
         self.latency = LATENCY_MS
         self.sensor = SENSOR
         port.Clock = Clock
-        port.rand = Rand(seed)
+        port.rand = port.noise = Rand(seed)
         port.resolve = self.resolve
         port.readable = readable
         port.UDP = lambda target, *_: Socket(self, target)

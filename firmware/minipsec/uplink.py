@@ -1,0 +1,38 @@
+"""A board's way to the network, brought up and kept up: Wi-Fi as a station, or a W5500.
+
+Loaded when the profile names one; with "up" something else sees to it, boot.py for instance.
+"""
+
+import asyncio
+from micropython import const
+
+_TRIES = const(200)  # looks for a connection
+_PAUSE_MS = const(100)  # between two of them
+
+
+async def bring_up(profile, nic=None):
+    """Return the interface once it has an address, or after 20 s switched off without one.
+
+    `nic` is what an earlier call returned: there must never be a second one.
+    """
+    import network
+
+    wifi = profile["network"] == "wifi"
+    nic = nic or (network.WLAN(network.STA_IF) if wifi else network.WIZNET5K())
+    if nic.isconnected():
+        return nic
+    nic.active(True)
+    if profile["static_ip"]:
+        nic.ifconfig(tuple(profile["static_ip"]))
+    if wifi:
+        try:
+            nic.disconnect()  # what is half made or lost
+        except OSError:
+            pass
+        nic.connect(profile["ssid"], profile.get("wifi_key"))
+    for _ in range(_TRIES):
+        if nic.isconnected():
+            return nic
+        await asyncio.sleep_ms(_PAUSE_MS)
+    nic.active(False)  # so that the next attempt starts afresh
+    return nic
