@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv gateway-packages demo test conformance docs lint size clean
+.PHONY: help venv gateway-packages demo test conformance docs bench-loss lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -32,6 +32,9 @@ conformance: venv ## a line for each id of the checklists, and the tests that pr
 
 docs: venv ## pictures and tables of the READMEs, made from the sources
 	@$(PY) -m tools.docs
+
+bench-loss: venv ## fragments over links that lose, measured: minutes (SEEDS=50 for a quick pass)
+	@SEEDS='$(SEEDS)' $(PY) -m tools.bench.loss
 
 lint: venv ## style and format of every Python file
 	@$(PY) -m ruff check .

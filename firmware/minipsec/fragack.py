@@ -199,7 +199,10 @@ class Acks:
             raise Drop("REPLAYED_ACK")
         sent.seen.append(iv)
         if now < sent.at + sa.rtt:
-            numbers -= sent.burst  # said before that burst can have arrived
+            # Said before that burst can have arrived, unless it is said once more.
+            early = numbers & sent.burst
+            numbers -= early
+            sent.burst -= early
         sent.wanted |= numbers
         if numbers and not answer:
             sa.restart(now)

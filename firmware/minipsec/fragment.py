@@ -14,6 +14,7 @@ def split(first, plain, room, size):
     """
     if len(plain) > room * min(MAX_FRAGMENTS, MAX_OCTETS // size):
         raise ValueError("message too large")
+    plain = memoryview(plain)
     pieces = []
     for at in range(0, len(plain), room):
         pieces.append((0 if at else first, plain[at : at + room]))

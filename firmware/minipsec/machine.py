@@ -32,6 +32,7 @@ _UNSUPPORTED_CRITICAL_PAYLOAD = const(1)
 _INVALID_SYNTAX = const(7)
 
 _MAX_MESSAGE = const(3000)
+_GUESS_MS = const(125)  # least round trip taken for granted after a resend
 _QUEUE_MS = const(30000)  # life of an incomplete request of the peer's
 _MARKER = b"\0\0\0\0"
 
@@ -61,7 +62,7 @@ class Machine:
         self.room = 0  # octets of UDP payload that one datagram of ours may have
         self.spi_i = spi(rand, 8)
         self.spi_r = bytes(8)
-        self.rtt = 0  # of the last exchange that needed no resend, ms
+        self.rtt = 0  # of the last exchange without fragments or resends, ms; 0: not known
         self._acks = None  # a fragack.Acks once that is negotiated
         self._table = {}
         self._out = []
@@ -73,7 +74,7 @@ class Machine:
         self._answered = None  # (digest of the peer's last request, datagrams of our answer)
         self._queues = {}  # incomplete messages: {is it a response: Reassembly}
         self._queue_due = None
-        self._sent = None  # when the request went out, while that tells the round trip
+        self._sent = None  # when the request went out, where that tells the round trip
         self._tries = 0
         self._interval = 0
         self._due = None
@@ -110,7 +111,8 @@ class Machine:
             return
         self._tries += 1
         self._interval *= 2
-        self._sent = None
+        if self._sent is not None:
+            self._sent = now
         self.restart(now)
         self.on_resend()
         self.send(self._acks.resend(self, False) if self._acks else self._request)
@@ -385,7 +387,11 @@ class Machine:
     def answer_came(self, now):
         """Close the outstanding exchange: its answer is here."""
         if self._sent is not None:
-            self.rtt = max(now - self._sent, 1)
+            # Which of several sends was answered is not known: a first guess, not too low.
+            if self._tries == 1:
+                self.rtt = max(now - self._sent, 1)
+            elif not self.rtt:
+                self.rtt = max(now - self._sent, _GUESS_MS)
         self._request.clear()
         self._request = self._due = None
         self._queues.pop(True, None)

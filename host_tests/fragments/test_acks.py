@@ -314,10 +314,55 @@ def test_what_was_resent_is_out_of_the_union_until_it_is_reported_again():
     bench.send(bench.ack((2, 4)))
     # Written before the burst can have arrived: of fragments 2..4 it says nothing new.
     bench.now += 60
-    assert bench.send(bench.ack((2, 3))) == []
-    assert bench.send(bench.ack((3, 5))) == [first[4]]
+    assert bench.send(bench.ack((2, 5))) == [first[4]]
+    assert bench.wait(BURST_MS) == []
     bench.now += 101
     assert bench.send(bench.ack((3, 3))) == [first[2]]
+
+
+@item("AMB-05")
+def test_a_round_trip_taken_for_too_long_does_not_silence_a_peer_that_insists():
+    bench = Bench(rtt=5000)
+    first = bench.request(900)
+    assert bench.send(bench.ack((2, 4))) == first[1:4]
+    bench.now += 100
+    assert bench.send(bench.ack((3, 3))) == []
+    bench.now += 100
+    assert bench.send(bench.ack((3, 3))) == [first[2]]
+
+
+@item("AMB-17")
+def test_the_round_trip_is_that_of_an_exchange_in_single_datagrams():
+    bench = Bench(rtt=0)
+    bench.request()
+    bench.now += 80
+    bench.send(bench.message([]))
+    assert bench.sa.rtt == 80
+    bench.request(900)  # in fragments: under way for longer
+    bench.now += 300
+    bench.send(bench.message([], mid=1))
+    assert bench.sa.rtt == 80
+    bench.request()
+    bench.now += 200
+    bench.send(*bench.fragments([(VENDOR, octets(2))], 2, mid=2))
+    assert bench.sa.rtt == 80
+
+
+@item("AMB-17")
+@pytest.mark.parametrize(("after", "rtt"), [(300, 300), (40, 125)])
+def test_after_a_resend_the_round_trip_is_guessed_not_too_low(after, rtt):
+    bench = Bench(rtt=0)
+    bench.request()
+    assert len(bench.wait(1000)) == 1
+    bench.now += after
+    bench.send(bench.message([]))
+    assert bench.sa.rtt == rtt
+    # A known one is not given up for a guess.
+    bench.sa.rtt = 90
+    bench.request()
+    bench.wait(1000)
+    bench.send(bench.message([], mid=1))
+    assert bench.sa.rtt == 90
 
 
 @item("AMB-05")

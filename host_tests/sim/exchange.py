@@ -89,11 +89,12 @@ def profile(mode, **changes):
 
 
 def run(mode, fragments, seed, loss=None, rtt=RTT_MS, jitter=4.0, gap_ms=2, known_rtt=None,
-        changes=None, tap=None, **bend):  # fmt: skip
+        first_timer=True, changes=None, tap=None, **bend):  # fmt: skip
     """Make one exchange; return a `Result`.
 
     `loss(rng)` makes one direction's loss. `known_rtt` is what both ends take the round
-    trip for, as measured in IKE_SA_INIT. `bend` goes to both links.
+    trip for, as measured in IKE_SA_INIT; with `first_timer` False our timer starts at
+    retransmit_ms all the same. `bend` goes to both links.
     """
     rng = random.Random(f"{mode} {fragments} {seed}")
     world = World()
@@ -107,6 +108,8 @@ def run(mode, fragments, seed, loss=None, rtt=RTT_MS, jitter=4.0, gap_ms=2, know
         known_rtt = rtt
     p = profile(mode, fragment_gap_ms=gap_ms, **(changes or {}))
     initiator = Initiator(p, rng.randbytes, known_rtt)
+    if not first_timer:
+        initiator._acks.interval = lambda sa, ms, datagrams: ms
     octets = body(fragments)
     policy = Policy("off" if mode == "rfc7383" else mode, known_rtt, gap_ms)
     plain = b"\0\0" + (len(octets) + 4).to_bytes(2, "big") + octets

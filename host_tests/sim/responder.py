@@ -252,7 +252,8 @@ class Responder:
         self._seen.add(iv)
         missing = {n for low, high in pairs for n in range(low, high + 1)}
         if self._burst_at is not None and now < self._burst_at + self.policy.rtt:
-            missing -= self._burst
+            # Written before the last burst arrived, the first time that it says so.
+            missing, self._burst = missing - self._burst, self._burst - missing
         self._reported |= missing
         self._resend_reported(now)
         return None

@@ -1,0 +1,1 @@
+"""Measurements that take minutes and whose results are kept."""
