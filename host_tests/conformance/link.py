@@ -17,7 +17,7 @@ STRANGER = ("203.0.113.66", 666)
 class Link:
     """`recorded` is [(sender, datagram)]; `waiting` what is under way, [(to, datagram)].
 
-    With the profile key `ppk_id` both ends know a PPK of that name.
+    With the profile key `ppk_id` both ends know a PPK of that name, unless `settings` has others.
     """
 
     def __init__(self, changes=None, settings=None, seed=b"link"):
@@ -28,7 +28,7 @@ class Link:
         secrets = Secrets({"sensor-1.example.org": SECRETS["psk"]})
         changes, settings, own = changes or {}, dict(settings or {}), dict(SECRETS)
         if "ppk_id" in changes:
-            settings["ppks"] = {changes["ppk_id"].encode(): PPK}
+            settings.setdefault("ppks", {changes["ppk_id"].encode(): PPK})
             own["ppk"] = "0x" + PPK.hex()
         self.gateway = Gateway(Config(secrets=secrets, **settings), Rand(seed + b"g"), self._told)
         self.node = Node(profile(own, **changes), Rand(seed))

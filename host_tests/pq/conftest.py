@@ -1,0 +1,29 @@
+import sys
+
+import pytest
+
+import minipsec
+from host_tests.core.node import remember_exchanges
+from host_tests.pq import kem
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _exchanges():
+    """Each X25519 value once; ML-KEM by OpenSSL and kyber-py, as CPython runs no viper code."""
+    restore = remember_exchanges()
+    kept = sys.modules.get("minipsec.mlkem"), vars(minipsec).get("mlkem")
+    sys.modules["minipsec.mlkem"] = minipsec.mlkem = kem
+    yield
+    restore()
+    for place, key, value in zip(
+        (sys.modules, vars(minipsec)), ("minipsec.mlkem", "mlkem"), kept, strict=True
+    ):
+        if value is None:
+            del place[key]
+        else:
+            place[key] = value
+
+
+@pytest.fixture(autouse=True)
+def _key_pairs():
+    kem.made.clear()
