@@ -362,6 +362,9 @@ class Lab:
 
     def remap(self, ports="20000-29999"):
         """Give the NAT a new range of outer ports and make it forget what it knew."""
+        # Masquerading forgets its flows when their interface goes.
+        self.nat_ns.sysctl(net__ipv6__conf__wan__keep_addr_on_down=1)
+        self.nat_ns.ip("link", "set", "wan", "down")
         self.nat_ns.run("nft", "delete", "table", "inet", "nat", check=False)
         self.nat_ns.nft(
             "table inet nat {\n"
@@ -372,6 +375,7 @@ class Lab:
             " }\n"
             "}\n"
         )
+        self.nat_ns.ip("link", "set", "wan", "up")
 
     def charon(self, **options):
         """Start strongSwan in the gateway's namespace; see `Charon`."""
