@@ -1,3 +1,5 @@
 from .cli import main
+from .secrecy import no_core_dumps
 
+no_core_dumps()
 main()

@@ -20,6 +20,7 @@ from rich.markup import escape
 
 from host_tests.lab import GATEWAY_ID, SENSOR_ID, Lab, LabError, Process, Sensor
 from tools import mpy
+from tools.secrecy import no_core_dumps
 from tools.setup import interpreter
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -219,6 +220,7 @@ def main(argv=None):
     parser.add_argument("--readings", type=positive, default=10, metavar="N")
     parser.add_argument("--gateway", choices=GATEWAYS, default="development")
     options = parser.parse_args(argv)
+    no_core_dumps()
     if options.gateway == "strongswan" and os.geteuid() != 0:
         print("demo: GATEWAY=strongswan needs root (network namespaces)", file=sys.stderr)
         return 2

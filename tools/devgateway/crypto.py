@@ -320,6 +320,9 @@ class IkeKeys(NamedTuple):
     from_initiator: object
     from_responder: object
 
+    def __repr__(self):
+        return "IkeKeys(..)"  # whatever prints one, a traceback or a debugger, tells nothing
+
 
 def _cipher(encr, key, integ_key):
     return SkCbc(key, integ_key) if encr.id == Encr.AES_CBC else SkAead(encr, key)
