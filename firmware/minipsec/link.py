@@ -296,7 +296,7 @@ class Link:
 
         # The handshake's part of the code makes room for ESP's.
         self.ike = adopt(self.ike)
-        forget("ike", "auth", "dh", "groups", "intermediate", "ppk")
+        forget("ike", "auth", "dh", "groups", "intermediate", "ppk", "fragment")
         if port.FORGETS_NATIVE:
             forget("mlkem", "keccak")
         gc.collect()

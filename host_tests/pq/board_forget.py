@@ -1,0 +1,72 @@
+"""What a post-quantum handshake leaves behind on a board.  Runs under MicroPython.
+
+micropython board_forget.py PROFILE.json [esp32]: brings the tunnel up twice, the second time in
+place of the first, and prints one JSON object a line: modules that are loaded, what became of
+the private keys, octets of heap in use.
+"""
+
+import asyncio
+import gc
+import json
+import sys
+
+sys.path.append(".frozen")
+
+from minipsec import load_profile, port
+from minipsec.tunnel import Tunnel
+
+ASKED = ("mlkem", "keccak", "intermediate", "ppk", "dh", "store")
+kept = []
+
+
+def watched(mlkem):
+    """Keep each private key's buffer, to see what becomes of it."""
+    real = mlkem.method
+
+    def method(ident):
+        made = real(ident)
+
+        class Watched(made):
+            def __init__(self, rand):
+                super().__init__(rand)
+                kept.append(self._secret)
+
+        return Watched
+
+    mlkem.method = method
+
+
+def tell():
+    gc.collect()
+    gc.collect()
+    loaded = [name for name in ASKED if "minipsec." + name in sys.modules]
+    keys = [any(key) for key in kept]
+    print(json.dumps({"loaded": loaded, "keys": keys, "heap": gc.mem_alloc()}))
+
+
+async def main(profile, watch):
+    if watch:
+        from minipsec import mlkem
+
+        watched(mlkem)
+    tunnel = Tunnel(profile)
+    await tunnel.connect()
+    await tunnel.send(b"one")
+    tell()
+    if watch:
+        from minipsec import mlkem
+
+        watched(mlkem)
+    replaced = tunnel.counters["replaced"]
+    tunnel.on_stale(tunnel._link)
+    while tunnel.counters["replaced"] == replaced:
+        await asyncio.sleep_ms(20)
+    await tunnel.send(b"two")
+    await asyncio.sleep_ms(50)
+    tell()
+    await tunnel.close()
+
+
+words = sys.argv[2:]
+port.FORGETS_NATIVE = "esp32" not in words
+asyncio.run(main(load_profile(sys.argv[1]), "watch" in words))
