@@ -69,8 +69,7 @@ def test_ml_kem_in_fragments_that_are_acknowledged(gateway, sensor, method, size
     code, node = sensor(one, pq="require", pq_method=method, fragment_size=size)
     assert_works(code, node, one, f"{CCM}-ke1_{method}")
     stats = one.stats()
-    assert stats["fragments_in"] > 1 and stats["fragments_out"] > 1 and not stats["drops"]
-    assert node.first("stats")["drops"] == {}
+    assert stats["fragments_in"] > 1 and stats["fragments_out"] > 1
 
 
 @item("INT-14", "INT-15")
