@@ -18,14 +18,14 @@ _MAX_DRAIN = const(16)  # datagrams read in one go, so that a flood cannot starv
 class Link:
     """The driver of one IKE SA with the gateway `host`.
 
-    With `awake`, what snapshot.load returned, it goes on with the Child SA alone, at once.
+    With `awake`, a snapshot.Snapshot, it goes on with the Child SA alone, at once.
     """
 
     def __init__(self, owner, host, awake=None):
         self.owner = owner
         self.host = host
         self.child = None  # once it is up
-        self.sender = self.receiver = None
+        self.sender = self.receiver = self.snapshot = None
         self.born = self.sent = owner.clock.now()
         self.waiting = None  # since when something that we sent is without an answer
         self._heard = False  # did ESP ever come?
@@ -35,7 +35,11 @@ class Link:
         # The same address: a name may have several.
         self._natt = port.with_port(self._gateway, p["natt_port"])
         # After a sleep the same port as before: a NAT and the gateway know us by it.
-        self._udp = port.UDP(self._gateway, awake[0]["port"] if awake else 0)
+        self._udp = port.UDP(self._gateway, awake.child["port"] if awake else 0)
+        if awake and self._udp.port != awake.child["port"]:
+            # Whoever has it may be another wake-up with this SA: it alone goes on.
+            self._udp.close()
+            raise OSError
         self._esp = None  # a socket for ESP straight on IP
         if not p["encap"]:
             try:
@@ -48,7 +52,7 @@ class Link:
         self._reader = asyncio.create_task(self._read(self._udp))
         self._esp_reader = self._esp and asyncio.create_task(self._read(self._esp))
         if awake:
-            self._resume(*awake)
+            self._resume(awake)
             return
         from .ike import Initiator
 
@@ -64,14 +68,16 @@ class Link:
         """Send one ESP packet; return its octets on the wire, or 0 if it is not there.
 
         That is so without a network, and when the SA must send no more and has closed itself.
+        None when it is a millisecond or two too early, see sequence.Sequence.
         """
         owner = self.owner
         now = owner.clock.now()
         packet = self.sender.seal(payload, now)
         if packet is None:
-            self.ike.fail("spent", None)
-            self._pump()
+            self._handle(("failed", "spent", None))
             return 0
+        if not packet:
+            return None
         if self.waiting is None:
             self.waiting = now
         if not self._spent and self.sender.spent(owner.profile["max_packets"]):
@@ -161,7 +167,9 @@ class Link:
         """Give a datagram to IKE or to ESP: by the non-ESP marker or our SPIi, never by address."""
         owner = self.owner
         now = owner.clock.now()
-        if datagram[:4] == b"\0\0\0\0" or datagram[:8] == self.ike.spi_i:
+        if datagram[:4] == b"\0\0\0\0" and self.ike.asleep:
+            owner.count("NO_IKE_SA")
+        elif datagram[:4] == b"\0\0\0\0" or datagram[:8] == self.ike.spi_i:
             self.ike.receive(datagram, now)
             self._pump(source)
         elif datagram == b"\xff":
@@ -266,21 +274,20 @@ class Link:
 
             self.owner.on_down(self, failure(event, self._hint, self.owner.profile["pq"]))
 
-    def _resume(self, child, _, packets, numbers, window, age):
-        from .snapshot import Asleep
-
-        self.ike = Asleep(child)
-        self.born -= age
-        self._carry(child, numbers, window)
-        self.sender.packets = packets
-        fields = {"inner": port.text(child["inner"]), "gateway": self.host, "age_ms": age}
+    def _resume(self, awake):
+        self.ike = self.snapshot = awake
+        child = awake.child
+        self.born -= awake.age
+        self._carry(child, awake.numbers, awake.window)
+        self.sender.packets = awake.packets
+        fields = {"inner": port.text(child["inner"]), "gateway": self.host, "age_ms": awake.age}
         fields["spi_in"] = child["spi_in"].hex()
         fields["spi_out"] = child["spi_out"].hex()
         self.owner.log("resumed", fields)
         self.owner.on_up(self)
 
     def _carry(self, child, numbers, window):
-        """Make the two ends of the Child SA; without a window nothing is let in."""
+        """Make the two ends of the Child SA."""
         from .esp import Receiver, Sender
 
         p = self.owner.profile
@@ -289,7 +296,7 @@ class Link:
         ends = (inner, server, p["inner_port"], p["server_port"])
         back = (server, inner, p["server_port"], p["inner_port"])
         self.sender = Sender(child, ends, numbers, p["esp_pad_to"])
-        self.receiver = window and Receiver(child, back, window)
+        self.receiver = Receiver(child, back, window)
 
     def _on_up(self, child):
         from .established import adopt
@@ -300,8 +307,6 @@ class Link:
         if port.FORGETS_NATIVE:
             forget("mlkem", "keccak")
         gc.collect()
-        from .sequence import ReplayWindow, Sequence
-
         owner = self.owner
         p = owner.profile
         now = owner.clock.now()
@@ -309,16 +314,17 @@ class Link:
         child["port"] = self._udp.port
         if self.ike.nat is not False or self.ike.peer_nat:
             self._drop_esp()
-        memory = owner.memory
-        if memory:
-            memory.erase()  # an older SA's, which must not come back
-        if p["sleep"] == "mark":
-            from .snapshot import reserved
+        if owner.memory:
+            from .snapshot import fresh
 
-            numbers = reserved(child, 0, memory)
+            self.snapshot = fresh(p, owner.memory, child, self.host, now, owner.memory.clock(0))
+            numbers, window = self.snapshot.numbers, self.snapshot.window
         else:
+            from .sequence import ReplayWindow, Sequence
+
             numbers = Sequence(now, p["sn_tick_ms"], esn=child["esn"])
-        self._carry(child, numbers, ReplayWindow(p["replay_window"]))
+            window = ReplayWindow(p["replay_window"])
+        self._carry(child, numbers, window)
         fields = {"ike": _words(p, self.ike.picked), "esp": _words(p, child["picked"])}
         if p["ppk_id"]:
             fields["ppk"] = self.ike.with_ppk

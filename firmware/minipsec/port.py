@@ -5,7 +5,6 @@ else.
 """
 
 import asyncio
-import errno
 import os
 import select
 import socket
@@ -98,7 +97,7 @@ FORGETS_NATIVE = sys.platform != "esp32"
 class Clock:
     """Milliseconds that never wrap, out of `ticks_ms`, whose period is 2^30.
 
-    `now()` must be called once in six days at least, which any timer does.
+    `now()` must be called once in twelve days at least, which any timer does.
     """
 
     def __init__(self):
@@ -109,7 +108,7 @@ class Clock:
         """Return milliseconds since this clock was made."""
         feed()
         ticks = time.ticks_ms()
-        self._now += time.ticks_diff(ticks, self._last)
+        self._now += time.ticks_diff(ticks, self._last) & 0x3FFFFFFF
         self._last = ticks
         return self._now
 
@@ -152,13 +151,14 @@ def wall():
 
 
 class Memory:
-    """Where an SA outlives a sleep: RTC memory, or files in `directory`.
+    """Where an SA outlives a sleep: RTC memory, or the files sa.bin and sa.mark in `directory`.
 
-    With `flash` files are used even where there is RTC memory.  What was written is whole or
-    not there: a file is written beside its place and renamed.
+    With `flash` files are used even where there is RTC memory, and the wall clock is not asked.
+    A write that was cut off is for the reader to notice.
     """
 
     def __init__(self, directory="", flash=False):
+        self._flash = flash
         self._rtc = None
         if not flash:
             try:
@@ -170,53 +170,51 @@ class Memory:
         self._path = directory + "sa."
         self.writes = 0  # to flash
 
-    def read(self):
-        """Return the snapshot, or None."""
-        return self._rtc() if self._rtc else self._read("bin")
+    def clock(self, age):
+        """Return the milliseconds of the clock that runs on in a sleep, or else `age`."""
+        return age if self._flash else wall()
 
-    def write(self, octets):
-        """Keep a snapshot; True when it is there."""
+    def read(self, name):
+        """Return the piece "bin" or "mark"; None or nothing where there is none."""
         if self._rtc:
-            self._rtc(octets)
-            return True
-        return self._write("bin", octets)
-
-    def erase(self):
-        """Forget the snapshot; True when it is gone."""
-        if self._rtc:
-            self._rtc(b"")
-            return True
-        try:
-            self.writes += 1
-            os.remove(self._path + "bin")
-        except OSError as e:
-            return e.errno == errno.ENOENT
-        return True
-
-    def read_mark(self):
-        """Return the mark, or None."""
-        return self._read("mark")
-
-    def write_mark(self, octets):
-        """Keep a mark; True when it is in flash."""
-        return self._write("mark", octets)
-
-    def _read(self, name):
+            octets = self._rtc()
+            end = octets[0] + 1 if octets else 0
+            return octets[1:end] if name == "mark" else octets[end:]
         try:
             with open(self._path + name, "rb") as f:
                 return f.read(600)
         except OSError:
             return None
 
-    def _write(self, name, octets):
+    def write(self, name, octets):
+        """Keep a piece; True when a reset cannot reach it any more."""
+        if self._rtc:
+            mark, rest = self.read("mark"), self.read("bin")
+            if name == "mark":
+                mark = octets
+            else:
+                rest = octets
+            self._rtc(bytes((len(mark),)) + mark + rest)
+            return True
+        self.writes += 1
         try:
-            self.writes += 1
-            with open(self._path + "new", "wb") as f:
+            with open(self._path + name, "wb") as f:
                 f.write(octets)
-            os.rename(self._path + "new", self._path + name)
+                f.flush()  # on a PC that is fsync
         except OSError:
             return False
         return True
+
+    def erase(self):
+        """Forget it all."""
+        if self._rtc:
+            self._rtc(b"")
+            return
+        try:
+            os.remove(self._path + "bin")
+            self.writes += 1
+        except OSError:
+            pass
 
 
 def deep_sleep(ms):
@@ -348,7 +346,7 @@ def _local(target, family):
             return None if address == "0.0.0.0" else packed((address, 0))[0]
         except (ImportError, AttributeError, OSError, ValueError):
             pass
-    return _from_proc(target, family)
+    return None if isinstance(target, tuple) else _from_proc(target, family)
 
 
 def _from_proc(target, family):

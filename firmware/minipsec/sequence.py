@@ -11,6 +11,8 @@ _FIRST = const(1)
 _MAX_STEP_MS = const(400 * 86400 * 1000)  # a step forward beyond this is a clock fault
 _MAX_LEAD = const(0x10000)  # SNs that bursts may run ahead of the clock
 _NEAR = const(0x01000000)  # where `spent` asks for a new SA: so many SNs before the end
+_STEP = const(16)  # SNs that the first mark reserves, each further one twice as many
+_MAX_STEP = const(1024)
 
 
 class Sequence:
@@ -20,9 +22,13 @@ class Sequence:
     `tick_ms` is the length of a tick, 0 for a plain counter that asks no clock.  `last` is the
     highest SN that may have been used.  With `reserve` no SN goes out above the mark that
     `reserve(mark)` has put where a reset does not reach it; it returns False when it could not.
+
+    `paced` is for SAs that go on after a sleep above their age in milliseconds, see snapshot: it
+    is the age at which this wake-up began.  From then on there is at most one SN for each 2 ms, so
+    that no SN is above the age at which it goes out, whatever the two clocks' speeds.
     """
 
-    def __init__(self, birth, tick_ms=100, last=0, esn=False, reserve=None, step=64):
+    def __init__(self, birth, tick_ms=100, last=0, esn=False, reserve=None, paced=None):
         self.birth = birth
         self.tick_ms = tick_ms
         self.last = last
@@ -30,28 +36,35 @@ class Sequence:
         self._end = (1 << 64 if esn else 1 << 32) - 1
         self._seen = birth  # the clock's highest value so far
         self._reserve = reserve
-        self._step = step
+        self._step = _STEP
         self._mark = last
+        self._paced = paced
 
     def next(self, now):
-        """Return the next SN, or None when this SA must send nothing more: make a new one then.
+        """Return the next SN; 0 when it is too early for it, which a millisecond or two mends.
 
-        Either the space is used up; or the clock jumped so far that the rest of it would be
-        burnt; or bursts ran too far ahead of the clock; or no mark could be reserved.
+        None when this SA must send nothing more, so that a new one is made: the space is used up;
+        or the clock jumped so far that the rest of it would be burnt; or bursts ran too far ahead
+        of the clock; or no mark could be reserved.
         """
         if now - self._seen > _MAX_STEP_MS:
             return None
         # A clock that steps back stands still until it has caught up.
         self._seen = max(now, self._seen)
+        age = self._seen - self.birth
         sn = self.last + 1
-        if self.tick_ms:
-            clock = _FIRST + (self._seen - self.birth) // self.tick_ms
-            if clock > sn:
-                sn = clock
-            elif sn > clock:
-                self.bursts += 1
-                if sn - clock > _MAX_LEAD:
-                    return None
+        clock = _FIRST + age // self.tick_ms if self.tick_ms else sn
+        if self._paced is not None:
+            most = (self._paced + age) // 2
+            if sn > most:
+                return 0
+            sn = max(sn, min(clock, most))
+        elif sn > clock:
+            self.bursts += 1
+            if sn - clock > _MAX_LEAD:
+                return None
+        else:
+            sn = clock
         if sn > self._end:
             return None
         if self._reserve and sn > self._mark:
@@ -59,12 +72,13 @@ class Sequence:
             if not self._reserve(mark):
                 return None
             self._mark = mark
+            self._step = min(2 * self._step, _MAX_STEP)
         self.last = sn
         return sn
 
-    def position(self, now):
-        """Return the milliseconds since birth as this SA counts them."""
-        return max(now, self._seen) - self.birth
+    def end(self):
+        """Give out nothing more."""
+        self._end = 0
 
     def spent(self):
         """Is it time for a new SA?"""

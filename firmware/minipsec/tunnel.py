@@ -12,7 +12,7 @@ from .link import Link
 
 _MAX_INBOX = const(8)  # downlink messages that wait for receive(); later ones are discarded
 _MAX_WAITING = const(16)  # sends that wait for the tunnel; one more is refused and counted
-_RETRY_MS = const(4000)  # the first pause is shorter than this, each further one twice as long
+_RETRY_MS = const(8000)  # the first pause is shorter than this, each further one twice as long
 _MAX_LEVEL = const(20)
 _FORGIVEN = const(4)  # a tunnel that lives this many pauses long starts again with the first one
 _MIN_AGE_MS = const(1000)  # nothing makes a tunnel replace itself more often
@@ -51,7 +51,7 @@ class Tunnel:
         self._failed = None  # the last attempt's error
         self._tries = 0  # attempts since the tunnel was lost
         self._level = self._paused = 0  # of the pauses between attempts
-        self._keeper = None
+        self._keeper = self._awake = None
         self._inbox = []
         self._waiting = 0
         self._changed = asyncio.Event()  # another one each time, so that no waiter can miss it
@@ -66,14 +66,18 @@ class Tunnel:
         if tunnel.memory:
             from .snapshot import load
 
-            awake = load(profile, tunnel.clock.now(), port.wall(), tunnel.memory)
-            if awake:
-                try:
-                    Link(tunnel, awake[1], awake)
-                    return tunnel
-                except OSError:
-                    pass  # no network yet: the SA is gone, a new one will come
-        return None
+            tunnel._awake = load(profile, tunnel.memory, tunnel.clock.now(), port.wall())
+            if tunnel._awake and profile["network"] == "up":
+                tunnel._take_up()
+        return tunnel if tunnel._awake or tunnel._link else None
+
+    def _take_up(self):
+        """Go on with the SA that outlived the sleep; where that fails a new one is made."""
+        awake, self._awake = self._awake, None
+        try:
+            Link(self, awake.host, awake)
+        except OSError:
+            pass  # its port is taken, or there is no network
 
     async def suspend(self):
         """Put the SA away for a sleep and let go of everything, without a word to the gateway.
@@ -82,11 +86,8 @@ class Tunnel:
         """
         link = self._link
         if link and self.memory and not self._next:
-            from .snapshot import save
-
-            age = self.clock.now() - link.born
-            ends = link.child, link.sender, link.receiver
-            if save(self.profile, *ends, link.host, age, port.wall(), self.memory):
+            clock = self.memory.clock(self.clock.now() - link.born)
+            if link.snapshot.save(link.sender.packets, link.receiver.window, clock):
                 self._link = None
                 link.close()
                 await self.close()
@@ -108,6 +109,9 @@ class Tunnel:
         retransmit_ms * (2 ** retransmit_tries - 1) for each of them.
         """
         self.error = None
+        if self._awake:
+            await port.online(self.profile)
+            self._take_up()
         if self._link:
             self._keeper = asyncio.create_task(self._keep())
             return
@@ -135,13 +139,16 @@ class Tunnel:
         while True:
             link = self._link if self._ready() else None
             try:
-                octets = link and link.send(payload)
+                octets = link.send(payload) if link else 0
             except ValueError:
                 from .esp import MAX_PAYLOAD
 
                 raise _misuse("a payload has at most %d octets" % MAX_PAYLOAD)
             if octets:
                 break
+            if octets is None:
+                await asyncio.sleep_ms(2)
+                continue
             if self.error:
                 raise self.error
             if self._waiting >= _MAX_WAITING:
