@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv gateway-packages demo test conformance docs bench-loss lint size clean
+.PHONY: help venv gateway-packages demo test conformance docs bench-loss fuzz lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -35,6 +35,9 @@ docs: venv ## pictures and tables of the READMEs, made from the sources
 
 bench-loss: venv ## fragments over links that lose, measured: minutes (SEEDS=50 for a quick pass)
 	@SEEDS='$(SEEDS)' $(PY) -m tools.bench.loss
+
+fuzz: venv ## any octets into the core, guided by coverage: five minutes (SECONDS=n)
+	@$(PY) -m tools.fuzz $(call flag,seconds,SECONDS)
 
 lint: venv ## style and format of every Python file
 	@$(PY) -m ruff check .
