@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv gateway-packages demo test conformance docs bench-loss fuzz lint size clean
+.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-heap fuzz lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -18,9 +18,10 @@ help:
 venv:
 	@$(PYTHON) tools/setup/venv.py
 
-demo: venv ## a sensor sends readings to a gateway (READINGS=n, GATEWAY=strongswan)
+demo: venv ## a sensor sends readings to a gateway (READINGS=n, GATEWAY=strongswan, PQ=1, LOSS=percent)
 	@$(if $(filter strongswan,$(GATEWAY)),$(PY) tools/setup/gateway.py --require)
-	@$(PY) -m tools.demo $(call flag,readings,READINGS) $(call flag,gateway,GATEWAY)
+	@$(PY) -m tools.demo $(call flag,readings,READINGS) $(call flag,gateway,GATEWAY) \
+	  $(call flag,pq,PQ) $(call flag,loss,LOSS)
 
 test: venv ## all tests; as root with strongSwan in namespaces (ARGS='-k name -x')
 	@$(PY) tools/setup/interpreter.py
@@ -35,6 +36,9 @@ docs: venv ## pictures and tables of the READMEs, made from the sources
 
 bench-loss: venv ## fragments over links that lose, measured: minutes (SEEDS=50 for a quick pass)
 	@SEEDS='$(SEEDS)' $(PY) -m tools.bench.loss
+
+bench-heap: venv ## the smallest heap with which a sensor comes up, for each key exchange
+	@$(PY) -m tools.bench.handshake_heap
 
 fuzz: venv ## any octets into the core, guided by coverage: five minutes (SECONDS=n)
 	@$(PY) -m tools.fuzz $(call flag,seconds,SECONDS)

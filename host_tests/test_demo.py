@@ -63,3 +63,29 @@ def test_without_root_strongswan_is_refused_in_one_line(root):
     )
     assert done.returncode == 2
     assert done.stderr == "demo: GATEWAY=strongswan needs root (network namespaces)\n"
+
+
+def test_the_post_quantum_story_ends_with_the_same_handshake_both_ways(root):
+    done = demo(root, "--readings", "2", "--pq", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "aes128ccm16-prfsha256-x25519-ke1_mlkem768" in done.stdout
+    assert len(re.findall(r"octets on the wire +\{", done.stdout)) == 2
+    assert len(re.findall(r"\d\.\d\d s +\d+ datagrams", done.stdout)) == 2
+
+
+def test_the_post_quantum_story_on_a_link_that_loses(root):
+    done = demo(root, "--readings", "2", "--pq", "1", "--loss", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "loses 2 % of the datagrams" in done.stdout
+    rows = [line for line in done.stdout.splitlines() if re.match("  (pattern|median)", line)]
+    assert len(rows) == 6
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--loss", "20"), ("--pq", "1", "--gateway", "strongswan"), ("--pq", "1", "--loss", "90")],
+)
+def test_what_does_not_go_together_is_one_line_and_exit_2(root, words):
+    done = demo(root, *words)
+    assert done.returncode == 2
+    assert done.stdout == "" and "Traceback" not in done.stderr

@@ -40,7 +40,7 @@ class DevelopmentGateway:
     title = "development gateway (tools/devgateway) on loopback"
     saw = "as the gateway decrypted it"
 
-    def __init__(self, stack, options):
+    def __init__(self, stack, options, more=()):
         self._stack = stack
         self.psk = "0x" + secrets.token_hex(32)
         directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -49,6 +49,7 @@ class DevelopmentGateway:
             json.dump({SENSOR_ID: self.psk}, file)
         command = [sys.executable, "-m", "tools", "devgateway", "--json", "--secrets", path]
         command += ["--id", GATEWAY_ID, "--bind", "127.0.0.1", "--port", "0", "--natt-port", "0"]
+        command += more
         self._process = Process(command, cwd=ROOT, split=True)
         stack.callback(self._process.stop)
         ready = self._wait("ready", 1)
@@ -75,6 +76,10 @@ class DevelopmentGateway:
     def reading(self, n):
         """The n-th reading as it came out of the tunnel."""
         return bytes.fromhex(self._wait("reading", n)["hex"])
+
+    def arrived(self):
+        """How many readings came out of the tunnel so far."""
+        return len(self._events("reading"))
 
     def facts(self):
         """Pairs (title, text): what this side says of the sensor."""
@@ -126,10 +131,10 @@ class StrongSwan:
 GATEWAYS = {"development": DevelopmentGateway, "strongswan": StrongSwan}
 
 
-def wait(sensor, event, **options):
+def wait(sensor, event, timeout=_TIMEOUT, **options):
     """Wait for a line of the sensor's; an error of the sensor's ends the demo."""
     try:
-        return sensor.wait_for(event, _TIMEOUT, **options)
+        return sensor.wait_for(event, timeout, **options)
     except LabError:
         for line in sensor.all("error"):
             notify = f" ({line['notify']})" if line["notify"] else ""
@@ -216,16 +221,37 @@ def main(argv=None):
             raise ValueError
         return number
 
+    def percent(text):
+        number = float(text)
+        if not 0 <= number <= 50:
+            raise ValueError
+        return number
+
     parser = argparse.ArgumentParser("make demo", description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--readings", type=positive, default=10, metavar="N")
     parser.add_argument("--gateway", choices=GATEWAYS, default="development")
+    parser.add_argument("--pq", choices=("0", "1"), default="0", help="ML-KEM-768 in fragments")
+    parser.add_argument("--loss", type=percent, default=0, metavar="PERCENT")
     options = parser.parse_args(argv)
     no_core_dumps()
     if options.gateway == "strongswan" and os.geteuid() != 0:
         print("demo: GATEWAY=strongswan needs root (network namespaces)", file=sys.stderr)
         return 2
+    if options.pq == "1" and options.gateway == "strongswan":
+        print(
+            "demo: PQ=1 needs GATEWAY=development: strongSwan has ML-KEM from 6.0", file=sys.stderr
+        )
+        return 2
+    if options.loss and options.pq == "0":
+        print("demo: LOSS goes with PQ=1", file=sys.stderr)
+        return 2
     try:
-        run(options)
+        if options.pq == "1":
+            from tools import demo_pq
+
+            demo_pq.run(options)
+        else:
+            run(options)
     except (DemoError, LabError, mpy.CompileError) as problem:
         console.print(f"[red]demo failed[/red]: {escape(str(problem))}")
         return 1

@@ -1,0 +1,99 @@
+"""`make bench-heap`: the smallest heap with which a sensor comes up and sends its readings.
+
+A whole sensor, firmware/main.py and .mpy files as on a board, on MicroPython's unix port against
+the development gateway on loopback; the heap is found by bisection. Objects of the unix port are
+twice a board's, so a board needs less: what this shows is what one key exchange costs beside
+another, and that none of it stays.
+"""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+for _place in (ROOT / "host_tests/shims", ROOT / "firmware", ROOT):
+    if str(_place) not in sys.path:
+        sys.path.insert(0, str(_place))
+
+from host_tests.lab import LabError, Sensor
+from tools import mpy
+from tools.devgateway import RunningGateway
+
+PSK = "a pre-shared key"
+PPK = "0x" + "ab" * 32
+LOW, HIGH = 64, 512  # KiB
+READINGS = 3
+
+ROWS = {
+    "X25519": {},
+    "X25519, PPK": {"ppk_id": "ppk-1"},
+    "X25519, ML-KEM-512": {"pq": "require", "pq_method": "mlkem512"},
+    "X25519, ML-KEM-768": {"pq": "require"},
+    "X25519, ML-KEM-768, PPK": {"pq": "require", "ppk_id": "ppk-1"},
+    "X25519, ML-KEM-1024": {"pq": "require", "pq_method": "mlkem1024"},
+    "ML-KEM-512 alone": {"ike": ["aes128ccm16-prfsha256-mlkem512"], "fragment_size": 1280},
+}
+
+
+def comes_up(gateway, firmware, kib, changes):
+    """Does a sensor with such a heap bring up its tunnel, send its readings and end well?"""
+    profile = {
+        "gateway": "127.0.0.1",
+        "port": gateway.port,
+        "natt_port": gateway.natt_port,
+        "retries": 0,
+        "interval_ms": 10,
+        **changes,
+    }
+    secrets = {"psk": PSK, **({"ppk": PPK} if "ppk_id" in changes else {})}
+    sensor = Sensor(profile, secrets, READINGS, heap=f"{kib}k", firmware=firmware)
+    try:
+        return sensor.wait(6) == 0 and len(sensor.all("reply")) == READINGS
+    except LabError:
+        return False
+    finally:
+        sensor.stop()
+
+
+def least(gateway, firmware, changes):
+    """The smallest heap in KiB with which it comes up, twice in a row."""
+    low, high = LOW, HIGH
+    if not comes_up(gateway, firmware, high, changes):
+        raise RuntimeError(f"not even with {high} KiB: {changes}")
+    while high - low > 1:
+        middle = (low + high) // 2
+        if all(comes_up(gateway, firmware, middle, changes) for _ in range(2)):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def measure():
+    """Yield (name, KiB)."""
+    with (
+        tempfile.TemporaryDirectory(prefix="minipsec-heap-") as directory,
+        RunningGateway({"any": PSK}, ppks={b"ppk-1": bytes.fromhex("ab" * 32)}) as gateway,
+    ):
+        firmware = pathlib.Path(directory)
+        mpy.stage(firmware)
+        for name, changes in ROWS.items():
+            yield name, least(gateway, firmware, changes)
+
+
+def main():
+    plain = None
+    print(f"{'key exchange':<26} {'heap':>8}  {'more than X25519':>16}")
+    for name, kib in measure():
+        plain = plain or kib
+        print(f"{name:<26} {kib:>4} KiB  {kib - plain:>12} KiB", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (RuntimeError, subprocess.SubprocessError, mpy.CompileError) as problem:
+        print(f"bench-heap: {problem}", file=sys.stderr)
+        sys.exit(1)
