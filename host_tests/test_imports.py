@@ -35,18 +35,22 @@ ARROWS = {
     "ike": _IKE_PARTS | {"intermediate", "ppk"},
     "established": _IKE_PARTS,
     "esp": {"ccm", "cbc", "sequence", "inner"},
-    "port": {"sources", "uplink", "__init__"},
+    "port": {"sources", "uplink", "unix", "__init__"},
     "sources": {"drbg"},
     "uplink": set(),
+    "unix": set(),
+    "backlog": set(),
+    "spool": {"backlog"},
     "store": set(),
     "report": set(),
 }
 # What may be imported only inside a function: a phase that is not reached costs no RAM.
 LATE = {("ike", "established"), ("ike", "intermediate"), ("ike", "ppk"), ("intermediate", "ppk")}
-LATE |= {("port", "sources"), ("port", "uplink"), ("port", "__init__")}
+LATE |= {("port", "sources"), ("port", "uplink"), ("port", "unix"), ("port", "__init__")}
 # These see both sides and may import everything.
 OPEN = {"__init__", "tunnel", "link", "selftest"}
-NOT_CORE = OPEN | {"port", "store", "report", "sources", "uplink"}
+NOT_CORE = OPEN | {"port", "store", "report", "sources", "uplink", "unix"}
+NOT_CORE |= {"backlog", "spool"}
 # Who may turn a code into the long text for a person, and only when it is needed.
 MAY_EXPLAIN = {"tunnel", "link", "sensor", "sources"}
 

@@ -15,7 +15,6 @@ import time
 _MAX_DATAGRAM = 1504  # more would have come in IP fragments
 _FIRST_PORT = 49152
 _ESP = 50  # IP protocol number
-_SLICE_MS = 2000  # less than half of the shortest watchdog
 
 # sys.platform: is urandom fit for keys? does sendto know IPv6? the longest watchdog in ms;
 # does it count on in a sleep?
@@ -74,8 +73,10 @@ async def online(profile):
     global nic
     if profile["network"] == "up":
         return True
+    from minipsec import forget
     from .uplink import bring_up
 
+    forget("uplink")
     try:
         nic = await bring_up(profile, nic)
     except ImportError:
@@ -219,24 +220,9 @@ class Memory:
 
 def deep_sleep(ms):
     """Switch the radio off and sleep until a reset; returns where the port can't, as on a PC."""
-    try:
-        from machine import deepsleep
-    except ImportError:
-        return
-    if nic:
-        nic.active(False)
-        if hasattr(nic, "deinit"):
-            nic.deinit()
-    if _dog and _DOG_AWAKE:
-        # Nothing stops it: sleep in slices, and end as deepsleep would.
-        from machine import lightsleep, reset
+    from .uplink import sleep
 
-        while ms > 0:
-            feed()
-            lightsleep(min(ms, _SLICE_MS))
-            ms -= _SLICE_MS
-        reset()
-    deepsleep(ms)
+    sleep(ms, nic, feed if _dog and _DOG_AWAKE else None)
 
 
 def _is_six(sockaddr):
@@ -346,38 +332,13 @@ def _local(target, family):
             return None if address == "0.0.0.0" else packed((address, 0))[0]
         except (ImportError, AttributeError, OSError, ValueError):
             pass
-    return None if isinstance(target, tuple) else _from_proc(target, family)
+    if isinstance(target, tuple):
+        return None
+    from minipsec import forget
+    from .unix import local
 
-
-def _from_proc(target, family):
-    # The unix port has no getsockname, but Linux lists its sockets: connect one, look it up.
-    probe = None
-    try:
-        probe = socket.socket(family, socket.SOCK_DGRAM)
-        probe.connect(target)
-        address, number = packed(target)
-        wanted = b"%s:%04X" % (_hex(address), number)
-        with open("/proc/net/udp" if family == socket.AF_INET else "/proc/net/udp6", "rb") as f:
-            for line in f:
-                fields = line.split()
-                if fields[2] == wanted:
-                    words = bytes.fromhex(fields[1].split(b":")[0].decode())
-                    return _swapped(words)
-    except OSError:
-        pass
-    finally:
-        if probe:
-            probe.close()
-    return None
-
-
-def _swapped(address):
-    # /proc writes 32-bit words in the machine's order.
-    return b"".join([bytes(reversed(address[i : i + 4])) for i in range(0, len(address), 4)])
-
-
-def _hex(address):
-    return _swapped(address).hex().upper().encode()
+    forget("unix")
+    return local(target, family)
 
 
 def readable(udp):

@@ -1,6 +1,7 @@
 """A board's way to the network, brought up and kept up: Wi-Fi as a station, or a W5500.
 
-Loaded when the profile names one; with "up" something else sees to it, boot.py for instance.
+And its way to sleep, without either.  Loaded for that much and forgotten again; when the profile
+says "up" something else sees to the network, boot.py for instance.
 """
 
 import asyncio
@@ -8,6 +9,7 @@ from micropython import const
 
 _TRIES = const(200)  # looks for a connection
 _PAUSE_MS = const(100)  # between two of them
+_SLICE_MS = const(2000)  # less than half of the shortest watchdog
 
 
 async def bring_up(profile, nic=None):
@@ -36,3 +38,28 @@ async def bring_up(profile, nic=None):
         await asyncio.sleep_ms(_PAUSE_MS)
     nic.active(False)  # so that the next attempt starts afresh
     return nic
+
+
+def sleep(ms, nic, feed):
+    """Switch `nic` off and sleep until a reset; returns where the port can't.
+
+    `feed` is None where no watchdog counts on.
+    """
+    try:
+        from machine import deepsleep
+    except ImportError:
+        return
+    if nic:
+        nic.active(False)
+        if hasattr(nic, "deinit"):
+            nic.deinit()
+    if feed:
+        # Nothing stops it: sleep in slices, and end as deepsleep would.
+        from machine import lightsleep, reset
+
+        while ms > 0:
+            feed()
+            lightsleep(min(ms, _SLICE_MS))
+            ms -= _SLICE_MS
+        reset()
+    deepsleep(ms)
