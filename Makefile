@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-heap fuzz lint size clean
+.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-heap fuzz histories lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -42,6 +42,9 @@ bench-heap: venv ## the smallest heap with which a sensor comes up, for each key
 
 fuzz: venv ## any octets into the core, guided by coverage: five minutes (SECONDS=n)
 	@$(PY) -m tools.fuzz $(call flag,seconds,SECONDS)
+
+histories: venv ## random lives of a sensor that sleeps: no sequence number comes twice (N=1000000)
+	@PYTHONPATH=firmware:host_tests/shims $(PY) -m host_tests.esp.histories $(N)
 
 lint: venv ## style and format of every Python file
 	@$(PY) -m ruff check .

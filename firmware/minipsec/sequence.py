@@ -56,19 +56,18 @@ class Sequence:
         clock = _FIRST + age // self.tick_ms if self.tick_ms else sn
         if self._paced is not None:
             most = (self._paced + age) // 2
-            if sn > most:
+            if most < sn <= self._end:
                 return 0
-            sn = max(sn, min(clock, most))
+            clock = min(clock, most)
         elif sn > clock:
             self.bursts += 1
             if sn - clock > _MAX_LEAD:
                 return None
-        else:
-            sn = clock
+        sn = max(sn, clock)
         if sn > self._end:
             return None
         if self._reserve and sn > self._mark:
-            mark = sn + self._step
+            mark = min(sn + self._step, self._end)
             if not self._reserve(mark):
                 return None
             self._mark = mark

@@ -1,0 +1,86 @@
+"""Random lives of a sensor that sleeps: a share of what `make histories` plays."""
+
+import os
+import types
+
+import pytest
+from minipsec import port, sequence, snapshot
+
+from host_tests.esp import histories
+
+SHARE = int(os.environ.get("HISTORIES", "16000"))
+PARTS = 8
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_number_comes_twice_and_no_reading_is_left_behind(part):
+    size = SHARE // PARTS
+    total = histories.play_many(range(part * size, (part + 1) * size))
+    # It was no walk in the park: SAs were taken up, refused, replaced.
+    assert total["resumed"] > SHARE / PARTS
+    assert total["refused"] > SHARE / PARTS / 50
+    assert total["handshakes"] > SHARE / PARTS
+
+
+def test_a_history_is_the_same_each_time():
+    assert histories.play(8) == histories.play(8)
+
+
+# What the histories are there to find, put in on purpose.
+MUTANTS = {
+    "packets leave without a mark": (sequence, "if not self._reserve(mark):", "if False:"),
+    "a mark that failed is taken for one": (
+        sequence,
+        "if not self._reserve(mark):\n                return None",
+        "self._reserve(mark)",
+    ),
+    "marks are too low": (sequence, "mark = min(sn + self._step, self._end)", "mark = sn - 1"),
+    "what was put away still sends": (sequence, "self._end = 0", "pass"),
+    "the end of the numbers is missed": (
+        sequence,
+        "        if sn > self._end:\n            return None\n",
+        "",
+    ),
+    "numbers run ahead of the age": (sequence, "if most < sn <= self._end:", "if False:"),
+    "a number is forgotten": (sequence, "self.last = sn\n", "self.last = sn - 1\n"),
+    "the mark counts for nothing": (snapshot, "last = max(last, age)", "last = age"),
+    "the age counts for nothing": (snapshot, "last = max(last, age)", "last = last"),
+    "nobody asks whose the mark is": (
+        snapshot,
+        'if self.mark and memory.read("mark") != self.mark:',
+        "if False:",
+    ),
+    "half written is good enough": (
+        snapshot,
+        "if body + _digest(body + _seal(profile, octets)) == mark:",
+        "if len(body) == 44 and len(octets) > 70:",
+    ),
+    "a clock far behind its SA is believed": (
+        snapshot,
+        "or state[1] > age + _AHEAD",
+        "",
+    ),
+    "what was put away is put away too low": (
+        snapshot,
+        "self._write(numbers.last, ",
+        "self._write(max(numbers.last - 1, 0), ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mistake_is_found(monkeypatch, name):
+    module, old, new = MUTANTS[name]
+    with open(module.__file__) as f:
+        source = f.read()
+    assert source.count(old) == 1
+    mutant = types.ModuleType(module.__name__)
+    mutant.__package__ = "minipsec"
+    exec(compile(source.replace(old, new), name, "exec"), mutant.__dict__)
+    if module is sequence:
+        monkeypatch.setattr(histories, "Sequence", mutant.Sequence)
+        monkeypatch.setattr(snapshot, "Sequence", mutant.Sequence)
+    else:
+        monkeypatch.setattr(histories, "snapshot", mutant)
+    with pytest.raises(Exception):
+        histories.play_many(range(6000))
