@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-heap fuzz histories lint size clean
+.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-heap bench-storm bench-idle fuzz histories lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -39,6 +39,12 @@ bench-loss: venv ## fragments over links that lose, measured: minutes (SEEDS=50 
 
 bench-heap: venv ## the smallest heap with which a sensor comes up, for each key exchange
 	@$(PY) -m tools.bench.handshake_heap
+
+bench-storm: venv ## a thousand sensors whose gateway returns at one moment: minutes (SENSORS=200)
+	@SENSORS='$(SENSORS)' $(PY) -m tools.bench.storm
+
+bench-idle: venv ## wake-ups, heap and datagrams of a minute in which a sensor says little
+	@$(PY) -m tools.bench.idle
 
 fuzz: venv ## any octets into the core, guided by coverage: five minutes (SECONDS=n)
 	@$(PY) -m tools.fuzz $(call flag,seconds,SECONDS)

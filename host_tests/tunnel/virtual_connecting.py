@@ -149,7 +149,7 @@ def test_a_deleted_tunnel_comes_back_within_seconds_and_says_why_it_went():
     first, second = log.all("up")
     assert first["spi_i"] != second["spi_i"] and first["spi_in"] != second["spi_in"]
     (pause,) = pauses(log, gateway)
-    assert 500 <= pause <= 4000
+    assert 1000 <= pause <= 8000
     assert tunnel.error is None
     assert tunnel.counters["attempts"] == 2 and tunnel.counters["failed"] == 0
     # An SA without a predecessor: the gateway may forget what it still has of us.
@@ -213,7 +213,7 @@ def test_pauses_double_up_to_their_bound_and_are_random():
     run(main())
     found = pauses(log, gateway)
     for n, pause in enumerate(found):
-        top = min(4000 << n, 60000)
+        top = min(8000 << n, 60000)
         assert top // 8 <= pause <= top, (n, pause)
     late = found[6:]
     assert len(late) > 20 and len(set(late)) == len(late)
@@ -253,8 +253,8 @@ def test_after_an_hour_of_silence_it_is_back_within_the_longest_pause():
 
     attempts = run(main())
     assert took[1] <= 300000 + GIVES_UP_MS
-    # Three a minute at first, then one in 37 to 300 s and the 31 s that it takes.
-    assert 10 <= attempts <= 60
+    # Two a minute at first, then one in 37 to 300 s and the 31 s that it takes.
+    assert 10 <= attempts <= 50
     # The reading that waited is the next one: nothing was sent into the void meanwhile.
     texts = [text for _, text in gateway.readings]
     assert len(texts) == len(set(texts))
@@ -301,7 +301,7 @@ def test_a_tunnel_that_lived_long_comes_back_with_a_short_pause_again():
     run(main())
     found = pauses(log, gateway)
     assert max(found) > 16000
-    assert found[-1] <= 4000
+    assert found[-1] <= 8000
 
 
 def test_silence_moves_on_to_the_next_gateway_and_a_delete_does_not():

@@ -134,6 +134,7 @@ class Net:
         self.hosts = {}
         self.gateways = {}
         self.sockets = []  # open ones
+        self.outers = {}  # how the world sees them: {(address, port): Socket}
         self.ports = 0
         self.lost = 0  # datagrams on their way to nowhere
         self.drop = None  # called as drop(datagram, to_gateway); true: it is lost
@@ -178,28 +179,31 @@ class Net:
 
     async def _return(self, target, source, datagram):
         await asyncio.sleep_ms(self.latency)
-        for socket in self.sockets:
-            if socket.outer == target:
-                if self.up:
-                    socket.inbox.append((datagram, source))
-                    socket.came.set()
-                return
-        self.lost += 1
+        socket = self.outers.get(target)
+        if not socket:
+            self.lost += 1
+        elif self.up:
+            socket.inbox.append((datagram, source))
+            socket.came.set()
 
     def remap(self):
         """A NAT forgets what it knew: every socket has another outer port."""
+        self.outers.clear()
         for socket in self.sockets:
-            self.ports += 1
-            socket.outer = (self.sensor, 20000 + self.ports)
+            self.map(socket)
+
+    def map(self, socket):
+        self.ports += 1
+        socket.outer = (self.sensor, 1 + self.ports % 65535)
+        self.outers[socket.outer] = socket
 
 
 class Socket:
     """port.UDP"""
 
     def __init__(self, net, target):
-        net.ports += 1
         self.net = net
-        self.outer = (net.sensor, 20000 + net.ports)
+        net.map(self)
         self.local = port.packed(self.outer)
         self.port = self.local[1]
         self.inbox = []
@@ -216,6 +220,8 @@ class Socket:
 
     def close(self):
         self.net.sockets.remove(self)
+        if self.net.outers.get(self.outer) is self:
+            del self.net.outers[self.outer]
 
 
 async def readable(socket):
@@ -245,6 +251,7 @@ class Gateway:
         self.seen = []
         self.readings = []
         self.sas = {}  # SPIi: Sa
+        self.spis = {}  # the SPI of its ESP: Sa
         self.history = []
         self.on_auth = None  # called with an Sa before its IKE_AUTH is answered
 
@@ -264,9 +271,9 @@ class Gateway:
         if number == 500 or datagram[:4] == MARKER:
             octets = datagram[4:] if datagram[:4] == MARKER else datagram
             return self._ike(octets, datagram, source, number)
-        for sa in self.sas.values():
-            if sa.responder.spi_esp == datagram[:4]:
-                return self._esp(sa, datagram, source)
+        sa = self.spis.get(datagram[:4])
+        if sa and self.sas.get(sa.responder.spi_i) is sa:
+            return self._esp(sa, datagram, source)
         self.note("STRANGE")
         return []
 
@@ -276,7 +283,8 @@ class Gateway:
         if exchange == IKE_SA_INIT:
             self.note("INIT")
             if not sa:
-                sa = self.sas[octets[:8]] = Sa(self, source, number)
+                sa = self.sas[octets[:8]] = Sa(source, number)
+                self.spis[sa.responder.spi_esp] = sa
                 self.history.append(sa)
                 sa.answer = sa.responder.init(datagram, self._honest(sa))
             return [sa.answer]
@@ -372,7 +380,7 @@ class Sa:
 
     _made = 0
 
-    def __init__(self, gateway, source, number):
+    def __init__(self, source, number):
         Sa._made += 1
         self.responder = responder = Responder()
         responder.spi_r = b"gate" + Sa._made.to_bytes(4, "big")
