@@ -185,3 +185,73 @@ def test_against_a_set_of_everything_seen():
             if expected:
                 seen.add(sn)
                 top = max(top, sn)
+
+
+# The sender that sleeps: marks and pace
+
+
+def test_without_a_mark_nothing_goes_out():
+    marks = []
+
+    def reserve(mark):
+        marks.append(mark)
+        return len(marks) < 3
+
+    numbers = Sequence(0, 0, reserve=reserve)
+    got = []
+    while True:
+        number = numbers.next(0)
+        if number is None:
+            break
+        got.append(number)
+        assert number <= marks[-1]
+    assert marks == [17, 50, 115]
+    assert got == list(range(1, 51))
+    assert numbers.last == 50
+
+
+def test_marks_grow_apart_and_no_further_than_1024():
+    marks = []
+    numbers = Sequence(0, 0, reserve=lambda mark: marks.append(mark) or True)
+    for _ in range(20_000):
+        numbers.next(0)
+    gaps = [b - a for a, b in zip(marks, marks[1:])]
+    assert gaps == sorted(gaps) and gaps[0] == 33 and set(gaps[7:]) == {1025}
+
+
+def test_a_mark_is_never_beyond_the_end():
+    for esn, end in ((False, 0xFFFFFFFF), (True, (1 << 64) - 1)):
+        marks = []
+        reserve = lambda mark: marks.append(mark) or True  # noqa: B023
+        numbers = Sequence(0, 0, end - 5, esn, reserve)
+        assert [numbers.next(0) for _ in range(6)] == [end - n for n in (4, 3, 2, 1, 0)] + [None]
+        assert max(marks) == end
+
+
+def test_paced_numbers_stay_below_half_the_time_awake():
+    for age in (0, 1000, 600_000):
+        numbers = Sequence(5000 - age, 1, age, paced=age)
+        last = age
+        for now in range(5000, 5200):
+            number = numbers.next(now)
+            if number:
+                assert last < number <= age + (now - 5000) // 2
+                last = number
+        assert last == age + 99
+
+
+def test_paced_numbers_follow_the_ticks_where_they_may():
+    numbers = Sequence(0, 100, paced=0)
+    assert numbers.next(0) == 0
+    assert numbers.next(2) == 1
+    assert numbers.next(1000) == 11
+    assert numbers.next(1000) == 12
+
+
+def test_an_ended_sequence_gives_nothing_whatever_its_kind():
+    for numbers in (Sequence(0), Sequence(0, 0), Sequence(0, 100, 500, paced=500)):
+        numbers.next(5000)
+        last = numbers.last
+        numbers.end()
+        assert numbers.next(0) is None and numbers.next(1 << 40) is None
+        assert numbers.last == last
