@@ -149,7 +149,7 @@ def test_silence_is_a_typed_error_in_time(sensor):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         here = {"gateway": "127.0.0.1", "port": silent.getsockname()[1]}
-        done = sensor({**here, "retransmit_ms": 50, "retransmit_tries": 2}, 1)
+        done = sensor({**here, "retransmit_ms": 400, "retransmit_tries": 2}, 1)
         sent = []
         silent.setblocking(False)
         while True:
