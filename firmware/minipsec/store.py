@@ -274,6 +274,13 @@ _KEYS = {
 }
 
 
+# draft-minimal-esp §3
+_FIXED_SPI = (
+    "spi: fixed values let an onlooker count the sensors and tell their application or model "
+    "(privacy), and each packet forged with one costs an ICV check, that is battery (DoS)"
+)
+
+
 def _refuse(key, expected, value):
     raise ProfileError("profile: %s: expected %s, got %s" % (key, expected, json.dumps(value)))
 
@@ -307,6 +314,7 @@ def check_profile(values):
     if profile["pq"] != "off":
         profile["ike"] = _hybrid(profile)
     _check_size(profile)
+    profile["warning"] = _FIXED_SPI if profile["spi"] else None
     # The words for what may be agreed on, so that this module can be forgotten.
     words = profile["words"] = {}
     for name, _ in profile["ike"] + profile["esp"]:

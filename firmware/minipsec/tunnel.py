@@ -115,6 +115,8 @@ class Tunnel:
         if self._link:
             self._keeper = asyncio.create_task(self._keep())
             return
+        if self.profile.get("warning"):
+            self.log("warning", {"text": self.profile["warning"]})
         try:
             for _ in self.profile["gateways"]:
                 self._attempt(await port.online(self.profile))
