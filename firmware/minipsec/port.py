@@ -35,8 +35,8 @@ def rand(n):
         from minipsec import forget
         from .sources import start
 
-        _drbg = start(*_seeds)
         forget("sources")
+        _drbg = start(*_seeds)
     return _drbg.generate(n, os.urandom(32))
 
 

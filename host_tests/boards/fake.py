@@ -283,7 +283,7 @@ class WLAN:
             return True
         if self._joined_at is None or self._board.radio == "never":
             return False
-        slow = 2000 if self._board.radio == "slow" else 150
+        slow = 2000 if self._board.radio == "slow" else 20
         return real_time.ticks_diff(real_time.ticks_ms(), self._joined_at) >= slow
 
     def lose(self):
