@@ -1,9 +1,10 @@
 """`make bench-heap`: the smallest heap with which a sensor comes up and sends its readings.
 
 A whole sensor, firmware/main.py and .mpy files as on a board, on MicroPython's unix port against
-the development gateway on loopback; the heap is found by bisection. Objects of the unix port are
-twice a board's, so a board needs less: what this shows is what one key exchange costs beside
-another, and that none of it stays.
+the development gateway on loopback; the heap is found by bisection. How a heap is cut up differs
+from run to run, so a size counts when two larger ones pass as well; figures still vary by a few
+KiB. Objects of the unix port are twice a board's, but a board has the machine code of ML-KEM on
+its heap, 12 KiB of it on an RP2040, and the unix port has it elsewhere.
 """
 
 import pathlib
@@ -57,13 +58,13 @@ def comes_up(gateway, firmware, kib, changes):
 
 
 def least(gateway, firmware, changes):
-    """The smallest heap in KiB with which it comes up, twice in a row."""
+    """The smallest heap in KiB with which, and with a bit more, it comes up."""
     low, high = LOW, HIGH
     if not comes_up(gateway, firmware, high, changes):
         raise RuntimeError(f"not even with {high} KiB: {changes}")
     while high - low > 1:
         middle = (low + high) // 2
-        if all(comes_up(gateway, firmware, middle, changes) for _ in range(2)):
+        if all(comes_up(gateway, firmware, middle + more, changes) for more in (0, 2, 5)):
             high = middle
         else:
             low = middle
