@@ -68,7 +68,8 @@ class Sender(_End):
             raise ValueError
         n += len(self._inner) + 2
         # RFC 4303 §2.4: to 4 octets at least.
-        pad = max(-n & 3, self._pad_to - n & -4 | -n & 3)
+        pad = -n & 3
+        pad += max(self._pad_to - n - pad, 0) & -4
         n += pad
         head = self._head
         end = head + n + self._ccm.icv
