@@ -21,3 +21,63 @@ def test_a_module_without_a_budget_and_one_over_it_are_named(rows):
     found = size.violations(rows, limits)
     assert any("wire: no mpy budget" in line for line in found)
     assert any("ccm: ram" in line and "over its budget 10" in line for line in found)
+
+
+_WATCH = """
+import asyncio, sys
+from minipsec import load_profile
+
+seen = set()
+
+
+def look(*_):
+    for name in sys.modules:
+        if name.startswith("minipsec"):
+            seen.add(name.split(".")[-1])
+
+
+def load(path):
+    import minipsec.store
+
+    look()
+    return load_profile(path)
+
+
+async def session():
+    from minipsec.tunnel import Tunnel
+
+    async with Tunnel(load(sys.argv[1]), look) as tunnel:
+        await tunnel.send(b"reading")
+        await tunnel.receive(timeout_ms=5000)
+        print(" ".join(seen))
+
+
+import minipsec.report
+
+asyncio.run(session())
+"""
+
+
+def test_a_default_session_loads_what_its_total_counts(micropython, tmp_path):
+    """Against a gateway that agrees to all that a default profile offers."""
+    import json
+
+    from tools.devgateway import RunningGateway
+
+    with RunningGateway({"any": "a shared secret"}) as gateway:
+        profile = {
+            "gateway": "127.0.0.1",
+            "gateway_id": "gw.example.org",
+            "id": "sensor.example.org",
+            "server": "10.3.0.10",
+            "port": gateway.port,
+            "natt_port": gateway.natt_port,
+        }
+        (tmp_path / "profile.json").write_text(json.dumps(profile))
+        (tmp_path / "secrets.json").touch(mode=0o600)
+        (tmp_path / "secrets.json").write_text(json.dumps({"psk": "a shared secret"}))
+        (tmp_path / "watch.py").write_text(_WATCH)
+        done = micropython(tmp_path / "watch.py", tmp_path / "profile.json")
+    loaded = {"__init__" if name == "minipsec" else name for name in done.stdout.split()}
+    # The unix port's own: a board has neither, or something else in their place.
+    assert loaded - {"unix", "fast"} == size.DEFAULT
