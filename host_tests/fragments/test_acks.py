@@ -250,6 +250,7 @@ def test_an_empty_list_has_no_effect():
     bench = Bench()
     bench.request(500)
     before = state(bench)
+    bench.now += 10
     assert bench.send(bench.ack()) == [] and state(bench) == before and bench.drops == {}
     assert bench.wait(100) == []
 
@@ -624,6 +625,11 @@ def test_reports_on_an_answer_before_the_last_one_are_late():
     bench.send(bench.message([], flags=0))
     answer = bench.send(bench.message([], flags=0, mid=1))
     assert bench.send(bench.ack((2, 2), kind=RES)) == []
+    assert bench.send(bench.ack((2, 2), kind=RES, mid=1, exchange=AUTH)) == []
+    bench.sa._mid = 7
+    bench.request(500)  # a Message ID of ours is none of the peer's
+    assert bench.send(bench.ack((2, 2), kind=RES, mid=7)) == []
+    assert bench.drops == {"OLD_MESSAGE_ID": 1, "LATE_ACK": 2}
     assert bench.send(bench.ack((2, 2), kind=RES, mid=1)) == answer[1:2]
 
 
@@ -695,6 +701,15 @@ def test_forged_duplicates_cannot_make_it_ask_more():
         sent += bench.wait(10)
     assert len({m.iv for m in map(bench.read, sent)}) == 8
     assert bench.drops == {"REPLAYED_FRAGMENT": 2900}
+
+
+@item("ACK-15")
+def test_duplicates_within_a_round_trip_of_a_question_do_not_repeat_it():
+    bench, fragments = asking(Bench(retransmit_ms=60000))
+    assert bench.asked(bench.wait(SLACK_MS))
+    assert bench.send(fragments[0]) + bench.wait(99) == []
+    bench.send(fragments[0])
+    assert bench.asked(bench.wait(SLACK_MS + 2 * 10))
 
 
 @item("ACK-15")

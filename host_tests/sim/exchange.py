@@ -89,12 +89,13 @@ def profile(mode, **changes):
 
 
 def run(mode, fragments, seed, loss=None, rtt=RTT_MS, jitter=4.0, gap_ms=2, known_rtt=None,
-        first_timer=True, changes=None, tap=None, **bend):  # fmt: skip
+        first_timer=True, copies=True, changes=None, tap=None, **bend):  # fmt: skip
     """Make one exchange; return a `Result`.
 
     `loss(rng)` makes one direction's loss. `known_rtt` is what both ends take the round
     trip for, as measured in IKE_SA_INIT; with `first_timer` False our timer starts at
-    retransmit_ms all the same. `bend` goes to both links.
+    retransmit_ms all the same; with `copies` False each acknowledgment is sent once. `bend`
+    goes to both links.
     """
     rng = random.Random(f"{mode} {fragments} {seed}")
     world = World()
@@ -110,6 +111,9 @@ def run(mode, fragments, seed, loss=None, rtt=RTT_MS, jitter=4.0, gap_ms=2, know
     initiator = Initiator(p, rng.randbytes, known_rtt)
     if not first_timer:
         initiator._acks.interval = lambda sa, ms, datagrams: ms
+    if not copies:
+        send = initiator.send
+        initiator.send = lambda sent, reply=False: send(list(dict.fromkeys(sent)), reply)
     octets = body(fragments)
     policy = Policy("off" if mode == "rfc7383" else mode, known_rtt, gap_ms)
     plain = b"\0\0" + (len(octets) + 4).to_bytes(2, "big") + octets
@@ -117,6 +121,7 @@ def run(mode, fragments, seed, loss=None, rtt=RTT_MS, jitter=4.0, gap_ms=2, know
         initiator.spi_i, initiator.spi_r, IKE_INTERMEDIATE, 0, (Null(), Null()),
         (VENDOR, plain), PIECE, policy,
     )  # fmt: skip
+    responder.copies = copies
     acks = 0
 
     def count(now, datagram):

@@ -68,6 +68,7 @@ class Responder:
         self.piece = piece
         self.policy = policy
         self.iv = 0
+        self.copies = True  # of acknowledgments, where a lost one costs most
         self.joined = None
         self.acks = 0
         self.drops = {}
@@ -218,7 +219,7 @@ class Responder:
         missing = [n for n in range(1, waiting.total + 1) if n not in waiting.pieces]
         pairs = runs(missing)
         fits = min(100, (4 + 36 + self.sealer.size(self.piece) - 69 - 4) // 4)
-        copies = 2 if waiting.total > 8 or waiting.in_vain else 1
+        copies = 2 if self.copies and (waiting.total > 8 or waiting.in_vain) else 1
         for at in range(0, len(pairs), fits):
             data = b"".join(struct.pack(">HH", *pair) for pair in pairs[at : at + fits])
             notify = struct.pack(">BBHBBH", 0, 0, 8 + len(data), 0, 0, REQ) + data

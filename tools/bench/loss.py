@@ -40,6 +40,7 @@ VARIANTS = {
     "eager": ("eager", {}),
     "round trip not known": ("eager", {"known_rtt": 0}),
     "first timer 1 s": ("eager", {"first_timer": False}),
+    "each report once": ("eager", {"copies": False}),
     "no pacing": ("eager", {"gap_ms": 0}),
     "round trip 20 ms": ("eager", {"rtt": 20}),
     "round trip 600 ms": ("eager", {"rtt": 600}),
@@ -292,7 +293,10 @@ def require_matplotlib():
         pins = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["bench"]
         print("bench: installing matplotlib for the plots")
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-        subprocess.run([*command, "--disable-pip-version-check", *pins], check=True)
+        command += ["--disable-pip-version-check", "--no-input", *pins]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"bench: pip could not install them:\n{done.stdout}{done.stderr}")
 
 
 def main(arguments=None):
