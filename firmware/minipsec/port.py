@@ -253,8 +253,15 @@ class UDP:
         self._waiting.register(self.socket, select.POLLIN)
         self.port = number
         self._to = None if _SENDTO_6 or not six else ()  # whom the socket is connected to
-        address = _local(target, family)
-        self.local = (address, number) if address and number else None
+        self._target = target
+
+    @property
+    def local(self):
+        # Asked for before a handshake only: a wake-up does not need it.
+        address = _local(
+            self._target, socket.AF_INET6 if _is_six(self._target) else socket.AF_INET
+        )
+        return (address, self.port) if address and self.port else None
 
     def send(self, datagram, sockaddr):
         """Send one datagram; a full queue or a missing route loses it, as any link may."""
