@@ -259,8 +259,10 @@ class Tunnel:
 
     def on_stale(self, link):
         """The link holds, but a new one is wanted in its place."""
-        if link is self._link:
-            self._end = max(self.clock.now(), link.born + _MIN_AGE_MS)
+        end = max(self.clock.now(), link.born + _MIN_AGE_MS)
+        # Said again and again while it waits: that must not wake the keeper each time.
+        if link is self._link and not self._next and end < self._end:
+            self._end = end
             self._tell()
 
     def on_closed(self, link):
