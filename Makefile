@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-heap bench-storm bench-idle fuzz histories lint size clean
+.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-heap bench-storm bench-idle mpy romfs dist package fuzz histories lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -45,6 +45,18 @@ bench-storm: venv ## a thousand sensors whose gateway returns at one moment: min
 
 bench-idle: venv ## wake-ups, heap and datagrams of a minute in which a sensor says little
 	@$(PY) -m tools.bench.idle
+
+mpy: venv ## firmware as .mpy files, for one board or all (BOARD=RPI_PICO_W)
+	@$(PY) -m tools.build mpy $(BOARD)
+
+romfs: venv ## the same as a ROMFS image, for boards with such a partition (BOARD=..)
+	@$(PY) -m tools.build romfs $(BOARD)
+
+dist: venv ## all that one board gets in one folder, with sizes and SHA-256 (BOARD=..)
+	@$(PY) -m tools.build dist $(BOARD)
+
+package: venv ## package.json, by which mip installs firmware/minipsec
+	@$(PY) -m tools.build package
 
 fuzz: venv ## any octets into the core, guided by coverage: five minutes (SECONDS=n)
 	@$(PY) -m tools.fuzz $(call flag,seconds,SECONDS)
