@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-heap bench-storm bench-idle mpy romfs dist package fuzz histories lint size clean
+.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-heap bench-storm bench-idle mpy romfs dist package fuzz soak histories lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -63,6 +63,9 @@ fuzz: venv ## any octets into the core, guided by coverage: five minutes (SECOND
 
 histories: venv ## random lives of a sensor that sleeps: no sequence number comes twice (N=1000000)
 	@PYTHONPATH=firmware:host_tests/shims $(PY) -m host_tests.esp.histories $(N)
+
+soak: venv ## a day of trouble on a clock that leaps, a million readings: minutes (HOURS=n READINGS=n)
+	@$(PY) -m tools.soak $(call flag,hours,HOURS) $(call flag,readings,READINGS) $(call flag,seed,SEED)
 
 lint: venv ## style and format of every Python file
 	@$(PY) -m ruff check .
