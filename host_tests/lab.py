@@ -628,11 +628,16 @@ class Sensor:
         self._write("secrets.json", {"psk": PSK} if secrets is None else secrets)
         command = [require_micropython(), *options, "-X", f"heapsize={heap}"]
         command += [pathlib.Path(firmware) / "main.py", self.profile_path]
-        command += [] if readings is None else [readings]
         environment = {"MICROPYPATH": f"{firmware}:.frozen"}
         if namespace:
             command = namespace.command(*command)
-        self._process = Process(command, env=environment, cwd=self.directory, split=True)
+        self._command, self._environment = command, environment
+        self.start(readings)
+
+    def start(self, readings=None):
+        """Start it, or once more with the same files: as a board wakes up from deep sleep."""
+        command = self._command + ([] if readings is None else [readings])
+        self._process = Process(command, env=self._environment, cwd=self.directory, split=True)
 
     def _write(self, name, value):
         descriptor = os.open(self.directory / name, os.O_WRONLY | os.O_CREAT, 0o600)
