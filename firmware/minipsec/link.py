@@ -28,7 +28,7 @@ class Link:
         self.sender = self.receiver = self.snapshot = None
         self.born = self.sent = owner.clock.now()
         self.waiting = None  # since when something that we sent is without an answer
-        self._heard = False  # did ESP ever come?
+        self.heard = False  # did ESP ever come?
         self._spent = self._retired = False
         p = owner.profile
         self._gateway = port.resolve(host, p["port"])
@@ -186,7 +186,7 @@ class Link:
             if isinstance(payload, str):
                 owner.count(payload)
             else:
-                self._heard = True
+                self.heard = True
                 self.waiting = None
                 owner.on_payload(payload, len(datagram))
 
@@ -246,7 +246,7 @@ class Link:
         elif kind == "answered":
             # ESP used to come, and what we sent last is unanswered though the gateway is there:
             # it still sends to where a NAT had us before.
-            deaf = self._heard and self.waiting is not None
+            deaf = self.heard and self.waiting is not None
             self.waiting = None
             if self._retired:
                 self.delete()
