@@ -3,9 +3,15 @@
 A tool adds itself here by one line, with a function whose signature is its options.
 """
 
+import sys
+
 import typer
 
 from .devgateway.command import devgateway
+from .provision import commands
+from .provision.options import complain
+from .provision.problem import Problem
+from .provision.push import push
 
 app = typer.Typer(
     help="Tools for minipsec on a PC.",
@@ -13,13 +19,27 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(commands.new)
+app.command("list")(commands.list_devices)
+app.command()(commands.show)
+app.command()(push)
+app.add_typer(commands.fleet, name="fleet")
 app.command()(devgateway)
 
 
-@app.callback()
-def _tools():
-    """Keeps each tool a subcommand, also while there is only one."""
+def run(arguments=None):
+    """Run one command; return its exit code. A `Problem` is told in one message."""
+    try:
+        app(arguments, prog_name="python -m tools")
+    except SystemExit as end:
+        return end.code or 0
+    except Problem as problem:
+        complain(problem)
+        return problem.code
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 def main():
-    app(prog_name="python -m tools")
+    sys.exit(run())

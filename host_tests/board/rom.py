@@ -33,11 +33,17 @@ class Flash:
         self._power_cut = power_cut
 
     def readblocks(self, number, buffer, offset=0):
-        self._file.seek(number * _BLOCK + offset)
-        self._file.readinto(buffer)
+        _unbroken(self._read, number * _BLOCK + offset, buffer)
 
     def writeblocks(self, number, buffer, offset=0):
-        self._file.seek(number * _BLOCK + offset)
+        _unbroken(self._write, number * _BLOCK + offset, buffer)
+
+    def _read(self, position, buffer):
+        self._file.seek(position)
+        self._file.readinto(buffer)
+
+    def _write(self, position, buffer):
+        self._file.seek(position)
         if self.left:
             self.left -= 1
             if not self.left:
@@ -47,6 +53,15 @@ class Flash:
 
     def ioctl(self, operation, _argument):
         return {4: self._blocks, 5: _BLOCK}.get(operation, 0)
+
+
+def _unbroken(work, *arguments):
+    """Do what a ctrl-C must not break in two, since on a board it is C; then have it again."""
+    try:
+        work(*arguments)
+    except KeyboardInterrupt:
+        work(*arguments)
+        os.system("(sleep 0.02; kill -INT $PPID) &")
 
 
 class Facade:
@@ -167,19 +182,29 @@ class Board:
         sys.argv.clear()
         sys.path[:] = ["", ".frozen", "/lib"]
         micropython.kbd_intr(_CTRL_C)
-        self._status.write("ready\n")
-        self._run_file("boot.py")
-        if not self._raw:
-            self._run_file("main.py")
+        self._interruptible(True)
+        programs = ["boot.py"] if self._raw else ["boot.py", "main.py"]
+        ready = False
         while True:
+            # A ctrl-C that comes when no program runs ends here.
             try:
-                micropython.kbd_intr(-1)
+                if not ready:
+                    ready = True
+                    self._status.write("ready\n")
+                if programs:
+                    self._run_file(programs.pop(0))
+                    continue
+                self._interruptible(False)
                 if self._raw:
                     self._raw_repl()
                 else:
                     self._friendly_repl()
             except KeyboardInterrupt:
                 pass
+
+    def _interruptible(self, on):
+        """Is ctrl-C an interrupt, or an octet like any other?"""
+        self._status.write("+\n" if on else "-\n")
 
     def _run_file(self, name):
         try:
@@ -193,14 +218,16 @@ class Board:
         """Run code as the board's user; a traceback goes where the protocol wants it."""
         problem = None
         try:
-            micropython.kbd_intr(_CTRL_C)
+            self._interruptible(True)
             exec(compile(source, name, "exec"), self._names)
-            micropython.kbd_intr(-1)
+            self._interruptible(False)
         except SystemExit:
             self._end("reset soft " + ("raw" if self._raw else "friendly"))
         except BaseException as e:
             problem = e
-        micropython.kbd_intr(-1)
+        # The program may have let go of its interrupt character.
+        micropython.kbd_intr(_CTRL_C)
+        self._interruptible(False)
         self._write(end_of_output)
         if problem:
             _real_sys.print_exception(problem)
@@ -338,7 +365,6 @@ class Board:
 
 
 def _start():
-    micropython.kbd_intr(-1)
     with open(sys.argv[1]) as f:
         config = json.load(f)
     import gc

@@ -188,8 +188,8 @@ class Terminal:
 def terminal(board):
     board.wait_output(">>> ")
     terminal = Terminal(board)
-    terminal.type(b"\r")
-    terminal.expect(b">>> ")
+    terminal.type(b"'rea' + 'dy'\r")
+    terminal.expect(b"'ready'\n>>> ")
     yield terminal
     terminal.stop()
 

@@ -60,6 +60,7 @@ class VirtualBoard:
                     file.write(b"\xff" * 4096)
         self._namespace = namespace
         self._heap = heap
+        self._micropython = require_micropython()
         self._config = {
             "flash": str(self.flash),
             "blocks": self.flash.stat().st_size // 4096,
@@ -159,9 +160,10 @@ class VirtualBoard:
         """The JSON lines among its output, of one event or all."""
         found = []
         for line in self.output[start:].splitlines():
+            # A reset may leave half a line before it.
             with contextlib.suppress(ValueError):
-                event = json.loads(line)
-                if isinstance(event, dict) and name in (None, event.get("event")):
+                event = json.loads(line[line.index('{"') :])
+                if name in (None, event.get("event")):
                     found.append(event)
         return found
 
@@ -184,7 +186,7 @@ class VirtualBoard:
         config = {**self._config, "mode": mode, "cause": cause, "status": status}
         path = self.directory / "board.json"
         path.write_text(json.dumps(config))
-        command = [require_micropython(), "-X", f"heapsize={self._heap}", str(_ROM), str(path)]
+        command = [self._micropython, "-X", f"heapsize={self._heap}", str(_ROM), str(path)]
         if self._namespace:
             command = self._namespace.command(*command)
         environment = {k: v for k, v in os.environ.items() if k != "MICROPYPATH"}
@@ -199,8 +201,7 @@ class VirtualBoard:
             preexec_fn=_die_with_parent,
         )
         os.close(status)
-        self._ready = False
-        self._held = b""
+        self._ready = self._interrupt = False
         self._said = b""
 
     def _halt(self):
@@ -241,33 +242,39 @@ class VirtualBoard:
         if self._waker in readable and os.read(self._waker, 1) == b"r":
             self._restart("hard", "friendly", _POWER_ON)
             return
+        if self._status in readable and not self._obey(os.read(self._status, 4096)):
+            return
         if self._child.stdout.fileno() in readable:
             self._show(os.read(self._child.stdout.fileno(), 4096))
         if self._master in readable:
             self._type(os.read(self._master, 4096))
-        if self._status in readable:
-            self._obey(os.read(self._status, 4096))
 
     def _obey(self, octets):
+        """What the board's process tells; False when it lives no more."""
         if not octets:  # its process ended, which a board's never does
             self._show(b"\r\n*** the board's process ended ***\r\n")
             self._restart("hard", "friendly", _POWER_ON)
-            return
+            return False
         *lines, self._said = (self._said + octets).split(b"\n")
         for line in lines:
             words = line.decode().split()
             if words == ["ready"]:
                 self._ready = True
-            elif words[:2] == ["reset", "soft"]:
-                self._restart("soft", words[2] if len(words) > 2 else "friendly", _SOFT)
-            elif words[0] == "sleep":
-                self._halt_and_sleep(int(words[1]))
+            elif words[0] in "+-":
+                self._interrupt = words[0] == "+"
             elif words[0] == "left":
                 self._config["cut"] = int(words[1])
-            elif words[0] == "cut":
-                self._powered = False
             else:
-                self._restart("hard", "friendly", _POWER_ON)
+                if words[:2] == ["reset", "soft"]:
+                    self._restart("soft", words[2] if len(words) > 2 else "friendly", _SOFT)
+                elif words[0] == "sleep":
+                    self._halt_and_sleep(int(words[1]))
+                elif words[0] == "cut":
+                    self._powered = False
+                else:
+                    self._restart("hard", "friendly", _POWER_ON)
+                return False
+        return True
 
     def _halt_and_sleep(self, ms):
         end = time.monotonic() + ms / 1000
@@ -314,7 +321,9 @@ class VirtualBoard:
                     os.write(self._child.stdin.fileno(), part)
 
     def _interruptible(self):
-        """Has the board an interrupt character, that is, does its process catch SIGINT?"""
+        """Is ctrl-C an interrupt now? Not at a prompt, nor after a program's kbd_intr(-1)."""
+        if not self._interrupt:
+            return False
         try:
             status = pathlib.Path(f"/proc/{self._child.pid}/status").read_text()
         except OSError:

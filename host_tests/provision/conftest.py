@@ -1,0 +1,61 @@
+"""The command line, called as a person calls it, with an inventory of its own."""
+
+import dataclasses
+import re
+
+import pytest
+
+from host_tests.board.virtual import VirtualBoard
+from tools import cli
+
+
+@dataclasses.dataclass
+class Said:
+    """What a command left: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def inventory(tmp_path, monkeypatch):
+    """The directory of an inventory that is not there yet."""
+    path = tmp_path / "inventory"
+    monkeypatch.setenv("MINIPSEC_INVENTORY", str(path))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("MINIPSEC_WIFI_KEY", raising=False)
+    return path
+
+
+@pytest.fixture
+def tool(inventory, capsys):
+    """`tool("new", "--id", ..)` -> Said; `code` is what the command must end with, None if either."""
+
+    def run(*words, code=0):
+        capsys.readouterr()
+        ended = cli.run([str(word) for word in words])
+        said = capsys.readouterr()
+        assert code in (ended, None), f"{words}: {ended}\n{said.out}{said.err}"
+        if ended:
+            # One message, never a traceback.
+            assert said.err.count("error:") == 1 and "Traceback" not in said.err, said.err
+        return Said(ended, said.out, re.sub(r"\s+", " ", said.err))
+
+    return run
+
+
+NEW = ("new", "--gateway", "gw.example.org", "--server", "10.3.0.10", "--id")
+
+
+@pytest.fixture
+def device(tool):
+    """A device in the inventory: its identity."""
+    tool(*NEW, "sensor-1.example.org")
+    return "sensor-1.example.org"
+
+
+@pytest.fixture
+def board(tmp_path):
+    with VirtualBoard(tmp_path / "board") as board:
+        yield board

@@ -1,0 +1,336 @@
+"""`push` onto a virtual board, through everything that can go wrong with it."""
+
+import hashlib
+import json
+import pathlib
+import subprocess
+import threading
+
+import pytest
+
+from host_tests.board.virtual import VirtualBoard
+from host_tests.provision.conftest import NEW
+from tools.provision import push as push_module
+from tools.provision.board import Board
+from tools.provision.firmware import PACKAGE, build
+
+
+WRITES = 200  # to flash, in the push that power cuts are tried on
+SENSOR = """
+import json
+def run(argv):
+    from minipsec import load_profile
+    print(json.dumps({"event": "started", "interval": load_profile()["interval_ms"]}))
+    return 0
+"""
+
+
+@pytest.fixture(scope="session")
+def built():
+    """A small firmware: the real profile checker, and modules that do nothing.
+
+    The whole one is pushed by test_story.py.
+    """
+    real = build("x64")
+    small = {
+        f"{PACKAGE}{name}.mpy": real[f"{PACKAGE}{name}.mpy"] for name in ("store", "__init__")
+    }
+    for n in range(6):
+        small[f"{PACKAGE}module{n}.py"] = b"# module\n" * 300 + b"N = %d\n" % n
+    return {**small, "main.py": real["main.py"], "sensor.py": SENSOR.encode()}
+
+
+@pytest.fixture(autouse=True)
+def small_firmware(built, monkeypatch):
+    def instead(_architecture, sensor=None):
+        return built | ({"sensor.py": pathlib.Path(sensor).read_bytes()} if sensor else {})
+
+    monkeypatch.setattr(push_module.firmware, "build", instead)
+
+
+def files(board):
+    """{path: SHA-256} of all that is on a board; the board is at its prompt afterwards."""
+    code = (
+        "import os, hashlib\n"
+        "def walk(d):\n"
+        " for e in os.ilistdir(d):\n"
+        "  p = d + '/' + e[0]\n"
+        "  if e[1] & 0x4000:\n   yield from walk(p)\n"
+        "  else:\n"
+        "   with open(p, 'rb') as f:\n    yield p[1:], hashlib.sha256(f.read()).digest().hex()\n"
+        "print(repr(dict(walk(''))))\n"
+    )
+    with Board(board.port) as connected:
+        return connected.evaluate(code)
+
+
+def edit(inventory, device, **changes):
+    path = inventory / f"devices/{device}/profile.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.fixture
+def pushed(tool, device, board, inventory):
+    """A board that has been pushed to; what is on it."""
+    tool("push", device, "--port", board.port)
+    return files(board)
+
+
+def test_the_board_gets_firmware_profile_and_keys_and_starts(tool, device, board, inventory):
+    said = tool("push", device, "--port", board.port)
+    assert "verified by SHA-256" in said.out and "the profile is good" in said.out
+    assert board.wait_event("started")["interval"] == 10000  # it boots from its own files
+    assert board.resets[-1] == "hard"
+    shown = tool("show", device).out
+    assert "provisioned" in shown and "e66038b713952a30" in shown
+    found = files(board)
+    assert not any(name.startswith(".push") for name in found)
+    local = (inventory / f"devices/{device}/profile.json").read_bytes()
+    assert found["profile.json"] == hashlib.sha256(local).hexdigest()
+    assert f"{PACKAGE}store.mpy" in found
+
+
+def test_only_what_differs_is_sent(tool, device, board, pushed, inventory):
+    assert "sent                0 files" in tool("push", device, "--port", board.port).out
+    edit(inventory, device, interval_ms=77)
+    said = tool("push", device, "--port", board.port, "--dry-run")
+    assert "would send          profile.json\n" in said.out
+    assert "sent                1 files" in tool("push", device, "--port", board.port).out
+
+
+def test_a_dry_run_writes_nothing(tool, device, board):
+    files(board)  # its first start has made a file system
+    before = board.flash.read_bytes()
+    said = tool("push", device, "--port", board.port, "--dry-run")
+    assert "nothing was changed" in said.out and "secrets.json" in said.out
+    assert board.flash.read_bytes() == before
+    assert "provisioned" not in tool("list").out
+
+
+def test_no_key_is_told_anywhere(tool, device, board, inventory, monkeypatch):
+    class NoProcess(subprocess.Popen):
+        def __init__(self, *words, **options):
+            if threading.current_thread() is threading.main_thread():
+                raise AssertionError("a process was started, whose arguments all may read")
+            super().__init__(*words, **options)  # the virtual board's
+
+    monkeypatch.setattr(subprocess, "Popen", NoProcess)
+    key = json.loads((inventory / f"devices/{device}/secrets.json").read_text())["psk"]
+    said = [tool("push", device, "--port", board.port, *more) for more in ((), ("--dry-run",))]
+    told = "".join(part.out + part.err for part in said) + tool("show", device).out
+    assert key[2:] not in told + board.output
+
+
+def test_modules_that_are_no_more_or_in_the_way_are_removed(tool, device, board, pushed):
+    with Board(board.port) as connected:
+        connected.make_directories(["minipsec"])
+        connected.write("minipsec/ike.py", b"raise Exception\n")
+        connected.write(f"{PACKAGE}gone.mpy", b"old")
+        connected.write("sensor.mpy", b"old")
+        connected.write("mine.txt", b"not ours")
+    tool("push", device, "--port", board.port)
+    assert files(board) == {**pushed, "mine.txt": hashlib.sha256(b"not ours").hexdigest()}
+
+
+def test_a_sensor_of_ones_own_stays_with_its_device(tool, device, board, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text("def run(argv):\n    print('my sensor')\n    return 0\n")
+    tool("push", device, "--port", board.port, "--sensor", mine)
+    board.wait_output("my sensor")
+    assert "sent                0 files" in tool("push", device, "--port", board.port).out
+
+
+def test_a_sensor_that_is_not_there_is_told(tool, device, board, monkeypatch):
+    monkeypatch.setattr(push_module.firmware, "build", build)
+    said = tool("push", device, "-p", board.port, "--sensor", "none.py", code=2)
+    assert "no file none.py" in said.err
+
+
+# What can go wrong.
+
+
+@pytest.mark.parametrize("part", [0.05, 0.3, 0.6, 0.9, 0.99])
+def test_unplugged_in_the_middle_the_next_run_goes_on(
+    tool, device, board, pushed, inventory, built, monkeypatch, part
+):
+    """The cable is pulled after a part of all that a whole push sends."""
+    new = {path: octets + b"#\n" for path, octets in built.items() if path.endswith(".py")}
+    monkeypatch.setattr(push_module.firmware, "build", lambda *_: built | new)
+    with monkeypatch.context() as nothing:
+        # How much that is, a board tells to which the same was pushed before.
+        nothing.setattr(push_module.Push, "exchange", lambda *_: None)
+        before = board.received
+        tool("push", device, "--port", board.port, code=None)
+        octets = board.received - before
+        with Board(board.port) as connected:
+            connected.run(push_module.EXCHANGE + "_clean()")
+    assert files(board) == pushed
+    board.unplug_after(int(octets * part))
+    said = tool("push", device, "--port", board.port, code=1)
+    assert "plug it in again" in said.err
+    board.plug()
+    before = board.received
+    assert "done" in tool("push", device, "--port", board.port).out
+    if part < 0.95:
+        assert board.received - before < octets * (1.4 - part)
+    there = files(board)
+    assert not any(name.startswith(".push") for name in there)
+    assert all(there[path] == hashlib.sha256(octets).hexdigest() for path, octets in new.items())
+
+
+@pytest.mark.parametrize("part", [0.02, 0.5, 0.8, 0.95])
+def test_a_power_cut_leaves_the_old_files_or_the_new_ones_or_a_prompt(
+    tool, device, board, pushed, built, monkeypatch, part
+):
+    """Wherever a write to flash is cut, no mixture of old and new modules ever runs.
+
+    test_exchange.py does it for every write of the part where files change places.
+    """
+    new = {path: octets + b"#\n" for path, octets in built.items() if "module" in path}
+    new["sensor.py"] = SENSOR.replace("started", "renewed").encode()
+    monkeypatch.setattr(push_module.firmware, "build", lambda *_: built | new)
+    wanted = {path: hashlib.sha256(octets).hexdigest() for path, octets in new.items()}
+    board.unplug()
+    board.cut_after(1 + int(part * WRITES))
+    start = len(board.output)
+    board.plug()
+    board.wait_event("started", start=start)
+    tool("push", device, "--port", board.port, code=1)
+    assert not board.plugged
+    start = len(board.output)
+    board.plug()
+    board.wait_output(">>> ", start=start)
+    started = [line["event"] for line in board.events(start=start)]
+    there = files(board)
+    if started:
+        assert len({there[path] == (wanted if "renewed" in started else pushed)[path]
+                    for path in new}) == 1  # fmt: skip
+        assert all(there[path] in (pushed[path], wanted[path]) for path in new)
+    else:
+        assert "main.py" not in there
+    tool("push", device, "--port", board.port)
+    there = files(board)
+    assert all(there[path] == wanted[path] for path in new)
+    assert not any(name.startswith(".push") for name in there)
+
+
+def test_the_number_of_writes_that_those_cuts_are_spread_over(
+    tool, device, board, pushed, built, monkeypatch
+):
+    new = {path: octets + b"#\n" for path, octets in built.items() if "module" in path}
+    new["sensor.py"] = SENSOR.replace("started", "renewed").encode()
+    monkeypatch.setattr(push_module.firmware, "build", lambda *_: built | new)
+    board.unplug()
+    board.cut_after(100000)
+    start = len(board.output)
+    board.plug()
+    board.wait_event("started", start=start)
+    tool("push", device, "--port", board.port)
+    files(board)
+    assert 0.8 * WRITES < 100000 - board._config["cut"] < 1.2 * WRITES
+
+
+def test_a_failed_self_test_brings_the_old_files_back(tool, device, board, pushed, inventory):
+    edit(inventory, device, colour="green", interval_ms=5)  # this tool does not know each key
+    said = tool("push", device, "--port", board.port, code=1)
+    assert "the board is as it was before" in said.err and "unknown key" in said.err
+    assert files(board) == pushed
+    start = len(board.output)
+    board.hard_reset()
+    assert board.wait_event("started", start=start)["interval"] == 10000  # the old profile
+
+
+def test_a_first_push_that_fails_leaves_an_empty_board(tool, device, board, inventory):
+    edit(inventory, device, colour="green")
+    tool("push", device, "--port", board.port, code=1)
+    assert files(board) == {}
+    edit(inventory, device, colour=None)
+    path = inventory / f"devices/{device}/profile.json"
+    profile = json.loads(path.read_text())
+    del profile["colour"]
+    path.write_text(json.dumps(profile))
+    tool("push", device, "--port", board.port)
+
+
+def test_a_full_file_system_is_told_and_nothing_is_changed(tool, device, tmp_path):
+    with VirtualBoard(tmp_path / "small", blocks=22) as board:
+        with Board(board.port) as connected:
+            connected.write("data.csv", bytes(40000))
+        before = files(board)
+        said = tool("push", device, "--port", board.port, code=1)
+        assert "file system is full" in said.err and "KB are needed" in said.err
+        assert files(board) == before
+        with Board(board.port) as connected:
+            connected.run("import os\nos.remove('data.csv')")
+        said = tool("push", device, "--port", board.port, code=1)
+        assert "file system is full" in said.err  # 88 KB are too few for anything
+    with VirtualBoard(tmp_path / "larger", blocks=60) as board:
+        tool("push", device, "--port", board.port)
+
+
+def test_a_program_of_someone_else_is_not_replaced_unasked(tool, device, board):
+    with Board(board.port) as connected:
+        connected.write("main.py", b"print('thermostat')\n")
+    said = tool("push", device, "--port", board.port, code=1)
+    assert "main.py of another program" in said.err
+    assert list(files(board)) == ["main.py"]
+    tool("push", device, "--port", board.port, "--replace-main")
+
+
+def test_another_board_than_the_device_s_is_refused(tool, inventory, board):
+    tool(*NEW, "pico.example.org", "--board", "RPI_PICO_W", "--ssid", "cellar")
+    said = tool("push", "pico", "--port", board.port, code=1)
+    assert "not a RPI_PICO_W" in said.err and "armv6m" in said.err
+    assert files(board) == {}
+
+
+@pytest.mark.parametrize(
+    "pretend, words",
+    [
+        ({"version": [1, 19, 1]}, "MicroPython 1.19.1 on the board is too old"),
+        ({"_mpy": 0x0505}, "too old"),
+    ],
+)
+def test_a_micropython_that_is_too_old_is_told(tool, device, tmp_path, pretend, words):
+    with VirtualBoard(tmp_path / "old", pretend=pretend) as board:
+        said = tool("push", device, "--port", board.port, code=1)
+        assert words in said.err and "flash" in said.err
+
+
+def test_a_port_in_use_one_that_is_not_there_and_none_are_told(tool, device, board):
+    import serial
+
+    with serial.Serial(board.port, exclusive=True):
+        said = tool("push", device, "--port", board.port, code=1)
+        assert "another program has it" in said.err
+    assert "is the board plugged in" in tool("push", device, "-p", "/dev/ttyNO", code=1).err
+    assert "no board found" in tool("push", device, code=1).err
+
+
+def test_a_board_that_says_nothing_is_told(tool, device, tmp_path, monkeypatch):
+    """A port with something else behind it."""
+    import os
+    import pty
+    import tty
+
+    ours, theirs = pty.openpty()
+    tty.setraw(theirs)
+    monkeypatch.setattr("tools.provision.board._ATTEMPTS", (0.2, 0.2))
+    monkeypatch.setattr("tools.provision.board._SILENCE", 0.5)
+    said = tool("push", device, "--port", os.ttyname(theirs), code=1)
+    assert "does not answer" in said.err
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_two_pushes_of_one_device_do_not_meet(tool, device, board, inventory):
+    from tools.inventory import Inventory
+
+    with Inventory() as found, found.working_on(found.find(device)):
+        said = tool("push", device, "--port", board.port, code=1)
+    assert "another process works on" in said.err
+
+
+def test_secrets_that_others_may_read_are_refused(tool, device, board, inventory):
+    (inventory / f"devices/{device}/secrets.json").chmod(0o644)
+    assert "chmod 600" in tool("push", device, "--port", board.port, code=1).err

@@ -1,0 +1,320 @@
+"""The inventory: which devices there are, in what state, and where their keys lie.
+
+    INVENTORY/                      0700; --inventory, MINIPSEC_INVENTORY or ~/minipsec-inventory
+      inventory.db                  SQLite: a row a device, what happened to it, the gateways
+      devices/IDENTITY/
+        profile.json                as the device reads it
+        secrets.json                its keys, 0600; gone when the device is revoked
+        secrets.next.json           keys that `rotate` is about to put in their place
+
+No key is ever in the database, so that one may copy it, or look into it, without a second thought.
+A change is a transaction: a row appears when the files that belong to it are there.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import os
+import pathlib
+import shutil
+import sqlite3
+
+from .provision.files import check_closed, make_directory, read_json, write_json
+from .provision.identity import Identity
+from .provision.problem import BadInput, Problem
+
+STATES = ("new", "provisioned", "active", "revoked")
+_WAIT = 3.0  # seconds for another process to finish its change
+
+# Script n brings a database from version n to n + 1; none is ever changed once released.
+MIGRATIONS = (
+    """
+    CREATE TABLE devices (
+        key TEXT PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        state TEXT NOT NULL DEFAULT 'new'
+            CHECK (state IN ('new', 'provisioned', 'active', 'revoked')),
+        gateway TEXT NOT NULL,
+        inner_address TEXT,
+        board TEXT,
+        created TEXT NOT NULL
+    );
+    CREATE UNIQUE INDEX one_inner_address ON devices (gateway, inner_address)
+        WHERE inner_address IS NOT NULL AND state != 'revoked';
+    """,
+    """
+    ALTER TABLE devices ADD COLUMN chip TEXT;
+    ALTER TABLE devices ADD COLUMN firmware TEXT;
+    CREATE TABLE events (at TEXT NOT NULL, id TEXT NOT NULL, what TEXT NOT NULL);
+    CREATE INDEX events_of_a_device ON events (id, at);
+    CREATE TABLE gateways (gateway TEXT PRIMARY KEY, pool TEXT, pool6 TEXT);
+    """,
+)
+
+
+def default_path():
+    """Where the inventory lies when nobody says otherwise."""
+    return pathlib.Path(
+        os.environ.get("MINIPSEC_INVENTORY") or pathlib.Path.home() / "minipsec-inventory"
+    )
+
+
+def now():
+    """The time as the database has it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+class Inventory:
+    """An open inventory, to be used in a `with` block; made when it is not there yet."""
+
+    def __init__(self, path=None, create=True):
+        self.path = pathlib.Path(path or default_path())
+        self.database = self.path / "inventory.db"
+        self.devices = self.path / "devices"
+        if not create and not self.database.exists():
+            raise Problem(f"there is no inventory in {self.path}", "python -m tools new makes one")
+        make_directory(self.path)
+        make_directory(self.devices)
+        try:
+            # SQLite gives the mode of this file to its journal, too.
+            os.close(os.open(self.database, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise Problem(f"cannot open {self.database}: {error.strerror}") from None
+        with self._errors():
+            self._db = sqlite3.connect(self.database, timeout=_WAIT, isolation_level=None)
+            self._db.row_factory = sqlite3.Row
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._migrate()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._db.close()
+
+    @contextlib.contextmanager
+    def _errors(self):
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error) or "busy" in str(error):
+                raise Problem(
+                    f"the inventory {self.path} is in use by another process",
+                    "run this again when that one is done; nothing was changed",
+                ) from None
+            raise Problem(f"the inventory {self.database}: {error}") from None
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.IntegrityError):
+                raise
+            raise Problem(
+                f"{self.database} is no inventory: {error}", "restore it from a copy"
+            ) from None
+
+    def _version(self):
+        return self._db.execute("PRAGMA user_version").fetchone()[0]
+
+    def _migrate(self):
+        if self._version() == len(MIGRATIONS):
+            return
+        if self._version() > len(MIGRATIONS):
+            raise Problem(
+                f"{self.database} was written by a newer minipsec"
+                f" (version {self._version()}, this one knows {len(MIGRATIONS)})",
+                "use that one",
+            )
+        with self.changing():
+            # Asked again: another process may have done it while we waited.
+            for number in range(self._version(), len(MIGRATIONS)):
+                for statement in MIGRATIONS[number].split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {number + 1}")
+
+    @contextlib.contextmanager
+    def changing(self):
+        """A transaction: all that happens in the block, or none of it."""
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    # Rows.
+
+    def rows(self, *states, gateway=None):
+        """Every device, by identity; of some states or one gateway only when they are named."""
+        with self._errors():
+            rows = self._db.execute("SELECT * FROM devices ORDER BY id").fetchall()
+        return [
+            row
+            for row in rows
+            if (not states or row["state"] in states) and gateway in (None, row["gateway"])
+        ]
+
+    def find(self, name):
+        """The device of an identity, or of the first part of one where that is enough."""
+        with self._errors():
+            with contextlib.suppress(ValueError):
+                key = Identity(name).key
+                row = self._db.execute("SELECT * FROM devices WHERE key = ?", (key,)).fetchone()
+                if row:
+                    return row
+            found = [
+                row
+                for row in self.rows()
+                if any(row["id"].startswith(name.lower() + sign) for sign in ".@")
+            ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(row["id"] for row in found[:3])
+            raise BadInput(f"{name} may be any of {len(found)} devices: {names}, ..")
+        raise BadInput(f"{name} is not in the inventory", "python -m tools list shows what is")
+
+    def get(self, key):
+        """The row of a key (Identity.key), or None."""
+        with self._errors():
+            return self._db.execute("SELECT * FROM devices WHERE key = ?", (key,)).fetchone()
+
+    def add(self, devices):
+        """Add devices with fresh keys: all of them or, when one cannot be, none."""
+        written = []
+        try:
+            with self.changing() as db:
+                for device in devices:
+                    self._insert(db, device)
+                    written.append(self._write(device))
+        except BaseException:
+            for directory in written:
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
+
+    def _insert(self, db, device):
+        v = device.values
+        identity = device.identity
+        row = (identity.key, identity.text, v["gateway"], v["inner_address"], v["board"], now())
+        try:
+            db.execute(
+                "INSERT INTO devices (key, id, gateway, inner_address, board, created)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                row,
+            )
+        except sqlite3.IntegrityError:
+            if self.get(identity.key):
+                raise BadInput(f"{identity} is in the inventory already") from None
+            raise BadInput(
+                f"{identity}: another device of {v['gateway']} has {v['inner_address']}"
+            ) from None
+        self._note(db, identity.text, "made")
+
+    def _write(self, device):
+        directory = self.devices / device.identity.file_name
+        if directory.exists():
+            # A command ended before it had a row; who knows what is in there: keep it.
+            os.rename(directory, self.devices / f".{directory.name}.{now()}.left")
+        make_directory(directory)
+        write_json(directory / "profile.json", device.profile())
+        write_json(directory / "secrets.json", device.new_secrets())
+        return directory
+
+    def set_state(self, row, state, **columns):
+        """Move a device on to a state; revoked is the end of it."""
+        with self.changing() as db:
+            current = self.get(row["key"])["state"]
+            if current == "revoked" != state:
+                raise Problem(f"{row['id']} is revoked")
+            names = "".join(f", {name} = ?" for name in columns)
+            db.execute(
+                f"UPDATE devices SET state = ?{names} WHERE key = ?",
+                (state, *columns.values(), row["key"]),
+            )
+            if current != state:
+                self._note(db, row["id"], state)
+
+    def note(self, row, what):
+        """Add a line to a device's history; it never holds a secret."""
+        with self.changing() as db:
+            self._note(db, row["id"], what)
+
+    @staticmethod
+    def _note(db, identity, what):
+        db.execute("INSERT INTO events VALUES (?, ?, ?)", (now(), identity, what))
+
+    def history(self, row):
+        """What happened to a device: [(time, what)]."""
+        with self._errors():
+            return [
+                tuple(line)
+                for line in self._db.execute(
+                    "SELECT at, what FROM events WHERE id = ? ORDER BY rowid", (row["id"],)
+                )
+            ]
+
+    def gateways(self):
+        """{gateway: {"pool": .., "pool6": ..}} of every gateway that a device has."""
+        with self._errors():
+            known = {
+                line["gateway"]: {"pool": line["pool"], "pool6": line["pool6"]}
+                for line in self._db.execute("SELECT * FROM gateways")
+            }
+        names = {row["gateway"] for row in self.rows()}
+        return {name: known.get(name, {"pool": None, "pool6": None}) for name in sorted(names)}
+
+    def remember_gateway(self, gateway, pool, pool6):
+        """Keep which inner addresses a gateway gives out."""
+        with self.changing() as db:
+            db.execute("INSERT OR REPLACE INTO gateways VALUES (?, ?, ?)", (gateway, pool, pool6))
+
+    # Files.
+
+    def directory(self, row):
+        return self.devices / Identity(row["id"]).file_name
+
+    def profile_path(self, row):
+        return self.directory(row) / "profile.json"
+
+    def secrets_path(self, row, coming=False):
+        return self.directory(row) / ("secrets.next.json" if coming else "secrets.json")
+
+    def profile(self, row):
+        """The profile of a device as an object."""
+        profile = read_json(self.profile_path(row))
+        try:
+            key = Identity(profile.get("id")).key
+        except ValueError:
+            key = None
+        if key != row["key"]:
+            raise Problem(f"{self.profile_path(row)}: its id is not {row['id']}")
+        return profile
+
+    def secrets(self, row, coming=False):
+        """The keys of a device as an object; None when there are none (any more)."""
+        path = self.secrets_path(row, coming)
+        if not path.exists():
+            return None
+        check_closed(path)
+        found = read_json(path)
+        if not isinstance(found.get("psk"), str):
+            raise Problem(f"{path} holds no psk")
+        return found
+
+    @contextlib.contextmanager
+    def working_on(self, row):
+        """Keep other processes from working on the same device."""
+        descriptor = os.open(self.directory(row), os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Problem(
+                    f"another process works on {row['id']}", "run this again when it is done"
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)

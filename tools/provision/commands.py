@@ -1,0 +1,263 @@
+"""The commands that work on the inventory alone: new, list, show, fleet import, fleet export."""
+
+import contextlib
+import os
+import pathlib
+import sys
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ..inventory import STATES
+from .device import FIELDS, REQUIRED, SECRETS, device, duration_text
+from .files import private_file
+from .firmware import board_facts
+from .options import DeviceArgument, InventoryOption, console, fact, open_inventory, say, warn
+from .problem import BadInput, Problem
+from .table import add_devices, differing, read_devices, settings, write_devices
+
+fleet = typer.Typer(no_args_is_help=True, help="Many devices at once: tables in and out.")
+
+
+def _option(name, text):
+    return typer.Option(metavar=name, help=text)
+
+
+def new(
+    id: Annotated[str | None, _option("IDENTITY", "Who the device is: sensor-1.example.org.")] = (
+        None
+    ),
+    gateway: Annotated[str | None, _option("HOST", "The gateway's name or address.")] = None,
+    gateway_id: Annotated[
+        str | None, _option("IDENTITY", "The gateway's identity; its name when left out.")
+    ] = None,
+    server: Annotated[
+        str | None, _option("ADDRESS", "Where readings go, behind the gateway.")
+    ] = None,
+    server_port: Annotated[str | None, _option("PORT", "Its UDP port; 5000.")] = None,
+    reach: Annotated[
+        str | None, _option("NETWORK", "What the device may reach; the server alone.")
+    ] = None,
+    inner_address: Annotated[
+        str | None, _option("ADDRESS", "Its address in the tunnel; the gateway gives one.")
+    ] = None,
+    interval: Annotated[str | None, _option("TIME", "Between readings: 500ms, 10s, 5min.")] = None,
+    board: Annotated[str | None, _option("BOARD", "Its board: RPI_PICO_W.")] = None,
+    network: Annotated[
+        str | None, _option("up|wifi|ethernet", "How it comes online; its board tells.")
+    ] = None,
+    ssid: Annotated[
+        str | None,
+        _option("NAME", "Its Wi-Fi network; the key is asked for, or MINIPSEC_WIFI_KEY."),
+    ] = None,
+    pq: Annotated[
+        str | None, _option("off|prefer|require", "ML-KEM-768 beside X25519 (strongSwan 6).")
+    ] = None,
+    ppk: Annotated[
+        bool, typer.Option("--ppk", help="A post-quantum preshared key as well (RFC 8784).")
+    ] = False,
+    sleep: Annotated[
+        str | None, _option("off|clock|mark", "How an SA outlives deep sleep.")
+    ] = None,
+    log: Annotated[str | None, _option("text|json|off", "What the device prints.")] = None,
+    csv: Annotated[
+        pathlib.Path | None, _option("FILE", "Many devices: a CSV or JSON file, one a row.")
+    ] = None,
+    inventory: InventoryOption = None,
+):
+    """Make a device: a profile, a secret key of 32 octets, a row in the inventory.
+
+    What is not given is asked for. With --csv the flags stand in for missing columns.
+    """
+    given = {
+        "id": id,
+        "gateway": gateway,
+        "gateway_id": gateway_id,
+        "server": server,
+        "server_port": server_port,
+        "reach": reach,
+        "inner_address": inner_address,
+        "interval": interval,
+        "board": board,
+        "network": network,
+        "ssid": ssid,
+        "wifi_key": os.environ.get("MINIPSEC_WIFI_KEY"),
+        "pq": pq,
+        "ppk": "yes" if ppk else None,
+        "sleep": sleep,
+        "log": log,
+    }
+    if csv:
+        if id:
+            raise BadInput("--id and --csv: the identities stand in the file")
+        _import(csv, given, inventory)
+        return
+    if not (id and gateway and server) and sys.stdin.isatty():
+        _ask(given, inventory)
+    wanted = device(given)
+    with open_inventory(inventory, create=True) as found:
+        _add(found, wanted)
+
+
+def _add(found, wanted):
+    """Add one device; the same command a second time changes nothing."""
+    row = found.get(wanted.identity.key)
+    if row and row["state"] == "revoked":
+        raise BadInput(f"{wanted.id} was revoked: give the new device a new identity")
+    if row:
+        other = differing(found.profile(row), wanted)
+        if other:
+            raise BadInput(
+                f"{wanted.id} is in the inventory already, with another {', '.join(other)}",
+                f"edit {found.profile_path(row)}, or choose another identity",
+            )
+        warn(f"{wanted.id} is in the inventory already, just so; nothing was changed")
+    else:
+        found.add([wanted])
+    row = found.get(wanted.identity.key)
+    say(row["id"])
+    fact("profile", found.profile_path(row))
+    fact("secrets", f"{found.secrets_path(row)} (only you can read it)")
+    fact("next", f"python -m tools push {row['id']} --port PORT")
+    fact("", "python -m tools gateway apply")
+
+
+def _ask(given, inventory):
+    """Ask for what was not given; what the last device had is proposed."""
+    last = {}
+    with contextlib.suppress(Problem), open_inventory(inventory) as found:
+        rows = found.rows()
+        if rows:
+            latest = max(rows, key=lambda row: row["created"])
+            last = settings(latest, found.profile(latest))
+    last = {k: v for k, v in last.items() if k not in ("id", "inner_address")}
+    for name, entry in FIELDS.items():
+        if not entry.question or given.get(name):
+            continue
+        if name in ("ssid", "wifi_key") and not (given.get("ssid") or _needs_wifi(given)):
+            continue
+        proposal = last.get(name) or entry.default
+        if name == "gateway_id":
+            proposal = last.get(name) or given["gateway"]
+        elif name == "interval" and not isinstance(proposal, str):
+            proposal = duration_text(proposal)
+        if proposal is REQUIRED:
+            proposal = None
+        needed = entry.default is REQUIRED
+        while True:
+            text = typer.prompt(
+                entry.question,
+                default=proposal if proposal is not None else None if needed else "",
+                show_default=proposal is not None,
+                hide_input=entry.secret,
+            )
+            try:
+                given[name] = str(text).strip() and str(entry.read(text)) and str(text)
+                break
+            except ValueError as problem:
+                say(f"  expected {problem}")
+
+
+def _needs_wifi(given):
+    kind = board_facts(given.get("board")).get("network", {}).get("kind")
+    return (given.get("network") or kind) == "wifi"
+
+
+def _import(path, defaults, inventory):
+    devices = read_devices(path, defaults)
+    with open_inventory(inventory, create=True) as found:
+        fresh, known = add_devices(found, devices)
+        say(f"{len(fresh)} devices made, each with a key of its own, in {found.path}")
+        if known:
+            say(f"{len(known)} were there already, just so")
+
+
+@fleet.command("import")
+def fleet_import(
+    path: Annotated[pathlib.Path, typer.Argument(metavar="FILE", help="CSV or JSON.")],
+    inventory: InventoryOption = None,
+):
+    """Make every device of a CSV or JSON file, or, when a row has a fault, none.
+
+    Columns are the flags of `new` (id, gateway, gateway_id, server, server_port, reach,
+    inner_address, interval, board, ssid, wifi_key, pq, ppk, psk, ..); id, gateway and server are required.
+    """
+    _import(path, {}, inventory)
+
+
+@fleet.command("export")
+def fleet_export(
+    path: Annotated[
+        pathlib.Path | None, typer.Argument(metavar="FILE", help="To standard output if left out.")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", metavar="csv|json", help="By the file's name.")
+    ] = None,
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only devices of this state; repeatable.")
+    ] = None,
+    with_secrets: Annotated[
+        bool, typer.Option("--with-secrets", help="The keys too; the file becomes 0600.")
+    ] = False,
+    inventory: InventoryOption = None,
+):
+    """Write the inventory as CSV or JSON, without keys unless they are asked for."""
+    if form is None:
+        form = "json" if path and path.suffix.lower() == ".json" else "csv"
+    if form not in ("csv", "json"):
+        raise BadInput(f"--format: expected csv or json, got {form!r}")
+    if with_secrets and not path:
+        raise BadInput("--with-secrets: name a file; keys are not for a terminal's memory")
+    for name in state or ():
+        if name not in STATES:
+            raise BadInput(f"--state: expected {', '.join(STATES)}, got {name!r}")
+    with open_inventory(inventory) as found:
+        entries = []
+        for row in found.rows(*(state or ())):
+            entry = {**settings(row, found.profile(row)), "state": row["state"]}
+            if with_secrets:
+                keys = found.secrets(row) or {}
+                entry.update({name: keys.get(name) for name in SECRETS})
+            entries.append(entry)
+    if not path:
+        write_devices(sys.stdout, entries, form)
+        return
+    with private_file(path) as file:
+        write_devices(file, entries, form)
+    say(f"{len(entries)} devices in {path}" + (" (with their keys)" if with_secrets else ""))
+
+
+def list_devices(
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only devices of this state; repeatable.")
+    ] = None,
+    inventory: InventoryOption = None,
+):
+    """List the devices of the inventory."""
+    with open_inventory(inventory) as found:
+        rows = found.rows(*(state or ()))
+    table = Table(box=None, pad_edge=False)
+    for title in ("device", "state", "gateway", "inner address", "board"):
+        table.add_column(title)
+    for row in rows:
+        inner = row["inner_address"] or "from the gateway"
+        table.add_row(row["id"], row["state"], row["gateway"], inner, row["board"] or "")
+    console.print(table)
+    states = [row["state"] for row in rows]
+    say(", ".join(f"{states.count(name)} {name}" for name in STATES if name in states))
+
+
+def show(name: DeviceArgument, inventory: InventoryOption = None):
+    """Tell all about one device but its keys."""
+    with open_inventory(inventory) as found:
+        row = found.find(name)
+        say(row["id"])
+        fact("state", row["state"])
+        for key, value in found.profile(row).items():
+            fact(key, value)
+        fact("board", row["board"] or "")
+        fact("chip", row["chip"] or "not seen yet")
+        fact("files", found.directory(row))
+        for at, what in found.history(row):
+            fact(at.partition("+")[0], what)

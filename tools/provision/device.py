@@ -1,0 +1,295 @@
+"""What a device is told about: one table for flags, questions, CSV columns and JSON keys."""
+
+import ipaddress
+import re
+import secrets
+from dataclasses import dataclass, field
+
+from .firmware import board_facts
+from .identity import EXPECTED, Identity
+from .problem import BadInput
+
+_UNITS = {"ms": 1, "s": 1000, "min": 60000, "h": 3600000}
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+_MAX_INTERVAL_MS = 1 << 29  # what a profile takes: six days
+
+
+def _identity(text):
+    return str(Identity(text))
+
+
+def _gateway_id(text):
+    return text if text == "any" else _identity(text)
+
+
+def _host(text):
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        if _HOST.fullmatch(text) and not re.fullmatch(r"[\d.]+", text):
+            return text.lower()
+        raise
+
+
+def _address(text):
+    return str(ipaddress.ip_address(text))
+
+
+def _network(text):
+    return str(ipaddress.ip_network(text, strict=False))
+
+
+def _duration(text):
+    found = re.fullmatch(r"(\d+) ?(ms|s|min|h)", text)
+    milliseconds = int(found[1]) * _UNITS[found[2]] if found else 0
+    if not 1 <= milliseconds <= _MAX_INTERVAL_MS:
+        raise ValueError
+    return milliseconds
+
+
+def duration_text(milliseconds):
+    """Milliseconds as `--interval` takes them."""
+    for unit in ("h", "min", "s"):
+        if milliseconds % _UNITS[unit] == 0:
+            return f"{milliseconds // _UNITS[unit]}{unit}"
+    return f"{milliseconds}ms"
+
+
+def _whole(low, high):
+    def check(text):
+        number = int(text) if re.fullmatch(r"\d{1,10}", text) else -1
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return check
+
+
+def _one_of(*words):
+    def check(text):
+        if text not in words:
+            raise ValueError
+        return text
+
+    return check
+
+
+def _yes_no(text):
+    return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[
+        text.lower()
+    ]
+
+
+def _board(text):
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", text):
+        raise ValueError
+    return text
+
+
+def _ssid(text):
+    if not 1 <= len(text.encode()) <= 32:
+        raise ValueError
+    return text
+
+
+def _wifi_key(text):
+    if not 8 <= len(text) <= 63 or not text.isprintable():
+        raise ValueError
+    return text
+
+
+def _four(text):
+    addresses = [str(ipaddress.IPv4Address(word)) for word in text.split()]
+    if len(addresses) != 4:
+        raise ValueError
+    return addresses
+
+
+def _secret(text):
+    """A key that someone made elsewhere: hexadecimal, or text long enough not to be guessed."""
+    if text.startswith("0x"):
+        if len(bytes.fromhex(text[2:])) < 16:
+            raise ValueError
+    elif len(text) < 20 or not text.isprintable():
+        raise ValueError
+    return text
+
+
+@dataclass(frozen=True)
+class Field:
+    """One thing to know of a device. `key` is its profile key, where that has another name."""
+
+    name: str
+    check: object
+    expected: str
+    default: object = None
+    question: str = ""
+    key: str = ""
+    secret: bool = False
+
+    def read(self, text):
+        """Return the checked value of a text; ValueError otherwise."""
+        try:
+            return self.check(str(text).strip())
+        except (ValueError, KeyError):
+            raise ValueError(self.expected) from None
+
+
+REQUIRED = object()
+
+# The order is that of questions and of exported columns.
+FIELDS = {
+    entry.name: entry
+    for entry in (
+        Field("gateway", _host, "a host name or address", REQUIRED, "The gateway's address"),
+        Field("gateway_id", _gateway_id, EXPECTED, None, "The gateway's identity"),
+        Field("id", _identity, EXPECTED, REQUIRED, "The device's identity"),
+        Field("server", _address, "an IP address", REQUIRED, "Address that readings go to"),
+        Field("server_port", _whole(1, 65535), "a port from 1 to 65535", 5000, "Its UDP port"),
+        Field("reach", _network, "a network like 10.3.0.0/16", None, key="remote_ts"),
+        Field(
+            "inner_address",
+            _address,
+            "an IP address",
+            None,
+            "The device's address in the tunnel (empty: the gateway gives one)",
+        ),
+        Field(
+            "interval",
+            _duration,
+            "a time like 500ms, 10s, 5min or 1h, 6 days at most",
+            10000,
+            "Time between readings",
+            key="interval_ms",
+        ),
+        Field("board", _board, "a board's name like RPI_PICO_W", None, "The board (may be empty)"),
+        Field("network", _one_of("up", "wifi", "ethernet"), "up, wifi or ethernet"),
+        Field("ssid", _ssid, "a name of 1 to 32 octets", None, "Its Wi-Fi network"),
+        Field("wifi_key", _wifi_key, "8 to 63 characters", None, "The Wi-Fi key", secret=True),
+        Field("static_ip", _four, "address, mask, gateway and DNS server, with blanks between"),
+        Field("pq", _one_of("off", "prefer", "require"), "off, prefer or require", "off"),
+        Field("ppk", _yes_no, "yes or no", False),
+        Field("psk", _secret, "0x and at least 32 hex digits, or 20 characters", secret=True),
+        # Further keys of the profile, left out of it unless they are given.
+        Field("port", _whole(1, 65535), "a port from 1 to 65535"),
+        Field("natt_port", _whole(1, 65535), "a port from 1 to 65535"),
+        Field("sn_tick_ms", _whole(1, 3600000), "milliseconds from 1 to 3600000"),
+        Field("sleep", _one_of("off", "clock", "mark"), "off, clock or mark"),
+        Field("retransmit_ms", _whole(50, 60000), "milliseconds from 50 to 60000"),
+        Field("retransmit_tries", _whole(1, 10), "a number from 1 to 10"),
+        Field("batch", _whole(1, 64), "a number from 1 to 64"),
+        Field("watchdog_ms", _whole(5000, 1 << 29), "milliseconds, 5000 at least"),
+        Field("log", _one_of("text", "json", "errors", "off"), "text, json, errors or off"),
+    )
+}
+_EXTRA = (
+    *("network", "ssid", "static_ip", "port", "natt_port", "sn_tick_ms", "sleep"),
+    *("retransmit_ms", "retransmit_tries", "batch", "watchdog_ms", "log"),
+)
+SECRETS = tuple(name for name, entry in FIELDS.items() if entry.secret)
+
+
+@dataclass
+class Device:
+    """A device's settings, checked; `values` has one entry a field, `given` the secret ones."""
+
+    values: dict
+    given: dict = field(repr=False)
+
+    def __getattr__(self, name):
+        try:
+            return self.__dict__["values"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    @property
+    def identity(self):
+        return Identity(self.values["id"])
+
+    def profile(self):
+        """The profile.json that the firmware reads."""
+        v = self.values
+        profile = {
+            "gateway": v["gateway"],
+            "gateway_id": v["gateway_id"],
+            "id": v["id"],
+            "secrets": "secrets.json",
+            "server": v["server"],
+            "server_port": v["server_port"],
+            "remote_ts": v["reach"],
+            "interval_ms": v["interval"],
+        }
+        if v["inner_address"]:
+            profile["inner_address"] = v["inner_address"]
+        if v["pq"] != "off":
+            profile["pq"] = v["pq"]
+        if v["ppk"]:
+            profile["ppk_id"] = "ppk-" + v["id"]
+        profile.update({key: v[key] for key in _EXTRA if v[key] is not None})
+        return profile
+
+    def new_secrets(self):
+        """Fresh keys of 32 octets, or the one that came with the device."""
+        found = {"psk": self.given["psk"] or new_key()}
+        if self.values["ppk"]:
+            found["ppk"] = new_key()
+        if self.given["wifi_key"]:
+            found["wifi_key"] = self.given["wifi_key"]
+        # What a board without a good random generator mixes into its own.
+        found["seed"] = new_key()
+        return found
+
+
+def new_key():
+    """32 octets of the system's generator, as profiles and strongSwan write them."""
+    return "0x" + secrets.token_hex(32)
+
+
+def device(given, where=lambda name: f"--{name.replace('_', '-')}"):
+    """Check what was given ({field: text}; None and "" count as not given); return a Device.
+
+    `where(field)` says in an error's message where the value stood.
+    """
+    values = {}
+    for name, entry in FIELDS.items():
+        text = given.get(name)
+        if text is None or text == "":
+            if entry.default is REQUIRED:
+                raise BadInput(f"{where(name)}: missing, expected {entry.expected}")
+            values[name] = entry.default
+            continue
+        try:
+            values[name] = entry.read(text)
+        except ValueError:
+            # What stands where a secret belongs is not repeated.
+            got = "" if entry.secret else f", got {text!r}"
+            raise BadInput(f"{where(name)}: expected {entry.expected}{got}") from None
+    given = {name: values.pop(name) for name in SECRETS}
+    values["gateway_id"] = values["gateway_id"] or _identity_of_host(values["gateway"], where)
+    server = ipaddress.ip_address(values["server"])
+    values["reach"] = values["reach"] or f"{server}/{server.max_prefixlen}"
+    _check_addresses(values, server, where)
+    if values["network"] is None:
+        kind = board_facts(values["board"]).get("network", {}).get("kind")
+        values["network"] = kind if kind in ("wifi", "ethernet") else None
+    if values["network"] == "wifi" and not values["ssid"]:
+        raise BadInput(f"{where('ssid')}: missing, expected {FIELDS['ssid'].expected}")
+    if values["ppk"] and len(values["id"]) > 120:
+        raise BadInput(f"{where('id')}: too long for a device with a PPK")
+    return Device(values, given)
+
+
+def _identity_of_host(host, where):
+    try:
+        return _identity(host)
+    except ValueError:  # an IPv6 address is none that a profile could name
+        raise BadInput(f"{where('gateway_id')}: missing, expected {EXPECTED}") from None
+
+
+def _check_addresses(values, server, where):
+    network = ipaddress.ip_network(values["reach"])
+    if server not in network:
+        raise BadInput(f"{where('reach')}: {network} does not hold the server {server}")
+    inner = values["inner_address"]
+    if inner and ipaddress.ip_address(inner).version != server.version:
+        raise BadInput(f"{where('inner_address')}: expected IPv{server.version} as the server's")

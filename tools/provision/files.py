@@ -1,0 +1,66 @@
+"""Files that hold secrets: closed to others from their first moment on, whole or not there."""
+
+import contextlib
+import json
+import os
+import pathlib
+
+from .problem import Problem
+
+
+def make_directory(path):
+    """Make a directory that only its owner may enter."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise Problem(f"cannot make the directory {path}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def private_file(path):
+    """Open a new text file of mode 0600 that replaces `path` when the block ends well."""
+    path = pathlib.Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(descriptor)
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise Problem(f"cannot write {path}: {error.strerror}") from None
+
+
+def write_private(path, text):
+    """Write a file of mode 0600, in place of an older one."""
+    with private_file(path) as file:
+        file.write(text)
+
+
+def write_json(path, value):
+    """Write an object as JSON into a file of mode 0600."""
+    write_private(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path):
+    """Read a JSON object; `Problem` names the file that cannot be read."""
+    try:
+        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise Problem(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise Problem(f"{path} is not a JSON object")
+    return value
+
+
+def check_closed(path):
+    """Refuse a secrets file that others may read."""
+    if os.stat(path).st_mode & 0o077:
+        raise Problem(f"{path} is open to others", f"chmod 600 {path}")

@@ -1,0 +1,455 @@
+"""`push`: firmware, profile and keys onto a board, all of them or none.
+
+Changed files go to /.push first, each verified there by its SHA-256; what is there already is
+not sent again, so that an interrupted push goes on where it stopped. Then one function on the
+board, EXCHANGE, renames them into place; /.push/plan tells how far that came, and main.py is out
+of the way for as long as new and old files stand side by side, so that a board whose power goes
+then waits at its prompt and never runs a mixture. After that the board tests itself; when that
+fails the old files come back by the same way.
+"""
+
+import dataclasses
+import json
+import time
+from typing import Annotated
+
+import typer
+
+from . import firmware
+
+from .board import Board, Refused, choose_port, listen, quiet_line, sha256
+from .files import write_private
+from .firmware import PACKAGE
+from .options import (
+    DeviceArgument,
+    InventoryOption,
+    PortOption,
+    bar,
+    fact,
+    open_inventory,
+    say,
+    warn,
+)
+from .problem import Problem
+
+_OLDEST = (1, 24, 0)
+_MPY_VERSION = 6
+_ELSEWHERE = "minipsec/"  # comes before lib/ when a board looks for a module
+_SPARE_BLOCKS = 4  # for directories and the plan
+
+# Plan: {"phase": "swap" | "test" | "back" | "clean", "files": [path], "fresh": [path that was not
+# there before], "removed": [path]}. Each function may be called again after it was cut short.
+EXCHANGE = """
+import os, json
+def _new(p):
+    return ".push/new+" + p.replace("/", "+")
+def _old(p):
+    return ".push/old+" + p.replace("/", "+")
+_HELD = ".push/held"
+def _is(p):
+    try:
+        os.stat(p)
+        return True
+    except OSError:
+        return False
+def _steady():
+    # After a power cut in a rename littlefs hides a neighbour of that file until the next write.
+    try:
+        with open(".steady", "w"):
+            pass
+        os.remove(".steady")
+    except OSError:
+        pass  # it is full
+def _plan():
+    if not _is(".push/plan"):
+        return None
+    with open(".push/plan") as f:
+        return json.load(f)
+def _phase(plan, phase):
+    plan["phase"] = phase
+    with open(".push/plan.new", "w") as f:
+        json.dump(plan, f)
+    os.rename(".push/plan.new", ".push/plan")
+def _tidy():
+    try:
+        os.rmdir("minipsec")  # an empty one hides lib/minipsec
+    except OSError:
+        pass
+def _swap():
+    plan = _plan()
+    files = plan["files"]
+    main = "main.py" in files
+    if not (main and not _is(_new("main.py"))):
+        if _is("main.py") and not _is(_HELD):
+            os.rename("main.py", _HELD)
+        for p in files:
+            if p != "main.py" and _is(_new(p)):
+                if _is(p) and not _is(_old(p)):
+                    os.rename(p, _old(p))
+                os.rename(_new(p), p)
+        for p in plan["removed"]:
+            if _is(p):
+                os.rename(p, _old(p))
+        _tidy()
+        if main:
+            os.rename(_new("main.py"), "main.py")
+        elif _is(_HELD):
+            os.rename(_HELD, "main.py")
+    _phase(plan, "test")
+def _back():
+    plan = _plan()
+    _phase(plan, "back")
+    if "main.py" not in plan["files"]:
+        if _is("main.py") and not _is(_HELD):
+            os.rename("main.py", _HELD)
+    elif _is("main.py") and (_is(_HELD) or "main.py" in plan["fresh"]):
+        os.remove("main.py")
+    for p in plan["files"] + plan["removed"]:
+        if _is(_old(p)):
+            if p.startswith("minipsec/") and not _is("minipsec"):
+                os.mkdir("minipsec")
+            os.rename(_old(p), p)
+        elif p in plan["fresh"] and p != "main.py" and _is(p):
+            os.remove(p)
+    if _is(_HELD):
+        os.rename(_HELD, "main.py")
+    _clean()
+def _clean():
+    if not _is(".push"):
+        return
+    plan = _plan()
+    if plan:
+        _phase(plan, "clean")
+    for name in os.listdir(".push"):
+        if name != "plan":
+            os.remove(".push/" + name)
+    if plan:
+        os.remove(".push/plan")
+    try:
+        os.rmdir(".push")
+    except OSError:
+        pass  # after a power cut littlefs may take an empty directory for one that is not
+def _files(directory):
+    try:
+        return [e[0] for e in os.ilistdir("/" + directory.rstrip("/")) if e[1] & 0x8000]
+    except OSError:
+        return []
+"""
+
+# The board's own opinion: every module loads, the profile is one, the known answers come out.
+_SELF_TEST = """
+import gc, sys
+def _try():
+    for name in %r:
+        try:
+            __import__("minipsec." + name)
+        except ImportError as e:
+            if "'network'" not in str(e):
+                raise
+        for loaded in [m for m in sys.modules if m.startswith("minipsec")]:
+            sys.modules.pop(loaded)
+        gc.collect()
+    from minipsec import load_profile
+    load_profile()
+    for loaded in [m for m in sys.modules if m.startswith("minipsec")]:
+        sys.modules.pop(loaded)
+    gc.collect()
+_try()
+"""
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a push did."""
+
+    sent: list
+    kept: int
+    removed: list
+    octets: int = 0
+    seconds: float = 0.0
+    tests: str = ""
+
+
+def check_board(board, expected_board=None):
+    """Refuse a board that this firmware cannot run on."""
+    facts = board.facts
+    version = ".".join(str(n) for n in facts["version"])
+    upgrade = "flash a newer MicroPython: python -m tools flash shows how"
+    if tuple(facts["version"]) < _OLDEST or facts["mpy"] & 0xFF != _MPY_VERSION:
+        oldest = ".".join(str(n) for n in _OLDEST)
+        raise Problem(
+            f"MicroPython {version} on the board is too old, {oldest} is the oldest", upgrade
+        )
+    if facts["lacks"]:
+        raise Problem(
+            f"MicroPython on the board ({facts['machine']}) lacks {', '.join(facts['lacks'])}",
+            "flash a standard build for the board",
+        )
+    wanted = firmware.board_facts(expected_board).get("arch") if expected_board else None
+    if wanted and wanted != board.architecture:
+        raise Problem(
+            f"this is not a {expected_board}: its code is {board.architecture},"
+            f" that one's {wanted} ({facts['machine']})",
+            "plug in the right board, or correct the device's board with --board",
+        )
+
+
+class Push:
+    """One push over one connection."""
+
+    def __init__(self, board, wanted, ours=True):
+        self.board = board
+        self.wanted = wanted
+        self._ours = ours
+        self._bar = bar()
+
+    def _load(self):
+        self.board.run(EXCHANGE)
+
+    def settle(self):
+        """End what an earlier push left in the middle; True when there was something."""
+        self._load()
+        plan = self.board.evaluate("_steady()\nprint(repr(_plan()))")
+        if not plan:
+            return False
+        if plan["phase"] == "swap":
+            self.board.run("_swap()", timeout=60)
+        if plan["phase"] in ("swap", "test"):
+            self.accept()
+        else:
+            self.board.run("_back()" if plan["phase"] == "back" else "_clean()", timeout=60)
+        return True
+
+    def differences(self):
+        """Return (paths to send, paths that are right already, paths to remove, hashes)."""
+        self._load()
+        hashes = self.board.hashes(self.wanted)
+        send = [p for p, octets in self.wanted.items() if hashes[p] != sha256(octets)]
+        kept = [p for p in self.wanted if p not in send]
+        there = self.board.evaluate(
+            f"print(repr([d + n for d in ('', {_ELSEWHERE!r}, {PACKAGE!r}) for n in _files(d)]))",
+            timeout=60,
+        )
+        # Modules that are ours no more, and what would be imported in place of a file of ours.
+        homes = (PACKAGE, _ELSEWHERE)
+        removed = [p for p in there if p not in self.wanted and p.startswith(homes)]
+        removed += [p for p in there if p == "sensor.mpy"]
+        return send, kept, removed, hashes
+
+    def stage(self, send):
+        """Bring files to /.push and verify them there; return octets that went over the line."""
+        board = self.board
+        staged = {p: ".push/new+" + p.replace("/", "+") for p in send}
+        board.make_directories([".push"])
+        hashes = board.hashes(staged.values())
+        todo = [p for p in send if hashes[staged[p]] != sha256(self.wanted[p])]
+        self._check_room(todo)
+        octets = 0
+        with self._bar as shown:
+            task = shown.add_task("pushing", total=len(send), what="")
+            shown.advance(task, len(send) - len(todo))
+            for path in todo:
+                shown.update(task, what=path)
+                self._write(staged[path], self.wanted[path], path)
+                octets += len(self.wanted[path])
+                shown.advance(task)
+        return octets
+
+    def _write(self, where, octets, path):
+        try:
+            self.board.write(where, octets)
+        except Refused as problem:
+            if "28" in problem.kind or "ENOSPC" in problem.kind:
+                raise self._full(f"no room for {path}") from None
+            raise
+        if self.board.hashes([where])[where] != sha256(octets):
+            raise Problem(
+                f"{path}: what the board holds is not what was sent",
+                "run this again; if it stays so, the flash or the cable is bad",
+            )
+
+    def _check_room(self, todo):
+        block = self.board.facts["block"]
+        need = sum(-(-len(self.wanted[p]) // block) for p in todo) + _SPARE_BLOCKS
+        free = self.board.evaluate("import os\nv = os.statvfs('/')\nprint(v[0] * v[3])") // block
+        if need > free:
+            raise self._full(
+                f"{need * block // 1024} KB are needed and {free * block // 1024} KB are free"
+            )
+
+    def _full(self, text):
+        self.board.restart()
+        self._load()
+        self.board.run("_clean()", timeout=60)
+        return Problem(
+            f"the board's file system is full: {text}; nothing was changed",
+            "delete files of yours there (mpremote ls, mpremote rm) and run this again",
+        )
+
+    def exchange(self, send, removed, hashes):
+        """Put staged files in the place of the old ones."""
+        fresh = [p for p in send if hashes[p] is None]
+        plan = {"files": send, "fresh": fresh, "removed": removed}
+        if any("/" in p for p in send):
+            self.board.make_directories(PACKAGE[:i] for i, c in enumerate(PACKAGE) if c == "/")
+        self.board.run(f"_phase({plan!r}, 'swap')\n_swap()", timeout=120)
+
+    def accept(self):
+        """Have the board test itself; keep the new files, or bring the old ones back."""
+        try:
+            self.board.restart()
+            told = self.self_test()
+        except Refused as problem:
+            self.board.restart()
+            self._load()
+            self.board.run("_back()", timeout=120)
+            raise Problem(
+                f"the self-test failed, the board is as it was before: {problem.kind}",
+                "a profile that it refuses, or a board that this firmware does not fit",
+            ) from None
+        self._load()
+        self.board.run("_clean()", timeout=120)
+        return told
+
+    def self_test(self):
+        """Return what the board's self-test said; `Refused` when it failed."""
+        modules = sorted(
+            p.removeprefix(PACKAGE).partition(".")[0]
+            for p in self.wanted
+            if p.startswith(PACKAGE) and "__init__" not in p and "selftest" not in p
+        )
+        self.board.run(_SELF_TEST % modules, timeout=120)
+        return f"{len(modules)} modules load, the profile is good"
+
+    def run(self, dry=False):
+        """The whole of it; return an `Outcome`."""
+        began = time.monotonic()
+        if not dry and self.settle():
+            warn("an earlier push had been interrupted; it was brought to its end")
+        send, kept, removed, hashes = self.differences()
+        self._check_main(hashes)
+        outcome = Outcome(send, len(kept), removed)
+        if dry:
+            outcome.octets = sum(len(self.wanted[p]) for p in send)
+            return outcome
+        if send or removed:
+            outcome.octets = self.stage(send)
+            self.exchange(send, removed, hashes)
+            outcome.tests = self.accept()
+        else:
+            self.board.restart()
+            outcome.tests = self.self_test()
+        outcome.seconds = time.monotonic() - began
+        return outcome
+
+    def _check_main(self, hashes):
+        if not self._ours or hashes.get("main.py") in (None, sha256(self.wanted["main.py"])):
+            return
+        main = self.board.read("main.py") or b""
+        if b"sensor" not in main:
+            raise Problem(
+                "the board has a main.py of another program; nothing was changed",
+                "save it (mpremote cp :main.py .) and run this again with --replace-main",
+            )
+
+
+def contents(inventory, row, architecture, application=None, coming=False):
+    """Every file of a device: firmware, profile, keys."""
+    if row["state"] == "revoked":
+        raise Problem(f"{row['id']} is revoked: its keys are gone", "make a device with `new`")
+    inventory.profile(row)  # refuses a wrong one
+    secrets = inventory.secrets(row, coming)
+    if secrets is None:
+        raise Problem(f"{inventory.secrets_path(row, coming)} is missing")
+    own = inventory.directory(row) / "sensor.py"
+    if application is None and own.exists():
+        application = own
+    files = firmware.build(architecture, application)
+    files["profile.json"] = inventory.profile_path(row).read_bytes()
+    files["secrets.json"] = json.dumps(secrets).encode()
+    return files
+
+
+def fingerprint(files):
+    """A short name for a set of firmware files; profile and keys are not in it."""
+    names = sorted(p for p in files if not p.endswith(".json"))
+    return sha256("".join(p + sha256(files[p]) for p in names).encode())[:12]
+
+
+def push(
+    name: DeviceArgument,
+    port: PortOption = None,
+    board_name: Annotated[
+        str | None, typer.Option("--board", metavar="BOARD", help="Correct the device's board.")
+    ] = None,
+    sensor: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Your sensor.py, for this device from now on."),
+    ] = None,
+    replace_main: Annotated[
+        bool, typer.Option("--replace-main", help="Replace a main.py of another program.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be sent; change nothing.")
+    ] = False,
+    follow: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Show what the board prints afterwards.")
+    ] = 0,
+    inventory: InventoryOption = None,
+):
+    """Put firmware, profile and keys on a board, verify them there, and start it.
+
+    Only what differs is sent. Interrupted? Run it again: it goes on where it stopped. When the
+    board's self-test fails it gets its old files back.
+    """
+    with open_inventory(inventory) as found:
+        row = found.find(name)
+        with found.working_on(row):
+            push_device(found, row, port, board_name, sensor, replace_main, dry_run, follow)
+
+
+def push_device(found, row, port, board_name, sensor, replace_main, dry_run, follow):
+    port = choose_port(port)
+    with Board(port) as board:
+        check_board(board, board_name or row["board"])
+        files = contents(found, row, board.architecture, sensor)
+        outcome = Push(board, files, ours=not replace_main).run(dry_run)
+        chip = board.facts["chip"]
+        if not dry_run:
+            board.reset()
+    say(f"{row['id']}: " + ("a dry run, nothing was changed" if dry_run else "done"))
+    machine = board.facts["machine"]
+    fact("board", f"{machine}, MicroPython {'.'.join(map(str, board.facts['version']))}")
+    if dry_run:
+        fact("would send", ", ".join(outcome.sent) or "nothing")
+        fact("would remove", ", ".join(outcome.removed) or "nothing")
+        fact("octets", outcome.octets)
+        return
+    fact("sent", f"{len(outcome.sent)} files, {outcome.octets} octets, verified by SHA-256")
+    fact("right already", f"{outcome.kept} files")
+    fact("self-test", outcome.tests)
+    fact("time", f"{outcome.seconds:.1f} s; restarted")
+    state = row["state"] if row["state"] == "active" else "provisioned"
+    columns = {"chip": chip, "firmware": fingerprint(files)}
+    if board_name:
+        columns["board"] = board_name
+    found.set_state(row, state, **columns)
+    if sensor:
+        write_private(found.directory(row) / "sensor.py", files["sensor.py"].decode())
+    found.note(row, f"pushed firmware {fingerprint(files)} to chip {chip}")
+    if follow:
+        show_console(port, follow)
+
+
+def show_console(port, seconds, until=None):
+    """Print what the board says; it is not disturbed by that."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with quiet_line(port) as line:
+                return listen(line, end - time.monotonic(), until, say)
+        except Problem:
+            # A USB board's port is gone for a moment after its reset.
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.3)

@@ -1,0 +1,192 @@
+"""Fleets as tables: CSV and JSON in and out. A fault is named by its row and column."""
+
+import csv
+import io
+import json
+import pathlib
+
+from .device import FIELDS, device, duration_text
+from .problem import BadInput
+
+_MAX_ERRORS = 10
+
+
+def read_devices(path, defaults=None):
+    """Read devices out of a CSV or JSON file; `BadInput` names each fault, nothing is half-read.
+
+    `defaults` ({field: text}) stands in for columns that are missing or empty. An exported
+    table may come back: its revoked devices are passed over.
+    """
+    path = pathlib.Path(path)
+    if path.suffix.lower() == ".json":
+        entries, at = _json_entries(path), "entry"
+    else:
+        entries, at = _csv_entries(path), "row"
+    devices, errors, first = [], [], {}
+    for number, entry in entries:
+        if entry.pop("state", None) == "revoked":
+            continue
+        where = f"{path}: {at} {number}"
+        try:
+            for name in entry:
+                if name not in FIELDS:
+                    raise BadInput(f'{where}, column "{name}": unknown')
+            given = {**(defaults or {}), **{k: v for k, v in entry.items() if v not in (None, "")}}
+            found = device(given, lambda name, where=where: f'{where}, column "{name}"')
+            earlier = first.setdefault(found.identity.key, number)
+            if earlier != number:
+                raise BadInput(
+                    f'{where}, column "id": {found.id} stands already in {at} {earlier}'
+                )
+            if found.inner_address:
+                address = (found.gateway, found.inner_address)
+                earlier = first.setdefault(address, number)
+                if earlier != number:
+                    raise BadInput(
+                        f'{where}, column "inner_address": {found.inner_address}'
+                        f" stands already in {at} {earlier}"
+                    )
+            devices.append(found)
+        except BadInput as problem:
+            errors.append(str(problem))
+    if errors:
+        shown = errors[:_MAX_ERRORS]
+        more = len(errors) - len(shown)
+        shown += [f".. and {more} more"] if more else []
+        raise BadInput("\n".join(shown), "nothing was imported; mend the file and run this again")
+    if not devices:
+        raise BadInput(f"{path}: no device in it")
+    return devices
+
+
+def _read(path):
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise BadInput(f"{path}: row {line}: not UTF-8 text") from None
+
+
+def _csv_entries(path):
+    """Yield (line number in the file, {column: text}). The separator is , or ; or a tab."""
+    text = _read(path)
+    if not text.strip():
+        raise BadInput(f"{path}: empty; the first row names the columns")
+    separator = max(",;\t", key=text.splitlines()[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        columns = [name.strip().lower() for name in next(reader)]
+        for name in columns:
+            if name not in (*FIELDS, "state"):
+                raise BadInput(
+                    f'{path}: row 1, column "{name}": unknown; known are {", ".join(FIELDS)}'
+                )
+            if columns.count(name) > 1:
+                raise BadInput(f'{path}: row 1, column "{name}": named twice')
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(columns):
+                raise BadInput(
+                    f"{path}: row {reader.line_num}, column {min(len(cells), len(columns)) + 1}:"
+                    f" expected {len(columns)} columns as in row 1, got {len(cells)}",
+                    "nothing was imported; mend the file and run this again",
+                )
+            yield reader.line_num, dict(zip(columns, cells, strict=True))
+    except csv.Error as error:
+        raise BadInput(
+            f"{path}: row {reader.line_num}, column 1: {error}",
+            "nothing was imported; mend the file and run this again",
+        ) from None
+
+
+def _json_entries(path):
+    try:
+        entries = json.loads(_read(path))
+    except ValueError as error:
+        raise BadInput(f"{path} is not JSON: {error}") from None
+    if isinstance(entries, dict):
+        entries = entries.get("devices")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise BadInput(f'{path}: expected a list of objects, or {{"devices": [..]}}')
+    for number, entry in enumerate(entries, 1):
+        yield number, {key: _as_text(value) for key, value in entry.items()}
+
+
+def _as_text(value):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if value is None else str(value)
+
+
+def add_devices(inventory, devices):
+    """Add what is not in the inventory yet; return (added, already there).
+
+    A device that is there with other settings is an error, and then nothing is added.
+    """
+    fresh, known = [], []
+    for found in devices:
+        row = inventory.get(found.identity.key)
+        if not row:
+            fresh.append(found)
+            continue
+        if row["state"] == "revoked":
+            raise BadInput(f"{found.id} was revoked: give the new device a new identity")
+        if differing(inventory.profile(row), found):
+            keys = ", ".join(differing(inventory.profile(row), found))
+            raise BadInput(
+                f"{found.id} is in the inventory already, with another {keys}",
+                "nothing was imported",
+            )
+        keys = inventory.secrets(row) or {}
+        for name, key in found.given.items():
+            if key and key != keys.get(name):
+                raise BadInput(
+                    f"{found.id} is in the inventory already, with another {name}",
+                    "nothing was imported; rotate gives a device a new psk",
+                )
+        known.append(found)
+    if fresh:
+        inventory.add(fresh)
+    return fresh, known
+
+
+def differing(profile, found):
+    """The profile keys in which a device differs from what it should be."""
+    wanted = found.profile()
+    return sorted(key for key in {*profile, *wanted} if profile.get(key) != wanted.get(key))
+
+
+def settings(row, profile):
+    """The fields of a device that is in the inventory, as `read_devices` takes them."""
+    values = {}
+    for name, entry in FIELDS.items():
+        if entry.secret:
+            continue
+        value = profile.get(entry.key or name)
+        if name == "interval":
+            value = duration_text(value) if value else None
+        elif name == "board":
+            value = row["board"]
+        elif name == "static_ip":
+            value = " ".join(value) if value else None
+        elif name == "ppk":
+            value = "yes" if "ppk_id" in profile else None
+        values[name] = value
+    return values
+
+
+def write_devices(file, entries, form):
+    """Write [{column: value}] as "csv" or "json", without columns that are empty throughout."""
+    columns = [name for name in (*FIELDS, "state") if any(e.get(name) for e in entries)]
+    if form == "json":
+        found = [{c: e[c] for c in columns if e.get(c) is not None} for e in entries]
+        json.dump({"devices": found}, file, indent=1)
+        file.write("\n")
+        return
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    for entry in entries:
+        writer.writerow(["" if entry.get(c) is None else entry[c] for c in columns])
