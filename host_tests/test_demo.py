@@ -81,9 +81,22 @@ def test_the_post_quantum_story_on_a_link_that_loses(root):
     assert len(rows) == 6
 
 
+def test_the_story_in_small_fragments_on_a_link_that_loses(root):
+    done = demo(root, "--readings", "2", "--loss", "2", "--fragment-size", "200")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "loses 2 % of the datagrams" in done.stdout and "at most 200 octets" in done.stdout
+    rows = [line for line in done.stdout.splitlines() if re.match("  (pattern|median)", line)]
+    assert len(rows) == 6
+
+
 @pytest.mark.parametrize(
     "words",
-    [("--loss", "20"), ("--pq", "1", "--gateway", "strongswan"), ("--pq", "1", "--loss", "90")],
+    [
+        ("--loss", "20", "--gateway", "strongswan"),
+        ("--pq", "1", "--gateway", "strongswan"),
+        ("--pq", "1", "--loss", "90"),
+        ("--fragment-size", "90"),
+    ],
 )
 def test_what_does_not_go_together_is_one_line_and_exit_2(root, words):
     done = demo(root, *words)

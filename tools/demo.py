@@ -227,11 +227,18 @@ def main(argv=None):
             raise ValueError
         return number
 
+    def fragment(text):
+        number = int(text)
+        if not 128 <= number <= 1500:
+            raise ValueError
+        return number
+
     parser = argparse.ArgumentParser("make demo", description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--readings", type=positive, default=10, metavar="N")
     parser.add_argument("--gateway", choices=GATEWAYS, default="development")
     parser.add_argument("--pq", choices=("0", "1"), default="0", help="ML-KEM-768 in fragments")
     parser.add_argument("--loss", type=percent, default=0, metavar="PERCENT")
+    parser.add_argument("--fragment-size", type=fragment, metavar="OCTETS")
     options = parser.parse_args(argv)
     no_core_dumps()
     if options.gateway == "strongswan" and os.geteuid() != 0:
@@ -242,14 +249,17 @@ def main(argv=None):
             "demo: PQ=1 needs GATEWAY=development: strongSwan has ML-KEM from 6.0", file=sys.stderr
         )
         return 2
-    if options.loss and options.pq == "0":
-        print("demo: LOSS goes with PQ=1", file=sys.stderr)
+    if (options.loss or options.fragment_size) and options.gateway == "strongswan":
+        print(
+            "demo: LOSS and FRAGMENT_SIZE need GATEWAY=development: it is what loses",
+            file=sys.stderr,
+        )
         return 2
     try:
-        if options.pq == "1":
-            from tools import demo_pq
+        if options.pq == "1" or options.loss or options.fragment_size:
+            from tools import demo_link
 
-            demo_pq.run(options)
+            demo_link.run(options)
         else:
             run(options)
     except (DemoError, LabError, mpy.CompileError) as problem:

@@ -1,7 +1,7 @@
-"""`make demo PQ=1`: the same story with ML-KEM-768 beside X25519, in fragments of 576 octets.
+"""`make demo PQ=1`, `LOSS=percent`, `FRAGMENT_SIZE=n`: the story in fragments, on links that lose.
 
-Then that handshake once more, with fragment acknowledgment and by RFC 7383 alone; with LOSS over
-links that lose, several times.
+PQ puts ML-KEM-768 beside X25519. The story is followed by its handshake once more, with fragment
+acknowledgment and by RFC 7383 alone; with LOSS several times, with other losses each time.
 """
 
 import contextlib
@@ -15,20 +15,34 @@ from tools import demo, mpy
 from tools.devgateway import RunningGateway
 from tools.setup import interpreter
 
-SIZE = 576  # octets of an IP datagram
+PQ_SIZE, SIZE = 576, 200  # octets of an IP datagram, unless FRAGMENT_SIZE says otherwise
 PATTERNS = 5
-PROFILE = {"pq": "require", "fragment_size": SIZE, "interval_ms": 100, "retries": 0}
-GATEWAY = ["--fragment-size", str(SIZE), "--frag-ack", "eager"]
 HOW = {"eager": "fragments acknowledged", "off": "RFC 7383 alone"}
 _PATIENCE = 31  # seconds, after which an exchange is given up by the profile's default
 
 
-def handshake(firmware, how, loss, seed):
+def size_of(options):
+    """Octets of an IP datagram with a fragment."""
+    return options.fragment_size or (PQ_SIZE if options.pq == "1" else SIZE)
+
+
+def profile_of(options):
+    """What is special about the profile."""
+    pq = "require" if options.pq == "1" else "off"
+    return {"pq": pq, "fragment_size": size_of(options), "interval_ms": 100, "retries": 0}
+
+
+def handshake(firmware, options, how, seed):
     """One handshake: (seconds, datagrams, octets) of both ends until it was up, None if too long."""
     psk = "0x" + secrets.token_hex(32)
-    settings = {"fragment_size": SIZE, "frag_ack": how, "loss": loss, "seed": seed}
+    settings = {"fragment_size": size_of(options), "frag_ack": how}
+    settings.update(loss=options.loss, seed=seed)
     with RunningGateway({"any": psk}, **settings) as gateway:
-        profile = {**PROFILE, "gateway": "127.0.0.1", "frag_ack": "off" if how == "off" else "02"}
+        profile = {
+            **profile_of(options),
+            "gateway": "127.0.0.1",
+            "frag_ack": "off" if how == "off" else "02",
+        }
         profile.update(port=gateway.port, natt_port=gateway.natt_port)
         sensor = Sensor(profile, {"psk": psk}, 1, heap=demo.HEAP, firmware=firmware)
         try:
@@ -47,12 +61,12 @@ def handshake(firmware, how, loss, seed):
     )
 
 
-def compare(firmware, loss):
+def compare(firmware, options):
     """[(acknowledged, alone)] for each pattern of losses."""
-    seeds = range(1, PATTERNS + 1) if loss else [1]
+    seeds = range(1, PATTERNS + 1) if options.loss else [1]
     with ThreadPoolExecutor(len(seeds)) as pool:
         rows = [
-            [pool.submit(handshake, firmware, how, loss, seed) for how in HOW] for seed in seeds
+            [pool.submit(handshake, firmware, options, how, seed) for how in HOW] for seed in seeds
         ]
         return [[future.result() for future in row] for row in rows]
 
@@ -98,19 +112,29 @@ def run(options):
         firmware = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sizes = mpy.stage(firmware)
         path = interpreter.require_micropython()
-        more = [*GATEWAY, "--loss", str(options.loss), "--seed", "1"]
+        more = ["--fragment-size", str(size_of(options)), "--frag-ack", "eager"]
+        more += ["--loss", str(options.loss), "--seed", "1"]
         gateway = demo.DevelopmentGateway(stack, options, more)
-        demo.console.print("[bold]minipsec[/bold]: a post-quantum tunnel for a sensor's readings")
+        kind = "a post-quantum tunnel" if options.pq == "1" else "a tunnel in fragments"
+        demo.console.print(f"[bold]minipsec[/bold]: {kind} for a sensor's readings")
         lost = (
             f", which loses {options.loss:g} % of the datagrams each way" if options.loss else ""
         )
         demo.fact("gateway", gateway.title + lost)
+        kem = sizes["mlkem"] + sizes["keccak"]
         demo.fact(
             "sensor",
             f"MicroPython {interpreter.version(path)}, heap {demo.HEAP}, "
-            f"{sizes['mlkem'] + sizes['keccak']} octets of .mpy for ML-KEM, gone once it is up",
+            f"datagrams of at most {size_of(options)} octets"
+            + (
+                f", {kem} octets of .mpy for ML-KEM, gone once it is up"
+                if options.pq == "1"
+                else ""
+            ),
         )
-        sensor = gateway.start({**PROFILE, **gateway.profile}, options.readings, firmware)
+        sensor = gateway.start(
+            {**profile_of(options), **gateway.profile}, options.readings, firmware
+        )
         up = demo.wait(sensor, "up", timeout=_PATIENCE + 5)
         demo.tell_handshake(up, sensor.first("agreed"), gateway)
         if options.loss:
@@ -120,4 +144,4 @@ def run(options):
             sensor.wait(20)
         for title, text in gateway.close():
             demo.fact(title, text)
-        tell_comparison(compare(firmware, options.loss), options.loss)
+        tell_comparison(compare(firmware, options), options.loss)
