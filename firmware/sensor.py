@@ -58,8 +58,9 @@ async def sampling(backlog, profile, readings, up):
             return
         due = time.ticks_add(due, interval)
         left = time.ticks_diff(due, time.ticks_ms())
-        if left < 0:
-            due = time.ticks_ms()
+        if left < 0 < interval:  # too late for some: wait for the next one's time
+            left %= interval
+            due = time.ticks_add(time.ticks_ms(), left)
         await asyncio.sleep_ms(max(left, 0))
         while not interval and backlog.oldest(1):
             await asyncio.sleep_ms(1)

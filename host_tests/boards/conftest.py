@@ -7,8 +7,15 @@ import subprocess
 
 import pytest
 
+from tools.devgateway import RunningGateway
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BOARDS = sorted(path.parent.name for path in ROOT.glob("boards/*/board.json"))
+
+# What most tests of whole sessions start from.
+PSK = "correct horse battery staple"
+WIFI = {"network": "wifi", "ssid": "two words"}
+MAIN = "import sensor\nsensor.run([])"
 
 _START = """
 import json, sys
@@ -79,3 +86,33 @@ def fake(micropython_path, tmp_path):
         return Fake(name, directory, micropython_path)
 
     return make
+
+
+@pytest.fixture
+def gateway():
+    with RunningGateway({"any": PSK}) as gateway:
+        yield gateway
+
+
+def network(board):
+    return WIFI if board.facts["network"]["kind"] == "wifi" else {"network": "ethernet"}
+
+
+def profile(gateway, board, host="127.0.0.1", **more):
+    return {
+        "gateway": host,
+        "port": gateway.port,
+        "natt_port": gateway.natt_port,
+        "gateway_id": "any",
+        "id": "sensor-1.example.org",
+        "server": "10.3.0.10",
+        "interval_ms": 20,
+        "readings": 3,
+        "log": "json",
+        **network(board),
+        **more,
+    }
+
+
+def named(events, name):
+    return [line for line in events if line["event"] == name]

@@ -63,7 +63,7 @@ class Board:
         self.seen = {
             "fed": 0, "widest_gap": 0, "watchdog": None, "joined": [], "pm": [], "made": 0,
             "slept": [], "flash_writes": [], "noise_bits": 0, "urandom": 0, "lost": 0,
-            "static": None, "connects": [], "address": None, "disconnects": 0, "off": 0,
+            "static": None, "connects": [], "address": None, "disconnects": 0, "off": 0, "pins": {},
         }  # fmt: skip
         self._began = real_time.ticks_ms()
         self._fed_at = None
@@ -188,6 +188,8 @@ class Board:
             deepsleep=lambda ms=0: self.power_off("deep", ms),
         )
         machine["mem32"] = Memory32(self)
+        Pin.seen = self.seen["pins"]
+        machine["Pin"] = Pin
         if self.rp2:
             machine["RTC"] = lambda: Facade(None)
         else:
@@ -242,6 +244,19 @@ class Memory32:
 
     def __getitem__(self, address):
         return self._board.noise(address)
+
+
+class Pin:
+    """machine.Pin, an output that remembers."""
+
+    OUT = 1
+    seen = None
+
+    def __init__(self, name, mode):
+        self._values = self.seen.setdefault(str(name), [])
+
+    def value(self, on):
+        self._values.append(int(on))
 
 
 class WLAN:

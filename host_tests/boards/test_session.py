@@ -4,43 +4,10 @@ import json
 
 import pytest
 
-from host_tests.boards.conftest import BOARDS
+from host_tests.boards.conftest import BOARDS, MAIN, PSK, named, profile
 from tools.devgateway import RunningGateway
 
-PSK = "correct horse battery staple"
-WIFI = {"network": "wifi", "ssid": "two words"}
 STATIC = ["127.0.0.1", "255.0.0.0", "127.0.0.254", "127.0.0.254"]
-MAIN = "import sensor\nsensor.run([])"
-
-
-@pytest.fixture
-def gateway():
-    with RunningGateway({"any": PSK}) as gateway:
-        yield gateway
-
-
-def network(board):
-    return WIFI if board.facts["network"]["kind"] == "wifi" else {"network": "ethernet"}
-
-
-def profile(gateway, board, host="127.0.0.1", **more):
-    return {
-        "gateway": host,
-        "port": gateway.port,
-        "natt_port": gateway.natt_port,
-        "gateway_id": "any",
-        "id": "sensor-1.example.org",
-        "server": "10.3.0.10",
-        "interval_ms": 20,
-        "readings": 3,
-        "log": "json",
-        **network(board),
-        **more,
-    }
-
-
-def named(events, name):
-    return [line for line in events if line["event"] == name]
 
 
 @pytest.mark.parametrize("name", BOARDS)
