@@ -195,6 +195,10 @@ class Tunnel:
             self._keeper = None
         if not self.error:
             self.error = _misuse("the tunnel is closed")
+        self._tell()
+        until = self.clock.now() + self.profile["retransmit_ms"]
+        # While IKE_AUTH is out the gateway may have an SA that we cannot delete yet.
+        await self._while(self._handing_over, until)
         if self._next:
             self._next.close()
         link = self._link
@@ -202,9 +206,7 @@ class Tunnel:
         self._tell()
         if link:
             self._retire(link)
-        until = self.clock.now() + self.profile["retransmit_ms"]
-        while self._old and until > self.clock.now():
-            await _within(self._changed, until - self.clock.now())
+        await self._while(lambda: self._old, until)
         for link in self._old[:]:
             link.close()
 
@@ -339,6 +341,10 @@ class Tunnel:
     def _retire(self, link):
         self._old.append(link)
         link.delete()
+
+    async def _while(self, condition, until):
+        while condition() and until > self.clock.now():
+            await _within(self._changed, until - self.clock.now())
 
     async def _keep(self):
         """Watch over the tunnel for as long as it lives."""

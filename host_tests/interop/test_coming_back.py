@@ -61,8 +61,10 @@ def missing(sensor, echo):
     """End the sensor; return the readings that never arrived. None came twice or out of order."""
     sensor.signal(9)
     sensor.wait()
-    got = arrived(echo)
     readings = sent(sensor)
+    got = arrived(echo)
+    if got[-1] not in readings:
+        got.pop()  # it was ended between sending the last one and saying so
     assert len(set(got)) == len(got)
     assert got == [data for data in readings if data in set(got)]
     return [data for data in readings[: readings.index(got[-1])] if data not in set(got)]
@@ -166,7 +168,10 @@ def test_a_nat_that_forgot_its_mapping_costs_no_reading(nat_lab):
     wait_until(lambda: len(charon.list_sas()) == 1, 5, "one SA at the gateway")
     (sa,) = charon.list_sas()
     assert 30000 <= int(sa["remote-port"]) < 40000
-    assert len(missing(sensor, echo)) <= 3  # which the router itself dropped as it restarted
+    # What the router dropped as it restarted is missing, and nothing later.
+    lost = [sent(sensor).index(data) for data in missing(sensor, echo)]
+    assert len(lost) <= 15
+    assert not lost or lost == list(range(lost[0], lost[0] + len(lost)))
 
 
 def test_an_interface_that_goes_and_comes_loses_nothing_but_what_is_on_the_wire(lab):
@@ -175,14 +180,15 @@ def test_an_interface_that_goes_and_comes_loses_nothing_but_what_is_on_the_wire(
     echo = lab.echo()
     sensor = running(lab, liveness_ms=20000)
     lab.sensor_ns.ip("link", "set", "wan", "down")
+    time.sleep(0.2)
     mark = len(sent(sensor))
     time.sleep(1)
-    assert len(sent(sensor)) <= mark + 1
+    assert len(sent(sensor)) == mark
     lab.sensor_ns.ip("link", "set", "wan", "up")
     sensor.wait_for("reply", count=len(sensor.all("reply")) + 10)
     assert len(sensor.all("up")) == 1
     assert sensor.all("error") == []
-    assert len(missing(sensor, echo)) <= 1
+    assert len(missing(sensor, echo)) <= 2
 
 
 def test_an_interface_that_is_gone_for_long_ends_the_sa_and_it_comes_back(lab):

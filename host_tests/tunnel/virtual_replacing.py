@@ -361,3 +361,39 @@ def test_a_replacement_goes_to_the_gateway_that_carries():
     run(main())
     assert tunnel.counters["replaced"] >= 5
     assert set([line["gateway"] for line in log.all("up")]) == {GATEWAY}
+
+
+def test_a_tunnel_closed_in_the_middle_of_a_replacement_leaves_no_sa_behind():
+    for ms in range(0, HANDSHAKE_MS + 30, 5):
+        net, gateway, log, tunnel = world()
+
+        async def main():
+            await tunnel.connect()
+            await asyncio.sleep_ms(2000)
+            tunnel.on_stale(tunnel._link)
+            await asyncio.sleep_ms(ms)
+            began = Time.now
+            await tunnel.close()
+            assert Time.now - began <= 1000
+            await asyncio.sleep_ms(100)
+
+        run(main())
+        assert gateway.established() == [], ms
+        assert net.sockets == [] and log.all("error") == []
+
+
+def test_a_connect_given_up_in_the_middle_leaves_no_sa_behind():
+    for ms in range(1, HANDSHAKE_MS + 10, 5):
+        net, gateway, _, tunnel = world()
+
+        async def main():
+            try:
+                await asyncio.wait_for_ms(tunnel.connect(), ms)
+            except asyncio.TimeoutError:
+                pass
+            await tunnel.close()
+            await asyncio.sleep_ms(100)
+
+        run(main())
+        assert gateway.established() == [], ms
+        assert net.sockets == []
