@@ -159,9 +159,12 @@ class Link:
         try:
             return work(*args)
         except MemoryError:
-            self.close()
-            self.ike = self.sender = self.receiver = None  # to have some for the error
-            self._failed(("failed", "memory", None))
+            pass
+        # Only here, where nothing holds the half-done work any more, is there some for the error.
+        self.close()
+        self.ike = self.sender = self.receiver = work = args = None
+        _forget_handshake()
+        self._failed(("failed", "memory", None))
 
     def _dispatch(self, datagram, source):
         """Give a datagram to IKE or to ESP: by the non-ESP marker or our SPIi, never by address."""
@@ -303,10 +306,7 @@ class Link:
 
         # The handshake's part of the code makes room for ESP's.
         self.ike = adopt(self.ike)
-        forget("ike", "auth", "dh", "groups", "intermediate", "ppk", "fragment")
-        if port.FORGETS_NATIVE:
-            forget("mlkem", "keccak")
-        gc.collect()
+        _forget_handshake()
         owner = self.owner
         p = owner.profile
         now = owner.clock.now()
@@ -345,6 +345,13 @@ class Link:
         self._hint = None
         self.born = now
         owner.on_up(self)
+
+
+def _forget_handshake():
+    forget("ike", "auth", "dh", "groups", "intermediate", "ppk", "fragment")
+    if port.FORGETS_NATIVE:
+        forget("mlkem", "keccak")
+    gc.collect()
 
 
 def _words(profile, picked):
