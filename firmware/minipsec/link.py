@@ -47,7 +47,7 @@ class Link:
             except (OSError, AttributeError):
                 pass  # no such sockets here: UDP encapsulation it is
         self._hint = None
-        self._timer = None
+        self._timer = self._pacer = None
         self._timer_due = 0
         self._reader = asyncio.create_task(self._read(self._udp))
         self._esp_reader = self._esp and asyncio.create_task(self._read(self._esp))
@@ -113,10 +113,12 @@ class Link:
 
     def close(self):
         """Let go of everything, at once and without a word."""
-        for task in (self._reader, self._timer, self._esp_reader):
+        for task in (self._reader, self._timer, self._esp_reader, self._pacer):
             if task and task is not asyncio.current_task():
                 task.cancel()
-        self._timer = None
+        while self.ike and self._pacer and self._send_next():
+            pass  # a last word does not wait its turn
+        self._timer = self._pacer = None
         if self._udp:
             self._udp.close()
             self._udp = None
@@ -195,18 +197,29 @@ class Link:
 
     def _pump(self, source=None):
         """Take what the core has for us: datagrams, events, its timer."""
-        while True:
-            datagram = self.ike.poll_out()
-            if datagram is None:
-                break
-            target = self._natt if self.ike.floated else self._gateway
-            self._transmit(datagram, source if source and self.ike.reply else target)
+        gap = self.owner.profile["fragment_gap_ms"]
+        while not self._pacer and self._send_next(source):
+            # Radios and short queues drop what comes in bursts.
+            if gap and self.ike.more():
+                self._pacer = asyncio.create_task(self._pace(gap))
         while True:
             event = self.ike.next_event()
             if event is None:
                 break
             self._handle(event)
         self._arm()
+
+    def _send_next(self, source=None):
+        datagram = self.ike.poll_out()
+        if datagram is not None:
+            target = self._natt if self.ike.floated else self._gateway
+            self._transmit(datagram, source if source and self.ike.reply else target)
+        return datagram
+
+    async def _pace(self, ms):
+        await asyncio.sleep_ms(ms)
+        self._pacer = None
+        self._safely(self._pump)
 
     def _transmit(self, datagram, target, end=None):
         owner = self.owner

@@ -147,6 +147,10 @@ class Machine:
         self.reply, datagram = self._out.pop(0)
         return datagram
 
+    def more(self):
+        """Are further datagrams to be sent?"""
+        return bool(self._out)
+
     def next_event(self):
         """Return the next event, or None."""
         return self._events.pop(0) if self._events else None
