@@ -155,20 +155,6 @@ async def work(profile, readings, log):
         pause = min(2 * pause, profile["retry_max_ms"])
 
 
-def lamp(log):
-    """Return a log that shows on the LED, too, whether the tunnel is up."""
-    from machine import Pin
-
-    pin = Pin(LED, Pin.OUT)
-
-    def show(event, fields):
-        if event in ("up", "resumed", "error"):
-            pin.value(event != "error")
-        log(event, fields)
-
-    return show
-
-
 def run(argv):
     """Run a profile; return 0 when all readings went out, 1 on an error, 2 on a bad profile."""
     try:
@@ -188,7 +174,11 @@ def run(argv):
     if sleeps and not readings:
         readings = 1  # a wake-up
     log = reporter(profile["log"])
-    code = asyncio.run(work(profile, readings, lamp(log) if LED is not None else log))
+    if LED is not None:
+        from minipsec.lamp import lamp
+
+        log = lamp(LED, log)
+    code = asyncio.run(work(profile, readings, log))
     if sleeps:
         # Returns on a PC only, where the end of the process stands for the sleep.
         from minipsec.port import deep_sleep

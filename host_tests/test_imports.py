@@ -40,6 +40,7 @@ ARROWS = {
     "uplink": set(),
     "unix": set(),
     "backlog": set(),
+    "lamp": set(),
     "spool": {"backlog"},
     "store": set(),
     "report": set(),
@@ -50,7 +51,7 @@ LATE |= {("port", "sources"), ("port", "uplink"), ("port", "unix"), ("port", "__
 # These see both sides and may import everything.
 OPEN = {"__init__", "tunnel", "link", "selftest"}
 NOT_CORE = OPEN | {"port", "store", "report", "sources", "uplink", "unix"}
-NOT_CORE |= {"backlog", "spool"}
+NOT_CORE |= {"backlog", "spool", "lamp"}
 # Who may turn a code into the long text for a person, and only when it is needed.
 MAY_EXPLAIN = {"tunnel", "link", "sensor", "sources"}
 
