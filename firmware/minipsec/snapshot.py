@@ -38,8 +38,9 @@ def _digest(octets):
 
 
 def _seal(profile, octets):
-    # Any change of the profile, or of this module's version, ends the SA.
-    return _digest(octets + repr((2, profile)).encode())
+    # Any change of the profile, or of this module's version, ends the SA.  `words` has tuples for
+    # keys, whose order may be another one at each boot.
+    return _digest(octets + repr((2, dict(profile, words=0))).encode())
 
 
 class Snapshot:
