@@ -50,22 +50,15 @@ def begin(profile):
     _seeds = profile.get("seed"), profile.get("directory", "")
     ms = min(profile["watchdog_ms"], _MAX_DOG)
     if ms and not _dog:
-        from machine import WDT
+        from .uplink import watchdog
 
-        _dog = WDT(timeout=ms)
-        asyncio.create_task(_feeder(ms // 4))
+        _dog = watchdog(ms, feed)
 
 
 def feed():
     """Tell the watchdog that all is well: each look at the clock does."""
     if _dog:
         _dog.feed()
-
-
-async def _feeder(ms):
-    while True:
-        feed()
-        await asyncio.sleep_ms(ms)
 
 
 async def online(profile):

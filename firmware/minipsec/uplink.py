@@ -1,7 +1,7 @@
 """A board's way to the network, brought up and kept up: Wi-Fi as a station, or a W5500.
 
-And its way to sleep, without either.  Loaded for that much and forgotten again; when the profile
-says "up" something else sees to the network, boot.py for instance.
+And to its watchdog, and to sleep.  Loaded for that much and forgotten again; when the profile says
+"up" something else sees to the network, boot.py for instance.
 """
 
 import asyncio
@@ -38,6 +38,19 @@ async def bring_up(profile, nic=None):
         await asyncio.sleep_ms(_PAUSE_MS)
     nic.active(False)  # so that the next attempt starts afresh
     return nic
+
+
+def watchdog(ms, feed):
+    """Start the watchdog and a task that calls `feed` also while nothing else happens."""
+    from machine import WDT
+
+    async def always():
+        while True:
+            feed()
+            await asyncio.sleep_ms(ms // 4)
+
+    asyncio.create_task(always())
+    return WDT(timeout=ms)
 
 
 def sleep(ms, nic, feed):

@@ -120,7 +120,8 @@ def test_the_watchdog_is_as_long_as_the_board_takes(fake, name):
 def test_an_idle_program_feeds_it_and_so_does_each_look_at_the_clock(fake):
     board = fake("RPI_PICO_W")
     # The feeder sleeps a quarter of the 5 s: 3 s of idling are two or three meals.
-    _, seen = run(board, "port.begin(profile)\nawait real_sleep(3000)", watchdog_ms=5000)
+    body = "uplink.asyncio = asyncio._real\nport.begin(profile)\nawait real_sleep(3000)"
+    _, seen = run(board, body, watchdog_ms=5000)
     assert 2 <= seen["fed"] <= 4 and seen["widest_gap"] < 1500
     body = "clock = port.Clock()\nport.begin(profile)\nfor _ in range(50):\n    clock.now()"
     assert run(board, body, watchdog_ms=5000)[1]["fed"] >= 50
