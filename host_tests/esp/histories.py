@@ -525,7 +525,8 @@ def play(seed, events=None):
         port.time, port.os = saved
         del port.open
         del sys.modules["machine"]
-    history.count["sent"] = len(history.wire.last)
+    history.count["SAs"] = len(history.keys)
+    history.count["packets"] = len(history.wire.seen)
     return history.count
 
 

@@ -1,0 +1,259 @@
+"""Wake-ups of the real sensor on the unix port, where the end of a process stands for the sleep."""
+
+import json
+import os
+import socket
+import subprocess
+
+import pytest
+
+from host_tests.lab import Sensor
+from tools import mpy
+from tools.devgateway import RunningGateway
+
+HOST = "127.0.0.1"
+
+# What a wake-up has no use for: the handshake and all that belongs to it.
+ASLEEP = {
+    "ike", "machine", "established", "auth", "kdf", "dh", "groups", "wire", "fragment", "fragack",
+    "cbc", "intermediate", "ppk", "mlkem", "keccak", "errors", "drbg", "sources", "uplink",
+    "spool",
+}  # fmt: skip
+# The checker of profiles is forgotten again.
+GONE = {"store"}
+
+MODULES = """
+import sys
+from minipsec import report
+as_json = report.as_json
+
+def tell(event, fields):
+    as_json(event, fields)
+    if event == "sent":
+        print("loaded", " ".join(sys.modules))
+
+report.as_json = tell
+import sensor
+sys.exit(sensor.run([%r, "1"]))
+"""
+
+# Takes up the SA, changes something, sends readings, takes what answers, sleeps again.
+SESSION = """
+import asyncio, sys
+sys.path.append(".frozen")
+from minipsec import load_profile, port
+from minipsec.report import reporter
+from minipsec.tunnel import Tunnel
+profile = load_profile(sys.argv[1])
+log = reporter("json")
+
+async def session():
+    tunnel = Tunnel.resume(profile, log) or Tunnel(profile, log)
+    async with tunnel:
+%s
+asyncio.run(session())
+"""
+
+
+@pytest.fixture(scope="module")
+def firmware(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("firmware")
+    mpy.stage(directory)
+    return directory
+
+
+@pytest.fixture
+def gateway():
+    with RunningGateway({"any": "wake"}) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def asleep(gateway, firmware):
+    """Make sensors that have an SA and sleep: `asleep(sleep="mark", ..)` -> Sensor."""
+    made = []
+
+    def make(firmware=firmware, **profile):
+        sensor = Sensor(
+            {
+                "gateway": HOST,
+                "port": gateway.port,
+                "natt_port": gateway.natt_port,
+                "sleep": "clock",
+                "retry_max_ms": 1000,
+                **profile,
+            },
+            {"psk": "wake"},
+            1,
+            firmware=firmware,
+        )
+        made.append(sensor)
+        assert sensor.wait() == 0, sensor.output
+        assert sensor.first("reply")
+        return sensor
+
+    yield make
+    for sensor in made:
+        sensor.stop()
+
+
+def session(micropython, sensor, body, **options):
+    """Run a wake-up of our own; return its events."""
+    body = "".join(" " * 8 + line + "\n" for line in body.strip().splitlines())
+    done = micropython(SESSION % body, sensor.profile_path, **options)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def named(events, name):
+    return [event for event in events if event["event"] == name]
+
+
+def told(gateway, name):
+    return [fields for event, fields in gateway.history if event == name]
+
+
+def dropped(gateway):
+    """Stop the gateway; return what it dropped."""
+    gateway.stop()
+    return told(gateway, "stats")[0]["drops"]
+
+
+def test_a_wake_up_loads_nothing_of_the_handshake(asleep, micropython, firmware):
+    sensor = asleep()
+    program = f"import sys\nsys.path[:0] = [{str(firmware)!r}]\n"
+    done = micropython(program + MODULES % str(sensor.profile_path), heap="256k")
+    assert '"resumed"' in done.stdout
+    (loaded,) = [line for line in done.stdout.splitlines() if line.startswith("loaded")]
+    ours = {name.partition(".")[2] for name in loaded.split() if name.startswith("minipsec.")}
+    assert not ours & (ASLEEP | GONE), ours
+    assert {"snapshot", "sequence", "esp", "ccm", "link", "tunnel"} <= ours
+
+
+@pytest.mark.parametrize("policy", ["clock", "mark"])
+def test_many_wake_ups_are_one_sa_and_one_datagram_each(asleep, gateway, policy):
+    sensor = asleep(sleep=policy, esp=["aes256ccm16-esn", "aes128ccm8", "aes128ccm12"])
+    for _ in range(6):
+        sensor.start(1)
+        assert sensor.wait() == 0, sensor.output
+        assert sensor.first("resumed") and sensor.first("reply")
+        stats = sensor.first("stats")
+        assert (stats["datagrams_out"], stats["datagrams_in"]) == (1, 1)
+    assert len(told(gateway, "child_sa")) == 1 and dropped(gateway) == {}
+
+
+def test_the_seal_of_a_profile_is_the_same_at_each_start(micropython, tmp_path):
+    """`words` has tuples for keys, and their hashes depend on where the heap lies."""
+    program = """
+from minipsec import snapshot, store
+p = store.check_profile({"gateway": "g", "gateway_id": "any", "id": "s@x", "server": "10.0.0.1",
+    "esp": ["aes128ccm8", "aes256ccm16-esn", "aes128ccm12", "aes128ccm8iiv", "aes256ccm8"],
+    "ike": ["aes256ccm16-prfsha256-x25519", "aes128ccm8-prfsha256-ecp256-modp2048"]})
+print(snapshot._seal(p, b"").hex())
+"""
+    assert len({micropython(program).stdout for _ in range(12)}) == 1
+
+
+def test_readings_go_on_with_a_new_sa_when_the_numbers_are_used_up(asleep, gateway, micropython):
+    for policy in ("mark", "clock"):
+        sensor = asleep(sleep=policy)
+        gateway.reading()
+        events = session(
+            micropython,
+            sensor,
+            """
+numbers = tunnel._link.sender.numbers
+numbers._end = numbers.last + 6
+for n in range(20):
+    await tunnel.send(b"%d" % n)
+await tunnel.suspend()
+""",
+        )
+        assert len(named(events, "resumed")) == len(named(events, "up")) == 1
+        assert [gateway.reading()["text"] for _ in range(20)] == [str(n) for n in range(20)]
+    assert dropped(gateway) == {}
+
+
+def test_a_mark_that_cannot_be_kept_stops_the_sa_and_not_the_reading(asleep, gateway, micropython):
+    sensor = asleep(sleep="mark")
+    gateway.reading()
+    events = session(
+        micropython,
+        sensor,
+        """
+tunnel.memory.write = lambda name, octets: False
+try:
+    await asyncio.wait_for(tunnel.send(b"never without a mark"), 2)
+except asyncio.TimeoutError:
+    pass
+del tunnel.memory.write
+await tunnel.send(b"with one")
+""",
+    )
+    assert gateway.reading()["text"] == "with one"
+    assert [event["error"] for event in named(events, "error")].count("SaEnded") >= 1
+    assert dropped(gateway) == {}
+
+
+def test_a_second_process_with_the_same_files_gets_an_sa_of_its_own(asleep, gateway):
+    sensor = asleep(interval_ms=100)
+    gateway.reading()
+    sensor.start(8)
+    sensor.wait_for("resumed")
+    environment = {**os.environ, **sensor._environment}
+    command = [str(word) for word in [*sensor._command, 3]]
+    other = subprocess.run(
+        command, check=True, env=environment, capture_output=True, text=True, timeout=30
+    )
+    events = [json.loads(line) for line in other.stdout.splitlines()]
+    assert named(events, "resumed") == [] and len(named(events, "up")) == 1
+    assert sensor.wait() == 0, sensor.output
+    # The gateway forgot the first one's SA for the second one's, as INITIAL_CONTACT says; but no
+    # number came twice.
+    assert "REPLAY" not in dropped(gateway)
+
+
+def test_a_taken_port_means_a_new_sa(asleep, gateway):
+    sensor = asleep()
+    octets = (sensor.directory / "sa.bin").read_bytes()
+    port = int.from_bytes(octets[11:13], "big")
+    assert 49152 <= port < 65536
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", port))
+        sensor.start(1)
+        assert sensor.wait() == 0
+    assert sensor.all("resumed") == [] and len(sensor.all("up")) == 1
+
+
+def test_a_gateway_that_lost_the_sa_is_found_out(asleep, micropython, firmware):
+    """One silent wake-up in four ends the SA; here the dice are loaded."""
+    with RunningGateway({"any": "wake"}) as gateway:
+        sensor = Sensor(
+            {
+                "gateway": HOST,
+                "port": gateway.port,
+                "natt_port": gateway.natt_port,
+                "sleep": "mark",
+            },
+            {"psk": "wake"},
+            1,
+            firmware=firmware,
+        )
+        assert sensor.wait() == 0 and sensor.first("reply")
+        port, natt_port = gateway.port, gateway.natt_port
+    with RunningGateway({"any": "wake"}, port=port, natt_port=natt_port) as gateway:
+        wake = """
+port.noise = lambda n: bytes([%d] * n)
+await tunnel.send(b"anyone there?")
+await tunnel.receive(timeout_ms=200)
+print('{"event": "kept", "kept": %%d}' %% await tunnel.suspend())
+"""
+        for dice, kept in ((64, 1), (255, 1), (0, 0)):
+            events = session(micropython, sensor, wake % dice)
+            assert named(events, "resumed") and named(events, "kept")[0]["kept"] == kept
+        events = session(micropython, sensor, wake % 0)
+        assert named(events, "up") and named(events, "reply") and named(events, "kept")[0]["kept"]
+        assert gateway.reading()["text"] == "anyone there?"
+        # From now on it answers.
+        events = session(micropython, sensor, wake % 0)
+        assert named(events, "resumed") and named(events, "kept")[0]["kept"]
+    sensor.stop()
