@@ -37,7 +37,8 @@ def run(board, body, settings=None, **profile):
     )
     # uplink is forgotten after each use, so it is kept here.
     text = text.replace("from minipsec import port", "import minipsec\nfrom minipsec import port")
-    text = text.replace("uplink.asyncio", "minipsec.forget = lambda *names: None\nuplink.asyncio")
+    keep = "minipsec.forget = lambda *names: None\nuplink.asyncio"
+    text = text.replace("uplink.asyncio", keep, 1)
     events, seen = board.run(text, **(settings or {}))
     return [event["values"] for event in events], seen
 
