@@ -13,8 +13,7 @@ from .link import Link
 _MAX_INBOX = const(8)  # downlink messages that wait for receive(); later ones are discarded
 _MAX_WAITING = const(16)  # sends that wait for the tunnel; one more is refused and counted
 _RETRY_MS = const(8000)  # the first pause is shorter than this, each further one twice as long
-_MAX_LEVEL = const(20)
-_FORGIVEN = const(4)  # a tunnel that lives this many pauses long starts again with the first one
+_FORGIVEN = const(2)  # a tunnel that lives this many longest pauses starts again with the first
 _MIN_AGE_MS = const(1000)  # nothing makes a tunnel replace itself more often
 _LONG = const(1 << 28)  # ms, over three days: no timer is set for longer
 
@@ -39,9 +38,10 @@ class Tunnel:
             self.memory = port.Memory(profile["directory"], profile["sleep"] == "mark")
         self.drops = {}
         self.counters = {}
-        for key in ("sent", "received", "datagrams_out", "datagrams_in", "octets_out"):
-            self.counters[key] = 0
-        for key in ("octets_in", "attempts", "failed", "replaced", "lost"):
+        for key in (
+            "sent", "received", "datagrams_out", "datagrams_in", "octets_out", "octets_in",
+            "attempts", "failed", "replaced", "lost",
+        ):  # fmt: skip
             self.counters[key] = 0
         self.log = log or _silent
         self._link = self._next = None
@@ -50,7 +50,7 @@ class Tunnel:
         self._turn = 0  # which gateway is next
         self._failed = None  # the last attempt's error
         self._tries = 0  # attempts since the tunnel was lost
-        self._level = self._paused = 0  # of the pauses between attempts
+        self._longest = _RETRY_MS  # that the next pause may be
         self._keeper = self._awake = None
         self._inbox = []
         self._waiting = 0
@@ -118,21 +118,19 @@ class Tunnel:
         if self._awake:
             await port.online(self.profile)
             self._take_up()
-        if self._link:
-            self._keeper = asyncio.create_task(self._keep())
-            return
-        if self.profile.get("warning"):
+        if self.profile.get("warning") and not self._link:
             self.log("warning", {"text": self.profile["warning"]})
         try:
             for _ in self.profile["gateways"]:
+                if self._link:
+                    break
                 self._attempt(await port.online(self.profile))
                 while self._next:
                     await self._changed.wait()
-                if self._link:
-                    self._keeper = asyncio.create_task(self._keep())
-                    return
-            self.error = self._failed
-            raise self.error
+            if not self._link:
+                self.error = self._failed
+                raise self.error
+            self._keeper = asyncio.create_task(self._keep())
         finally:
             if not self._keeper:
                 await self.close()
@@ -216,9 +214,7 @@ class Tunnel:
         for link in [self._link, self._next] + self._old:
             if link:
                 _add(drops, link.ike.drops)
-        result = dict(self.counters)
-        result["drops"] = drops
-        return result
+        return dict(self.counters, drops=drops)
 
     # What a link asks and tells.
 
@@ -255,8 +251,8 @@ class Tunnel:
         else:
             self._link = None
             self._tries = 0
-            if self.clock.now() - link.born > _FORGIVEN * self._paused:
-                self._level = 0
+            if self.clock.now() - link.born > _FORGIVEN * self._longest:
+                self._longest = _RETRY_MS
             if self._handing_over():
                 return  # the gateway made room for the new SA, whose answer is on its way
             if error.notify is None:
@@ -369,10 +365,9 @@ class Tunnel:
 
         A fleet whose gateway deleted all SAs at once comes back spread over most of _RETRY_MS.
         """
-        top = min(_RETRY_MS << self._level, self.profile["retry_max_ms"], _LONG)
-        self._level = min(self._level + 1, _MAX_LEVEL)
-        self._paused = _jittered(top // 8, top - top // 8)
-        return self._paused
+        top = min(self._longest, self.profile["retry_max_ms"], _LONG)
+        self._longest = 2 * top
+        return _jittered(top // 8, top - top // 8)
 
     def _look_after(self, link):
         """Do what is due for the link that carries; return ms until the next look."""

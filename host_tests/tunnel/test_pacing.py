@@ -12,7 +12,13 @@ def handshake_ms(gap):
     """Milliseconds until a post-quantum tunnel was up, and datagrams that it took from us."""
     with RunningGateway({"any": "secret"}, fragment_size=1280, fragment_gap_ms=0) as gateway:
         profile = {"gateway": "127.0.0.1", "port": gateway.port, "natt_port": gateway.natt_port}
-        profile.update(pq="require", fragment_size=200, fragment_gap_ms=gap, frag_ack="off", retransmit_ms=20000)
+        profile.update(
+            pq="require",
+            fragment_size=200,
+            fragment_gap_ms=gap,
+            frag_ack="off",
+            retransmit_ms=20000,
+        )
         sensor = Sensor(profile, {"psk": "secret"}, 1, heap="2m")
         try:
             assert sensor.wait(60) == 0, sensor.output
