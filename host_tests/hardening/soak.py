@@ -340,11 +340,14 @@ class Drain(Net):
 
 
 def many(count):
-    """Send `count` readings, one each 100 ms; return the heap in use along the way."""
+    """Send `count` readings, one each 100 ms; return the heap in use along the way, [(SAs replaced, octets)].
+
+    The SA is replaced each hour. What the made-up gateway remembers is cleared at each look.
+    """
     net = Drain()
     gateway = net.gateway()
     gateway.echo = False
-    tunnel = Tunnel(profile(liveness_ms=0, keepalive_ms=0))
+    tunnel = Tunnel(profile(liveness_ms=0, keepalive_ms=0, lifetime_ms=HOUR_MS))
     heap = []
 
     async def main():
@@ -356,11 +359,16 @@ def many(count):
             if not n % 16:
                 await asyncio.sleep_ms(1)
             if n % step == step - 1:
+                await asyncio.sleep_ms(5000)  # an SA that is being replaced is gone by then
                 gateway.readings.clear()
                 gateway.seen.clear()
                 gateway.history.clear()
+                for spi in list(gateway.spis):
+                    if gateway.spis[spi] not in gateway.sas.values():
+                        del gateway.spis[spi]
+                net.last = {spi: net.last[spi] for spi in gateway.spis if spi in net.last}
                 gc.collect()
-                heap.append(gc.mem_alloc())
+                heap.append((tunnel.counters["replaced"], gc.mem_alloc()))
         await tunnel.close()
 
     run(main())
