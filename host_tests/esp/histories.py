@@ -275,7 +275,7 @@ class Life:
             self.numbers = Sequence(now, self.scenario.tick_ms, esn=self.scenario.esn)
         if self.scenario.near_end:
             end = (1 << 64 if self.scenario.esn else 1 << 32) - 1
-            near = end - self.device.rng.randrange(50)
+            near = end - self.device.rng.randrange(1, 50)
             if self.memory:
                 self.numbers.last = self.numbers._mark = near
             else:
