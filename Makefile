@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-heap bench-storm bench-idle mpy romfs dist package fuzz soak histories lint size clean
+.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-esp bench-heap bench-storm bench-idle mpy romfs dist package fuzz soak coverage histories lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -36,6 +36,9 @@ docs: venv ## pictures and tables of the READMEs, made from the sources
 
 bench-loss: venv ## fragments over links that lose, measured: minutes (SEEDS=50 for a quick pass)
 	@SEEDS='$(SEEDS)' $(PY) -m tools.bench.loss
+
+bench-esp: venv ## octets, microseconds and heap of a reading, beside DTLS and TLS (ROUNDS=50 for a quick pass)
+	@ROUNDS='$(ROUNDS)' $(PY) -m tools.bench.esp
 
 bench-heap: venv ## the smallest heap with which a sensor comes up, for each key exchange
 	@$(PY) -m tools.bench.handshake_heap
@@ -66,6 +69,9 @@ histories: venv ## random lives of a sensor that sleeps: no sequence number come
 
 soak: venv ## a day of trouble on a clock that leaps, a million readings: minutes (HOURS=n READINGS=n)
 	@$(PY) -m tools.soak $(call flag,hours,HOURS) $(call flag,readings,READINGS) $(call flag,seed,SEED)
+
+coverage: venv ## branches of the core that its tests take under CPython; less than 95 % fails
+	@$(PY) -m tools.health coverage
 
 lint: venv ## style and format of every Python file
 	@$(PY) -m ruff check .
