@@ -8,7 +8,11 @@ import sys
 import typer
 
 from .devgateway.command import devgateway
+from .gateway.commands import gateway
 from .provision import commands
+from .provision.console import pull_log, stats
+from .provision.doctor import doctor
+from .provision.keys import revoke, rotate
 from .provision.options import complain
 from .provision.problem import Problem
 from .provision.push import push
@@ -23,6 +27,12 @@ app.command()(commands.new)
 app.command("list")(commands.list_devices)
 app.command()(commands.show)
 app.command()(push)
+app.command()(rotate)
+app.command()(revoke)
+app.command("pull-log")(pull_log)
+app.command()(stats)
+app.command()(doctor)
+app.add_typer(gateway, name="gateway")
 app.add_typer(commands.fleet, name="fleet")
 app.command()(devgateway)
 

@@ -24,6 +24,7 @@ from .provision.identity import Identity
 from .provision.problem import BadInput, Problem
 
 STATES = ("new", "provisioned", "active", "revoked")
+_FEW = 20  # devices whose files are brought to disk one by one, not all at once
 _WAIT = 3.0  # seconds for another process to finish its change
 
 # Script n brings a database from version n to n + 1; none is ever changed once released.
@@ -185,11 +186,14 @@ class Inventory:
     def add(self, devices):
         """Add devices with fresh keys: all of them or, when one cannot be, none."""
         written = []
+        few = len(devices) < _FEW
         try:
             with self.changing() as db:
                 for device in devices:
                     self._insert(db, device)
-                    written.append(self._write(device))
+                    written.append(self._write(device, few))
+                if not few:
+                    os.sync()
         except BaseException:
             for directory in written:
                 shutil.rmtree(directory, ignore_errors=True)
@@ -213,14 +217,14 @@ class Inventory:
             ) from None
         self._note(db, identity.text, "made")
 
-    def _write(self, device):
+    def _write(self, device, sync=True):
         directory = self.devices / device.identity.file_name
         if directory.exists():
             # A command ended before it had a row; who knows what is in there: keep it.
             os.rename(directory, self.devices / f".{directory.name}.{now()}.left")
         make_directory(directory)
-        write_json(directory / "profile.json", device.profile())
-        write_json(directory / "secrets.json", device.new_secrets())
+        write_json(directory / "profile.json", device.profile(), sync)
+        write_json(directory / "secrets.json", device.new_secrets(), sync)
         return directory
 
     def set_state(self, row, state, **columns):

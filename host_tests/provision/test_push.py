@@ -10,6 +10,7 @@ import pytest
 
 from host_tests.board.virtual import VirtualBoard
 from host_tests.provision.conftest import NEW
+from tools import mpy
 from tools.provision import push as push_module
 from tools.provision.board import Board
 from tools.provision.firmware import PACKAGE, build
@@ -238,6 +239,21 @@ def test_a_failed_self_test_brings_the_old_files_back(tool, device, board, pushe
     start = len(board.output)
     board.hard_reset()
     assert board.wait_event("started", start=start)["interval"] == 10000  # the old profile
+
+
+def test_a_wrong_known_answer_brings_the_old_files_back(
+    tool, device, board, pushed, built, monkeypatch, tmp_path
+):
+    source = tmp_path / "selftest.py"
+    source.write_text(
+        "def run():\n    print('aes-ccm  WRONG, 3 ms')\n    print('selftest FAILED')\n"
+    )
+    mpy.compile_file(source, tmp_path / "selftest.mpy", "x64")
+    more = {f"{PACKAGE}selftest.mpy": (tmp_path / "selftest.mpy").read_bytes()}
+    monkeypatch.setattr(push_module.firmware, "build", lambda *_: built | more)
+    said = tool("push", device, "--port", board.port, code=1)
+    assert "self-test failed" in said.err and "aes-ccm WRONG" in said.err
+    assert files(board) == pushed
 
 
 def test_a_first_push_that_fails_leaves_an_empty_board(tool, device, board, inventory):

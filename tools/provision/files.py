@@ -17,8 +17,11 @@ def make_directory(path):
 
 
 @contextlib.contextmanager
-def private_file(path):
-    """Open a new text file of mode 0600 that replaces `path` when the block ends well."""
+def private_file(path, sync=True):
+    """Open a new text file of mode 0600 that replaces `path` when the block ends well.
+
+    Without `sync` a power cut soon after may still take it away.
+    """
     path = pathlib.Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -27,7 +30,8 @@ def private_file(path):
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 yield file
                 file.flush()
-                os.fsync(descriptor)
+                if sync:
+                    os.fsync(descriptor)
             os.replace(beside, path)
         except BaseException:
             beside.unlink(missing_ok=True)
@@ -36,15 +40,15 @@ def private_file(path):
         raise Problem(f"cannot write {path}: {error.strerror}") from None
 
 
-def write_private(path, text):
+def write_private(path, text, sync=True):
     """Write a file of mode 0600, in place of an older one."""
-    with private_file(path) as file:
+    with private_file(path, sync) as file:
         file.write(text)
 
 
-def write_json(path, value):
+def write_json(path, value, sync=True):
     """Write an object as JSON into a file of mode 0600."""
-    write_private(path, json.dumps(value, indent=2) + "\n")
+    write_private(path, json.dumps(value, indent=2) + "\n", sync)
 
 
 def read_json(path):
