@@ -5,12 +5,14 @@ import io
 import json
 import pathlib
 import subprocess
+import sys
 import urllib.request
 
 import pytest
 from minipsec import store
 from mpremote import mip
 
+from host_tests.board.virtual import VirtualBoard
 from host_tests.boards.conftest import BOARDS, ROOT
 from tools import build, mpy
 
@@ -199,6 +201,31 @@ def test_mip_installs_what_was_built(micropython, tmp_path, monkeypatch):
     install("./dist/package.json", Device(tmp_path / "board"), monkeypatch)
     place = self_test(micropython, tmp_path / "board/lib")
     assert place.endswith("lib/minipsec/selftest.mpy")
+
+
+@needs_native
+@pytest.mark.parametrize("what", ["sources", "built"])
+def test_mpremote_itself_installs_it_on_a_virtual_board(what, tmp_path):
+    where = ROOT
+    if what == "built":
+        where = tmp_path / "dist"
+        build.dist("RPI_PICO_W", HERE, where)
+    with VirtualBoard(tmp_path / "board") as board:
+
+        def mpremote(*words):
+            return subprocess.run(
+                [sys.executable, "-m", "mpremote", "connect", board.port, *words],
+                check=True,
+                cwd=where,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            ).stdout
+
+        assert mpremote("mip", "install", "./package.json").rstrip().endswith("Done")
+        said = mpremote("exec", "from minipsec import selftest\nselftest.run()")
+        assert "selftest passed" in said, said
 
 
 @pytest.mark.parametrize(("version", "branch"), [(None, "HEAD"), ("v0.1.0", "v0.1.0")])
