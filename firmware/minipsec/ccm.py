@@ -66,10 +66,10 @@ class CCM:
         """Octets of IV, ciphertext and ICV for `n` octets of plaintext with its Pad Length."""
         return 8 + n + 1 + self.icv
 
-    def _crypt(self, buf, at, n, iv, aad, opening):
-        """Encrypt or decrypt buf[at:at + n] in place; return its ICV, 16 octets.
+    def seal_into(self, buf, at, n, iv, aad, opening=False):
+        """Encrypt buf[at:at + n] in place and write the ICV behind it.
 
-        The AAD is under 0xff00 octets.
+        With `opening` decrypt it and return its ICV, 16 octets.  The AAD is under 0xff00 octets.
         """
         global _work
         k = len(aad)
@@ -99,22 +99,18 @@ class CCM:
         xor(blocks, 0, blocks, 0, tag, 0, 16)
         self._cbc.encrypt(view[:end], blocks)
         xor(tag, 0, blocks, end - 16, _ZERO, 0, 16)
-        xor(stream, 0, stream, 0, tag, 0, 16)
-        if not opening:
-            xor(buf, at, buf, at, stream, 16, n)
-        return stream
-
-    def seal_into(self, buf, start, n, iv, aad):
-        """Encrypt buf[start:start + n] in place and write the ICV behind it."""
-        icv = self._crypt(buf, start, n, iv, aad, False)
-        xor(buf, start + n, icv, 0, _ZERO, 0, self.icv)
+        if opening:
+            xor(stream, 0, stream, 0, tag, 0, 16)
+            return stream
+        xor(buf, at, buf, at, stream, 16, n)
+        xor(buf, at + n, stream, 0, tag, 0, self.icv)
 
     def open_in(self, buf, start, n, iv, aad):
         """Decrypt buf[start:start + n] in place, the ICV standing behind it; True when it fits.
 
         After False the text in `buf` is meaningless and must be thrown away.
         """
-        icv = self._crypt(buf, start, n, iv, aad, True)
+        icv = self.seal_into(buf, start, n, iv, aad, True)
         end = start + n
         return equal(memoryview(icv)[: self.icv], memoryview(buf)[end : end + self.icv])
 

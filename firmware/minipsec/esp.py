@@ -69,7 +69,9 @@ class Sender(_End):
         n += len(self._inner) + 2
         # RFC 4303 §2.4: to 4 octets at least.
         pad = -n & 3
-        pad += max(self._pad_to - n - pad, 0) & -4
+        more = self._pad_to - n - pad
+        if more > 0:
+            pad += more & -4
         n += pad
         head = self._head
         end = head + n + self._ccm.icv

@@ -51,9 +51,11 @@ def complete(buf, at, template, payload, summed=True):
         struct.pack_into(">H", buf, at + 10, ip)
     elif n == 48:
         struct.pack_into(">H", buf, at + 4, length)
-    # The length counts twice, in the header and in what stands for the addresses' header.
-    known = (template[-2] << 8 | template[-1]) + 2 * length
-    check = 0xFFFF - checksum(payload, known) if summed else 0
+    check = 0
+    if summed:
+        # The length counts twice, in the header and in what stands for the addresses' header.
+        known = (template[-2] << 8 | template[-1]) + 2 * length
+        check = 0xFFFF - checksum(payload, known)
     struct.pack_into(">HH", buf, udp + 4, length, check)
     return size
 
