@@ -93,10 +93,86 @@ def _judge_coverage(files):
     return 0
 
 
+# Types.
+
+# Attributes that are None until their phase begins are not annotated, and cost a board nothing so.
+_OFF = ("MemberAccess", "Subscript", "Call", "Operand", "Iterable", "ContextManager")
+_RULES = {f"reportOptional{name}": False for name in _OFF} | {"reportMissingModuleSource": False}
+KNOWN = ROOT / "host_tests/hardening/types.json"  # {file: findings that were looked at}
+
+
+def _pyright(name, config):
+    path = PLACE / f"types-{name}.json"
+    path.write_text(json.dumps({"typeCheckingMode": "basic", "pythonVersion": "3.11"} | config))
+    done = subprocess.run(
+        [sys.executable, "-m", "pyright", "-p", str(path), "--outputjson"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    try:
+        return json.loads(done.stdout)["generalDiagnostics"]
+    except ValueError:
+        raise SystemExit(f"health: pyright said\n{done.stdout}{done.stderr}") from None
+
+
+def types(options):
+    """Run pyright, firmware/ against MicroPython's stubs; 1 for more than was looked at before."""
+    require("types", "pyright")
+    PLACE.mkdir(parents=True, exist_ok=True)
+    require("stubs", "machine", PLACE / "stubs")
+    up = "../.."
+    viper = [f"{up}/firmware/minipsec/{name}.py" for name in sorted(MACHINE_CODE)]
+    found = _pyright(
+        "firmware",
+        {
+            "include": [f"{up}/firmware"],
+            "ignore": viper,
+            "typeshedPath": "stubs",
+            "extraPaths": [f"{up}/firmware", "stubs"],
+            **_RULES,
+        },
+    ) + _pyright(
+        "tools",
+        {
+            "include": [f"{up}/tools"],
+            # These run under MicroPython.
+            "ignore": [f"{up}/tools/bench/esp_client.py", f"{up}/tools/bench/fleet.py"],
+            "venvPath": up,
+            "venv": ".venv",
+            "extraPaths": [up, f"{up}/firmware", f"{up}/host_tests/shims", f"{up}/tools/setup"],
+            **_RULES,
+        },
+    )
+    errors = {}
+    for entry in found:
+        if entry["severity"] == "error":
+            name = str(pathlib.Path(entry["file"]).relative_to(ROOT))
+            errors.setdefault(name, []).append(entry)
+    if options.accept:
+        counts = {name: len(entries) for name, entries in sorted(errors.items())}
+        KNOWN.write_text(json.dumps(counts, indent=1) + "\n")
+    known = json.loads(KNOWN.read_text())
+    worse = 0
+    for name, entries in sorted(errors.items()):
+        if len(entries) > known.get(name, 0):
+            worse = 1
+            print(f"{name}: {len(entries)} findings, {known.get(name, 0)} of them known")
+            for entry in entries:
+                line = entry["range"]["start"]["line"] + 1
+                print(f"  {name}:{line} {entry['message'].splitlines()[0]} ({entry.get('rule')})")
+    total = sum(map(len, errors.values()))
+    print(
+        f"types: {total} findings in {len(errors)} files, {'more' if worse else 'none more'} than known"
+    )
+    return worse
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="health", description=__doc__.partition("\n")[0])
-    commands = {"coverage": coverage}
+    commands = {"coverage": coverage, "types": types}
     parser.add_argument("what", choices=commands)
+    parser.add_argument("--accept", action="store_true", help="what there is counts as looked at")
     options = parser.parse_args(argv)
     return commands[options.what](options)
 
