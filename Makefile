@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-esp bench-heap bench-storm bench-idle mpy romfs dist package fuzz soak coverage types histories lint size clean
+.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-esp bench-heap bench-storm bench-idle mpy romfs dist package fuzz soak coverage types mutants histories lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -75,6 +75,9 @@ coverage: venv ## branches of the core that its tests take under CPython; less t
 
 types: venv ## pyright, firmware/ against MicroPython's stubs: nothing beyond what was looked at
 	@$(PY) -m tools.health types
+
+mutants: venv ## small changes to sequence, ccm, esp, fragack: do tests notice? (MODULE=name; long)
+	@$(PY) -m tools.mutants $(call flag,module,MODULE)
 
 lint: venv ## style and format of every Python file
 	@$(PY) -m ruff check .
