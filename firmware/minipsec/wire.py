@@ -12,7 +12,6 @@ _HEADER = ">8s8sBBBBII"
 _HEADER_SIZE = const(28)
 _VERSION = const(0x20)
 
-_SA = const(33)
 _SK = const(46)
 _SKF = const(53)
 

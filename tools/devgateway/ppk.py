@@ -9,11 +9,6 @@ from .crypto import equal
 CONFIRMATION_SIZE = 8
 
 
-def identity_text(ppk_id):
-    """The identifier of a PPK_ID as text for a person."""
-    return ppk_id[1:].decode("utf-8", "backslashreplace")
-
-
 def find(sa, ppk_id):
     """The PPK of a PPK_ID, or None."""
     return sa.gateway.config.ppks.get(ppk_id[1:]) if len(ppk_id) > 1 else None

@@ -125,7 +125,6 @@ class Server:
         self._random = random.Random(seed)
         self._timer = None
         self._loop = None
-        self._on_event = on_event
 
     @property
     def port(self):
