@@ -1,0 +1,393 @@
+"""`make bench-esp`: what a reading costs on the wire and on the processor, beside DTLS and TLS.
+
+One run of MicroPython's unix port seals and sends payloads of five sizes: our ESP in tunnel and
+transport mode, with explicit and implicit IV, and MicroPython's own `ssl` (mbedTLS, in C) as DTLS
+1.2 and TLS 1.2 against `openssl s_server` on loopback, each with a pre-shared key. README.md
+beside this file says how to read the results. ROUNDS=50 is a quick pass; it prints the table and
+leaves the kept results alone.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RESULTS = pathlib.Path(__file__).resolve().parent / "results"
+for _place in (ROOT / "host_tests/shims", ROOT / "firmware", ROOT):
+    if str(_place) not in sys.path:
+        sys.path.insert(0, str(_place))
+
+from tools import mpy
+from tools.setup.interpreter import require_micropython
+
+SIZES = (8, 32, 128, 512, 1200)
+OURS = ("tunnel", "tunnel implicit IV", "transport", "transport implicit IV")
+THEIRS = ("DTLS 1.2", "TLS 1.2")
+ROUNDS = 1500
+QUICK = 500
+WAKES = 30
+PSK = bytes(range(16)).hex()
+HOST = "127.0.0.1"
+
+IP, UDP = 20, 8
+TCP = 20 + 12  # with timestamps, as Linux and lwIP have them
+
+
+class Relay:
+    """Passes datagrams or a stream on to a server and notes what the client sent.
+
+    `deaf` datagrams are no longer read, and are lost in a full queue: the sender pays the same for
+    each of them, and never for waking a reader.
+    """
+
+    def __init__(self, target, stream):
+        self.sizes = []
+        self.deaf = threading.Event()
+        kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
+        self._front = socket.socket(socket.AF_INET, kind)
+        self._front.bind((HOST, 0))
+        self.port = self._front.getsockname()[1]
+        self._back = socket.socket(socket.AF_INET, kind)
+        self._target = (HOST, target)
+        self._stream = stream
+        self._client = None
+        if stream:
+            self._front.listen(1)
+        else:
+            self._front.settimeout(0.05)
+            self._back.connect(self._target)
+            self._start(self._down)
+        self._start(self._up)
+
+    def _start(self, work):
+        threading.Thread(target=self._quietly, args=(work,), daemon=True).start()
+
+    @staticmethod
+    def _quietly(work):
+        with contextlib.suppress(OSError):
+            work()
+
+    def _up(self):
+        if self._stream:
+            self._client, _ = self._front.accept()
+            self._back.connect(self._target)
+            self._start(self._down)
+        while self._stream or not self.deaf.is_set():
+            try:
+                if self._stream:
+                    data = self._client.recv(65536)
+                else:
+                    data, self._client = self._front.recvfrom(65536)
+            except TimeoutError:
+                continue
+            if not data:
+                return
+            if not self.deaf.is_set():
+                self.sizes.append(len(data))
+                self._back.send(data)
+
+    def _down(self):
+        while True:
+            data = self._back.recv(65536)
+            if not data:
+                return
+            if self._stream:
+                self._client.sendall(data)
+            elif self._client:
+                self._front.sendto(data, self._client)
+
+    def close(self):
+        for end in (self._front, self._back, self._client):
+            if isinstance(end, socket.socket):
+                end.close()
+
+
+@contextlib.contextmanager
+def server(option, stream):
+    """`openssl s_server` behind a Relay."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM) as s:
+        s.bind((HOST, 0))
+        port = s.getsockname()[1]
+    process = subprocess.Popen(
+        ["openssl", "s_server", option, "-accept", f"{HOST}:{port}", "-psk", PSK]
+        + ["-psk_identity", "sensor", "-nocert", "-cipher", "PSK-AES128-GCM-SHA256", "-quiet"],
+        stdin=subprocess.PIPE,  # it ends with its input
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        time.sleep(0.5)
+        if process.poll() is not None:
+            raise SystemExit(f"bench: openssl s_server: {process.stderr.read().decode()}")
+        relay = Relay(port, stream)
+        yield relay
+        relay.close()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def run(firmware, rounds):
+    """Measure; return {way: {"octets", "seal_us", "send_us", "allocated"}: {size: value}}."""
+    client = pathlib.Path(__file__).with_name("esp_client.py")
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink,
+        server("-dtls1_2", False) as dtls,
+        server("-tls1_2", True) as stream,
+    ):
+        sink.bind((HOST, 0))
+        command = [require_micropython(), "-X", "heapsize=2m", client, rounds]
+        command += [sink.getsockname()[1], dtls.port, stream.port]
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            env={**os.environ, "MICROPYPATH": f"{firmware}:.frozen"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if process.stdout.readline() != "ready\n":
+            raise SystemExit(f"bench: {process.communicate()[0]}")
+        dtls.deaf.set()
+        stream.deaf.set()
+        records = {"DTLS 1.2": dtls.sizes[:], "TLS 1.2": stream.sizes[:]}
+        time.sleep(0.2)
+        said = process.communicate("\n")[0]
+        if process.returncode:
+            raise SystemExit(f"bench: {said}")
+        found = json.loads(said)
+    ways = {}
+    syscall = found["plain UDP"]["us"]
+    for name in (*OURS, *THEIRS):
+        raw = found[name]
+        row = ways[name] = {"octets": {}, "seal_us": {}, "send_us": {}, "allocated": {}}
+        for at, size in enumerate(SIZES):
+            row["send_us"][size] = round(raw["us"][f"send {size}"], 2)
+            seal = raw["us"].get(f"seal {size}")
+            if seal is None:
+                seal = raw["us"][f"send {size}"] - syscall[f"send {size}"]
+            row["seal_us"][size] = round(seal, 2)
+            row["allocated"][size] = raw["allocated"][str(size)]
+            if name in OURS:
+                row["octets"][size] = IP + UDP + raw["octets"][str(size)]
+            else:
+                # The client's last records came one by one.
+                record = records[name][at - len(SIZES)]
+                row["octets"][size] = IP + (UDP if name == "DTLS 1.2" else TCP) + record
+    ways["plain UDP"] = {
+        "octets": {size: IP + UDP + size for size in SIZES},
+        "send_us": {size: round(syscall[f"send {size}"], 2) for size in SIZES},
+    }
+    return ways, found["interpreter"], found["ssl"]
+
+
+def wake_ups(firmware, count):
+    """Seconds and octets of a wake-up beside those of a handshake, on loopback.
+
+    Returns {"handshake": {"ms", "octets"}, "wake_up": {"ms": [least, median], "octets"}}: octets
+    are IP datagrams both ways; a wake-up's time is from the start of the process until its one
+    datagram has arrived, and `process_ms` what the start of an empty program takes of it.
+    """
+    from host_tests.lab import Sensor
+    from tools.devgateway import RunningGateway
+
+    times, bare = [], []
+    with RunningGateway({"any": "bench"}, esp=("aes128ccm8iiv",), echo=False) as gateway:
+        sensor = Sensor(
+            {
+                "gateway": HOST,
+                "port": gateway.port,
+                "natt_port": gateway.natt_port,
+                "sleep": "clock",
+                "esp": ["aes128ccm8iiv"],
+                "retries": 0,
+            },
+            {"psk": "bench"},
+            1,
+            firmware=firmware,
+        )
+        try:
+            began = time.perf_counter()
+            sensor.wait_for("sent")
+            handshake = (time.perf_counter() - began) * 1000
+            if sensor.wait():
+                raise SystemExit(f"bench: {sensor.output}")
+            up = sensor.first("up")
+            datagrams = up["datagrams_out"] + up["datagrams_in"]
+            octets = up["octets_out"] + up["octets_in"] + datagrams * (IP + UDP)
+            reading = sensor.first("sent")["octets"] + IP + UDP
+            gateway.reading(timeout=5)
+            for _ in range(count):
+                began = time.perf_counter()
+                sensor.start(1)
+                gateway.reading(timeout=5)
+                times.append((time.perf_counter() - began) * 1000)
+                sensor.wait()
+                if not sensor.all("resumed"):
+                    raise SystemExit(f"bench: no wake-up: {sensor.output}")
+                began = time.perf_counter()
+                subprocess.run([require_micropython(), "-c", "pass"], check=True)
+                bare.append((time.perf_counter() - began) * 1000)
+        finally:
+            sensor.stop()
+    return {
+        "handshake": {"ms": round(handshake, 1), "octets": octets},
+        "wake_up": {
+            "ms": [round(min(times), 1), round(statistics.median(times), 1)],
+            "process_ms": [round(min(bare), 1), round(statistics.median(bare), 1)],
+            "octets": reading,
+        },
+    }
+
+
+def targets(ways):
+    """Return [(target, measured, reached)]."""
+    best, dtls = ways["transport implicit IV"], ways["DTLS 1.2"]
+    fewer = [dtls["octets"][size] - best["octets"][size] for size in SIZES]
+    write = dtls["send_us"][32]
+    sealing, whole = best["seal_us"][32] / write, best["send_us"][32] / write
+    most = max(value for name in OURS for value in ways[name]["allocated"].values())
+    grows = any(len(set(ways[name]["allocated"].values())) > 1 for name in OURS)
+    return [
+        (
+            "transport with implicit IV: fewer octets a reading than DTLS 1.2 at every size",
+            f"{min(fewer)} to {max(fewer)} fewer",
+            min(fewer) > 0,
+        ),
+        (
+            "sealing 32 octets within 2 x DTLS's path in C, which is `ssl.write`",
+            f"{sealing:.2f} x",
+            sealing <= 2,
+        ),
+        (
+            "the same with our sending, too, which `ssl.write` does as well",
+            f"{whole:.2f} x",
+            whole <= 2,
+        ),
+        ("at most 256 octets allocated a packet", f"{most:.0f}", most <= 256),
+        ("no allocation that grows with the payload", "grows" if grows else "none", not grows),
+    ]
+
+
+def tables(result):
+    """Return the Markdown of esp.md."""
+    ways = result["ways"]
+
+    def table(title, key, names, form):
+        lines = [f"## {title}\n", "| | " + " | ".join(f"{size} octets" for size in SIZES) + " |"]
+        lines.append("| --- |" + " ---: |" * len(SIZES))
+        for name in names:
+            if key in ways[name]:
+                cells = [form(ways[name][key][size]) for size in SIZES]
+                lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        return "\n".join(lines) + "\n"
+
+    every = (*OURS, *THEIRS, "plain UDP")
+    wake = result["wake_up"]
+    parts = [
+        "# What a reading costs\n",
+        "Made by `make bench-esp`; ../esp.md says how to read it.\n",
+        f"{result['interpreter']}; {result['ssl']}; {result['rounds']} rounds.\n",
+        "## Targets\n",
+        "| target | measured | |\n| --- | --- | --- |",
+        *(
+            f"| {what} | {found} | {'yes' if ok else 'no'} |"
+            for what, found, ok in result["targets"]
+        ),
+        "",
+        table("Octets on the wire, IP header included", "octets", every, str),
+        table("Microseconds to seal", "seal_us", (*OURS, *THEIRS), "{:.1f}".format),
+        table("Microseconds to seal and send", "send_us", every, "{:.1f}".format),
+        table("Octets of heap allocated", "allocated", (*OURS, *THEIRS), "{:.0f}".format),
+        "## A wake-up beside a handshake\n",
+        "| | milliseconds | octets on the wire |\n| --- | ---: | ---: |",
+        f"| new handshake, from the start of the process to its first reading |"
+        f" {wake['handshake']['ms']:.0f} | {wake['handshake']['octets']} |",
+        f"| wake-up, from the start of the process to its reading at the gateway |"
+        f" {wake['wake_up']['ms'][0]:.0f} (median {wake['wake_up']['ms'][1]:.0f}) |"
+        f" {wake['wake_up']['octets']} |",
+        f"| of that, a process that does nothing | {wake['wake_up']['process_ms'][0]:.0f}"
+        f" (median {wake['wake_up']['process_ms'][1]:.0f}) | 0 |",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+COLOURS = dict(zip((*OURS, *THEIRS), ("C0", "C9", "C2", "C8", "C3", "C1")))
+
+
+def plot(ways, path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 3.8))
+    for name in (*OURS, *THEIRS):
+        extra = [ways[name]["octets"][size] - size for size in SIZES]
+        left.plot(range(len(SIZES)), extra, marker="o", label=name, color=COLOURS[name])
+        times = [ways[name]["send_us"][size] for size in SIZES]
+        right.plot(range(len(SIZES)), times, marker="o", label=name, color=COLOURS[name])
+    left.set_title("octets on the wire beyond the payload", fontsize=9)
+    right.set_title("microseconds to seal and send, unix port", fontsize=9)
+    for panel in (left, right):
+        panel.set_xticks(range(len(SIZES)), SIZES)
+        panel.set_xlabel("payload, octets", fontsize=8)
+        panel.set_ylim(bottom=0)
+        panel.grid(alpha=0.3)
+        panel.tick_params(labelsize=8)
+    left.legend(fontsize=7, ncol=2, loc="lower left")
+    figure.tight_layout()
+    # No date and no version inside: the same results make the same file.
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def show(result, directory):
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(tables(result)))
+    print(f"results in {directory}")
+
+
+def main():
+    from .loss import require_matplotlib
+
+    rounds = int(os.environ.get("ROUNDS") or ROUNDS)
+    quick = rounds < QUICK
+    directory = ROOT / "build/bench" if quick else RESULTS
+    directory.mkdir(parents=True, exist_ok=True)
+    require_matplotlib()
+    with tempfile.TemporaryDirectory() as temporary:
+        firmware = pathlib.Path(temporary)
+        mpy.stage(firmware)
+        ways, interpreter, ssl = run(firmware, rounds)
+        wake = wake_ups(firmware, 5 if quick else WAKES)
+    result = {
+        "interpreter": "MicroPython " + interpreter.split("MicroPython ")[-1],
+        "ssl": ssl,
+        "machine": platform.machine(),
+        "rounds": rounds,
+        "sizes": SIZES,
+        "ways": ways,
+        "wake_up": wake,
+        "targets": targets(ways),
+    }
+    (directory / "esp.json").write_text(json.dumps(result, indent=1) + "\n")
+    (directory / "esp.md").write_text(tables(result))
+    plot(ways, directory / "esp.png")
+    show(result, directory)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
