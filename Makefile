@@ -18,10 +18,10 @@ help:
 venv:
 	@$(PYTHON) tools/setup/venv.py
 
-demo: venv ## a sensor sends readings to a gateway (READINGS=n, GATEWAY=strongswan, PQ=1, LOSS=percent, FRAGMENT_SIZE=octets)
+demo: venv ## a sensor sends readings to a gateway (READINGS=n, GATEWAY=strongswan, PQ=1, SLEEP=1, LOSS=percent, FRAGMENT_SIZE=octets)
 	@$(if $(filter strongswan,$(GATEWAY)),$(PY) tools/setup/gateway.py --require)
 	@$(PY) -m tools.demo $(call flag,readings,READINGS) $(call flag,gateway,GATEWAY) \
-	  $(call flag,pq,PQ) $(call flag,loss,LOSS) $(call flag,fragment-size,FRAGMENT_SIZE)
+	  $(call flag,pq,PQ) $(call flag,sleep,SLEEP) $(call flag,loss,LOSS) $(call flag,fragment-size,FRAGMENT_SIZE)
 
 test: venv ## all tests; as root with strongSwan in namespaces (ARGS='-k name -x')
 	@$(PY) tools/setup/interpreter.py

@@ -102,3 +102,17 @@ def test_what_does_not_go_together_is_one_line_and_exit_2(root, words):
     done = demo(root, *words)
     assert done.returncode == 2
     assert done.stdout == "" and "Traceback" not in done.stderr
+
+
+def test_a_sleeping_sensor_is_shown_with_one_handshake_for_all_its_wake_ups(root):
+    done = demo(root, "--sleep", "1", "--gateway", "development")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = re.findall(
+        r"(new handshake|wake-up \d) +SN (\d+) +(\d+) ms .* (\d+) datagrams, +(\d+) oct",
+        done.stdout,
+    )
+    assert [line[0] for line in lines] == ["new handshake", "wake-up 1", "wake-up 2", "wake-up 3"]
+    assert [line[3] for line in lines] == ["6", "2", "2", "2"]
+    sns = [int(line[1]) for line in lines]
+    assert sns == sorted(set(sns))
+    assert all(int(line[4]) < int(lines[0][4]) / 4 for line in lines[1:])

@@ -235,11 +235,19 @@ def main(argv=None):
 
     parser = argparse.ArgumentParser("make demo", description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--readings", type=positive, default=10, metavar="N")
-    parser.add_argument("--gateway", choices=GATEWAYS, default="development")
+    parser.add_argument("--gateway", choices=GATEWAYS)
     parser.add_argument("--pq", choices=("0", "1"), default="0", help="ML-KEM-768 in fragments")
     parser.add_argument("--loss", type=percent, default=0, metavar="PERCENT")
     parser.add_argument("--fragment-size", type=fragment, metavar="OCTETS")
+    parser.add_argument("--sleep", choices=("0", "1"), default="0", help="asleep in between")
     options = parser.parse_args(argv)
+    if not options.gateway:
+        options.gateway = "development"
+        if options.sleep == "1":
+            from tools.setup import gateway
+
+            # What a real gateway says to a sensor that sleeps is the better show.
+            options.gateway = "development" if gateway.lacking() else "strongswan"
     no_core_dumps()
     if options.gateway == "strongswan" and os.geteuid() != 0:
         print("demo: GATEWAY=strongswan needs root (network namespaces)", file=sys.stderr)
@@ -260,6 +268,10 @@ def main(argv=None):
             from tools import demo_link
 
             demo_link.run(options)
+        elif options.sleep == "1":
+            from tools import demo_sleep
+
+            demo_sleep.run(options)
         else:
             run(options)
     except (DemoError, LabError, mpy.CompileError) as problem:
