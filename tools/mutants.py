@@ -25,10 +25,24 @@ _PATHS = [ROOT, ROOT / "firmware", ROOT / "host_tests/shims"]
 sys.path[:0] = [str(path) for path in _PATHS if str(path) not in sys.path]
 
 TESTS = {
-    "sequence": ("core/test_sequence.py", "core/test_snapshot.py", "core/test_esp_variants.py"),
-    "ccm": ("core/test_ccm.py", "oracles/test_ccm.py", "core/test_esp.py"),
-    "esp": ("core/test_esp.py", "core/test_esp_variants.py", "hardening/test_published.py"),
-    "fragack": ("fragments/test_acks.py", "fragments/test_bad_input.py"),
+    "sequence": ("core/test_sequence.py", "hardening/test_edges.py", "core/test_snapshot.py"),
+    "ccm": (
+        "core/test_ccm.py",
+        "hardening/test_edges.py",
+        "core/test_esp.py",
+        "oracles/test_ccm.py",
+    ),
+    "esp": (
+        "core/test_esp.py",
+        "hardening/test_edges.py",
+        "core/test_esp_variants.py",
+        "hardening/test_published.py",
+    ),
+    "fragack": (
+        "fragments/test_acks.py",
+        "hardening/test_edges.py",
+        "fragments/test_bad_input.py",
+    ),
 }
 # One replacement of each operator is enough to see whether a test looks at it.
 _ONE_FOR = {

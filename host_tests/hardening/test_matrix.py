@@ -78,8 +78,18 @@ def test_without_a_fault_everything_arrives(name):
     assert {34, 35, 37, 0} <= kinds and (43 in kinds) == ("ppk_id" in VARIANTS[name][0])
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("name", VARIANTS)
+# One bent octet is much like another: all of them for two sessions, two for the others.
+THOROUGH = ("plain", "intermediate-fragments")
+BENT = ("corrupt-6", "corrupt-last")
+PAIRS = [
+    (name, fault)
+    for name in VARIANTS
+    for fault in FAULTS
+    if name in THOROUGH or fault in BENT or not fault.startswith("corrupt")
+]
+
+
+@pytest.mark.parametrize(("name", "fault"), PAIRS)
 def test_one_fault_ends_in_a_tunnel_or_in_a_typed_error_in_time(name, fault):
     ends = {}
     for at in range(len(session(name).sent)):
