@@ -42,3 +42,24 @@ def test_a_window_keeps_no_bit_beyond_its_width():
         for sn in range(1, 3 * size + 2):
             window.commit(sn)
             assert window.seen == (1 << min(sn, size)) - 1
+
+
+def appendix_a2(size, top, low):
+    """RFC 4303 appendix A2.2, as it stands there; before the first 2^32 there is nothing."""
+    t_high, t_low = top >> 32, top & 0xFFFFFFFF
+    if t_low >= size - 1:
+        high = t_high if low >= t_low - size + 1 else t_high + 1
+    else:
+        high = t_high - 1 if low >= t_low - size + 1 + 2**32 and t_high else t_high
+    return high << 32 | low
+
+
+def test_64_bit_numbers_are_guessed_as_the_rfc_does_at_each_edge_of_the_window():
+    near = [*range(0, 140), *range(2**31 - 2, 2**31 + 2), *range(2**32 - 140, 2**32)]
+    for size in (1, 2, 32, 64):
+        for high in (0, 1, 5):
+            for top in (0, 1, size - 2, size - 1, size, size + 1, 130, 2**31, 2**32 - 1):
+                if top >= 0:
+                    window = ReplayWindow(size, high << 32 | top)
+                    for low in near:
+                        assert window.extend(low) == appendix_a2(size, high << 32 | top, low)
