@@ -14,14 +14,12 @@ from dataclasses import dataclass, field
 from ..provision.files import make_directory, write_private
 from ..provision.identity import Identity
 from ..provision.problem import BadInput, Problem
+from .replay import replay_window
 
 NAME = "minipsec"
 _POOL, _POOL_6 = "10.9.0.0/24", "fd09::/112"
 _IKE = ["aes128ccm16-prfsha256-x25519", "aes128ccm8-prfsha256-x25519"]
 _ESP = ["aes128ccm8"]
-_LATE_MS = 3000  # how late a packet may come behind its successors
-_BURST = 32  # sequence numbers for readings that leave at once
-_WINDOWS = (32, 4096)  # least and largest; the kernel takes multiples of 32
 
 
 @dataclass(frozen=True)
@@ -69,16 +67,6 @@ def secrets_of(row, keys):
     if "ppk" in keys:
         found.append(secret(identity, "ppk", "ppk-" + identity.text, keys["ppk"]))
     return found
-
-
-def replay_window(profile):
-    """The replay window that a profile's sequence numbers need: they follow a clock.
-
-    Neighbouring packets are interval / tick numbers apart, so a packet that comes _LATE_MS late is
-    _LATE_MS / tick numbers behind the newest one.
-    """
-    behind = -(-_LATE_MS // profile.get("sn_tick_ms", 100)) + _BURST
-    return min(max(-(-behind // 32) * 32, _WINDOWS[0]), _WINDOWS[1])
 
 
 def choose_gateway(inventory, name):
