@@ -367,14 +367,14 @@ class Initiator(Machine):
         self.request(_IKE_AUTH, payloads, now)
 
     def _choose_spi(self):
-        """Return our inbound SPI: random, or one of the profile's that no SA of ours has."""
+        """Return our inbound SPI: one of the profile's that no SA of ours has, or a random one."""
+        for fixed in self.profile["spi"] or ():
+            value = fixed.to_bytes(4, "big")
+            if value not in self.taken:
+                return value
         while True:
             value = spi(self.rand, 4)
-            for fixed in self.profile["spi"] or ():
-                value = fixed.to_bytes(4, "big")
-                if value not in self.taken:
-                    break
-            if value not in self.taken or self.profile["spi"]:
+            if value not in self.taken:
                 return value
 
     def _auth(self, message, nonce, sk_p, ident):

@@ -297,6 +297,7 @@ class ESP:
         self.socket = socket.socket(family, socket.SOCK_RAW, _ESP)
         self.socket.setblocking(False)
         self._target = with_port(target, 0)
+        self.socket.connect(self._target)  # takes packets of the gateway's only
 
     def send(self, packet, sockaddr):
         """Send one ESP packet to the target."""
