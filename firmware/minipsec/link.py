@@ -12,7 +12,7 @@ from micropython import const
 from . import forget, port
 
 _NO_MEMORY_MS = const(50)  # until the next try
-_MAX_DRAIN = const(16)  # datagrams read in one go, so that a flood cannot starve the application
+_MAX_DRAIN = const(8)  # datagrams read in one go: as many as Tunnel keeps for the application
 
 
 class Link:

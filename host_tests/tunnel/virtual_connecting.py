@@ -495,6 +495,29 @@ def test_a_payload_too_large_is_the_callers_mistake():
     assert tunnel.error is None
 
 
+def test_a_burst_of_downlink_is_no_loss_to_an_application_that_waits_for_it():
+    net = Net()
+    gateway = net.gateway()
+    tunnel = Tunnel(profile())
+    got = []
+
+    async def take():
+        while True:
+            got.append(await tunnel.receive())
+
+    async def main():
+        await tunnel.connect()
+        taker = asyncio.create_task(take())
+        for n in range(40):
+            gateway.down(gateway.established()[0], b"%d" % n)
+        await asyncio.sleep_ms(100)
+        taker.cancel()
+
+    run(main())
+    assert got == [b"%d" % n for n in range(40)]
+    assert tunnel.stats()["drops"] == {}
+
+
 def test_more_downlink_than_is_taken_is_counted():
     net = Net()
     gateway = net.gateway()
