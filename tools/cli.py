@@ -7,12 +7,15 @@ import sys
 
 import typer
 
+from .capture.command import capture
 from .devgateway.command import devgateway
 from .gateway.commands import gateway
 from .provision import commands
 from .provision.console import pull_log, stats
 from .provision.doctor import doctor
+from .provision.flash import flash
 from .provision.keys import revoke, rotate
+from .provision.label import label
 from .provision.options import complain
 from .provision.problem import Problem
 from .provision.push import push
@@ -32,6 +35,9 @@ app.command()(revoke)
 app.command("pull-log")(pull_log)
 app.command()(stats)
 app.command()(doctor)
+app.command()(label)
+app.command()(flash)
+app.command()(capture)
 app.add_typer(gateway, name="gateway")
 app.add_typer(commands.fleet, name="fleet")
 app.command()(devgateway)

@@ -254,9 +254,9 @@ class Board:
         """Restart the board as power-up does; the connection ends with it."""
         with self._errors():
             self._transport.exec_raw_no_follow(
-                "import time, machine\ntime.sleep_ms(100)\nmachine.reset()\n"
+                "import time, machine\ntime.sleep_ms(20)\nmachine.reset()\n"
             )
-            time.sleep(0.2)
+            time.sleep(0.3)
             self._transport.in_raw_repl = False
 
     # What a board is.

@@ -57,6 +57,12 @@ class Findings:
         return found[-1] if found else {}
 
     @property
+    def up(self):
+        """Has the device a tunnel, by what it says itself?"""
+        names = [event.get("event") for event in self.said]
+        return "error" not in names and any(n in names for n in ("up", "resumed", "sent"))
+
+    @property
     def heard(self):
         """Did anything of the device's reach charon meanwhile?"""
         return any("received packet" in line for line in self.log)
@@ -67,7 +73,7 @@ class Findings:
 
 def _error(*names):
     return lambda f: (
-        not f.event("up")
+        not f.up
         and (f.event("error").get("error") in names or f.event("error").get("notify") in names)
     )
 
@@ -102,7 +108,7 @@ _RULES = (
         _PUSH,
     ),
     (
-        lambda f: f.event("up") and f.secret in ("known", None),
+        lambda f: f.up and f.secret in ("known", None),
         None,
         "nothing: the tunnel is up",
     ),
@@ -152,6 +158,11 @@ _RULES = (
         "compare ssid in the profile and wifi_key in its secrets; " + _PUSH,
     ),
     (
+        lambda f: f.logged("half-open IKE_SA limit"),
+        "the gateway ignores new devices: too many begin at once from one address, as behind a NAT",
+        "at the gateway, in strongswan.conf: cookie_threshold_ip = 1000, block_threshold = 1001",
+    ),
+    (
         lambda f: _error("LinkDown")(f) and f.gateway is None and not f.heard,
         "nothing of the device's reaches the gateway",
         "the address in gateway; the network there; a firewall that drops UDP 500 or 4500",
@@ -162,7 +173,7 @@ _RULES = (
         "routes and firewalls from the gateway towards the device; its NAT",
     ),
     (
-        lambda f: f.gateway is not None and not f.event("up"),
+        lambda f: f.gateway is not None and not f.up,
         "the gateway could not be asked, and the device gets no tunnel",
         "start strongSwan there, or name its socket with --vici",
     ),
@@ -265,7 +276,8 @@ def ask_gateway(findings, row, keys, charon):
 
 def _settled(line):
     events, rest = parse([line])
-    return any(e["event"] in ("up", "error", "resumed") for e in events) or "Traceback" in line
+    settled = ("up", "error", "resumed", "sent")
+    return any(event["event"] in settled for event in events) or "Traceback" in line
 
 
 def ask_board(findings, found, row, port, seconds):

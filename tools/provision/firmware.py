@@ -43,3 +43,8 @@ def board_facts(name):
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
+
+
+def known_boards():
+    """The names of the boards that have a folder in boards/."""
+    return sorted(path.parent.name for path in _BOARDS.glob("*/board.json"))

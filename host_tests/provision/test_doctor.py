@@ -1,0 +1,232 @@
+"""`doctor`, `stats` and `pull-log`: the cause that is named for what both sides say."""
+
+import functools
+import json
+import re
+import shutil
+
+import pytest
+
+from host_tests.board.virtual import VirtualBoard
+from host_tests.lab import GATEWAY_4, GATEWAY_ID, SENSOR_4, SERVER_4
+from host_tests.provision.conftest import NEW
+from tools.provision import firmware
+from tools.provision.doctor import Findings, diagnose, parse
+
+
+def error(name, notify=None, text="t"):
+    return {"event": "error", "error": name, "notify": notify, "text": text, "check": "c"}
+
+
+UP = {"event": "up", "inner": "10.9.0.1"}
+KNOWN = {"secret": "known", "connections": 1}
+HEARD = ["received packet: from 10.77.0.2[5000] to 10.77.0.1[500] (300 bytes)"]
+
+
+@pytest.mark.parametrize(
+    "findings, cause, fix",
+    [
+        ({"state": "revoked", "said": [UP]}, "was revoked", "new"),
+        ({"rotating": True, "said": [UP]}, "interrupted half-way", "rotate DEVICE"),
+        ({"unfinished": True}, "push to the board was interrupted", "push DEVICE"),
+        ({"different": ["secrets.json"]}, "another key than the inventory", "push DEVICE"),
+        ({"different": ["profile.json"], "said": [UP]}, "another profile", "push DEVICE"),
+        ({**KNOWN, "said": [UP]}, None, "the tunnel is up"),
+        ({**KNOWN, "different": ["lib/minipsec/esp.mpy"], "said": [UP]}, None, "nothing"),
+        ({"secret": "unknown", "connections": 1}, "has no key of the device", "gateway apply"),
+        ({"secret": "another key", "connections": 1}, "another key of the device", "apply"),
+        (
+            {**KNOWN, "log": ["tried 1 shared key for 'a' - 'b', but MAC mismatched"]},
+            "another key of the device",
+            "apply",
+        ),
+        ({"secret": "known", "connections": 0}, "has no connection", "gateway apply"),
+        (
+            {**KNOWN, "said": [error("AuthenticationFailed")], "log": ["no matching peer config"]},
+            "no connection for these two identities",
+            "gateway_id",
+        ),
+        (
+            {**KNOWN, "said": [error("NoProposalChosen", "NO_PROPOSAL_CHOSEN")]},
+            "no suite of algorithms",
+            "strongSwan 6",
+        ),
+        (
+            {**KNOWN, "said": [error("InternalAddressFailure", "INTERNAL_ADDRESS_FAILURE")]},
+            "no inner address left",
+            "--pool",
+        ),
+        ({**KNOWN, "pool": "minipsec"}, "no inner address left", "--pool"),
+        (
+            {**KNOWN, "said": [error("TsUnacceptable", "TS_UNACCEPTABLE")]},
+            "does not allow",
+            "remote_ts",
+        ),
+        (
+            {**KNOWN, "said": [error("LinkDown", text="cannot reach gw: OSError('addrinfo')")]},
+            "name means nothing",
+            "DNS",
+        ),
+        ({**KNOWN, "said": [error("LinkDown")]}, "nothing of the device's reaches", "firewall"),
+        ({**KNOWN, "said": [error("LinkDown")], "log": HEARD}, "answers do not come back", "NAT"),
+        (
+            {**KNOWN, "said": [error("LinkDown")], "log": ["per-IP half-open IKE_SA limit of 4"]},
+            "too many begin at once",
+            "cookie_threshold_ip",
+        ),
+        ({"gateway": "charon does not answer", "said": [error("LinkDown")]}, "be asked", "--vici"),
+        ({**KNOWN, "quiet": True}, "prints nothing", '"log"'),
+        ({**KNOWN, "lines": ["Traceback (most recent call last):"]}, "exception", "sensor.py"),
+        ({**KNOWN, "board": "--no-board", "sa": {"state": "ESTABLISHED"}}, None, "is up"),
+        ({**KNOWN, "said": [error("NoEntropy", text="no noise")]}, "no noise", "c"),
+        ({**KNOWN, "board": "no board found"}, "no board found", "plug it in"),
+        ({**KNOWN}, "no cause found", "pull-log"),
+    ],
+)
+def test_the_first_rule_that_holds_names_the_cause(findings, cause, fix):
+    found, advice = diagnose(Findings(**{"state": "active", **findings}))
+    assert (found is None) == (cause is None)
+    assert cause is None or cause in found
+    assert fix in advice
+
+
+def test_text_logs_and_json_logs_say_the_same():
+    lines = [
+        "MicroPython v1.29.0",
+        '>>> {"event": "up", "inner": "10.9.0.1"}',
+        "error error=LinkDown notify=None text=no answer from the gateway check=gateway, port",
+        '{"broken',
+        "up spi_i=00 inner=10.9.0.2 ms=80",
+    ]
+    events, rest = parse(lines)
+    assert [event["event"] for event in events] == ["up", "error", "up"]
+    assert events[1]["text"] == "no answer from the gateway"
+    assert events[2]["inner"] == "10.9.0.2"
+    assert rest == [lines[0], lines[3]]
+
+
+# On a board.
+
+SENSOR = """
+import json, time
+def run(argv):
+    for n in range(100000):
+        print(json.dumps({"event": "sent", "n": n, "sn": 10 * n}))
+        time.sleep_ms(50)
+"""
+
+
+@pytest.fixture
+def talking(tool, device, board, monkeypatch):
+    """A board whose program prints readings and knows no network."""
+    small = {
+        "main.py": b"import sensor\nsensor.run([])\n",
+        "sensor.py": SENSOR.encode(),
+        "lib/minipsec/__init__.py": b"def load_profile():\n    pass\n",
+    }
+    monkeypatch.setattr(firmware, "build", lambda *_: dict(small))
+    tool("push", device, "--port", board.port)
+    board.wait_event("sent")
+    return board
+
+
+def test_a_log_is_taken_down_without_disturbing_the_board(tool, talking, tmp_path):
+    resets = list(talking.resets)
+    assert '"sn": ' in tool("pull-log", "--port", talking.port, "--seconds", "0.5").out
+    out = tmp_path / "log.txt"
+    tool("pull-log", "--port", talking.port, "--seconds", "0.5", "--out", out)
+    assert '"sn": ' in out.read_text()
+    assert talking.resets == resets
+    said = tool("pull-log", "--port", talking.port, "--file", "/sensor.py")
+    assert "time.sleep_ms(50)" in said.out
+    said = tool("pull-log", "--port", talking.port, "--file", "/none", code=1)
+    assert "no file /none" in said.err
+
+
+def test_a_board_that_says_nothing_is_told(tool, board):
+    board.wait_output(">>> ")
+    said = tool("pull-log", "--port", board.port, "--seconds", "0.3", code=1)
+    assert "said nothing" in said.err
+
+
+def test_stats_tell_memory_files_and_readings(tool, device, talking):
+    said = tool("stats", device, "--port", talking.port, "--seconds", "0.5", "--vici", "/none").out
+    assert "octets free" in said and "the inventory's" in said
+    assert "while listening, the last has SN" in said
+    assert "not asked: charon does not answer" in said
+    assert talking.resets[-1] == "hard"
+
+
+def test_doctor_without_a_gateway_still_tells_what_the_board_says(tool, device, talking):
+    said = tool("doctor", device, "--port", talking.port, "--seconds", "5", "--vici", "/none")
+    assert re.search("gateway +not asked: charon does not answer", said.out)
+    assert "all is well" in said.out
+
+
+# Against strongSwan: what is really said, not what we think is said.
+
+
+whole_firmware = functools.cache(firmware.build)
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize(
+    "breaking, cause",
+    [
+        ("nothing", None),
+        ("not applied", "has no key of the device"),
+        ("another key there", "another key of the device"),
+        ("another key here", "another key than the inventory"),
+        ("gateway_id", "no connection for these two identities"),
+        ("unreachable", "nothing of the device's reaches the gateway"),
+        ("proposals", "no suite of algorithms in common"),
+        ("selectors", "does not allow"),
+    ],
+)
+def test_doctor_names_what_was_broken(
+    tool, inventory, lab, charon, tmp_path, tmp_path_factory, monkeypatch, breaking, cause
+):
+    monkeypatch.setattr(firmware, "build", whole_firmware)
+    row = {"id": "a.b", "gateway": GATEWAY_4, "gateway_id": GATEWAY_ID, "server": SERVER_4,
+           "retransmit_ms": 100, "retransmit_tries": 3, "log": "json"}  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps([row]))
+    tool("fleet", "import", tmp_path / "a.json")
+    directory = inventory / "devices/a.b"
+    profile = json.loads((directory / "profile.json").read_text())
+
+    def edit(name="profile.json", **changes):
+        path = directory / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    if breaking != "not applied":
+        tool("gateway", "apply")
+    if breaking == "another key there":
+        edit("secrets.json", psk="0x" + "11" * 32)
+    elif breaking == "gateway_id":
+        edit(gateway_id="other.example.org")
+    elif breaking == "unreachable":
+        edit(gateway="10.77.0.9")
+    elif breaking == "proposals":
+        edit(ike=["aes256ccm16-prfsha256-ecp256"])
+    elif breaking == "selectors":
+        edit(remote_ts="10.4.0.0/16", server="10.4.0.1")
+    board = lab.own(VirtualBoard(tmp_path / "board", lab.sensor_ns, SENSOR_4))
+    flash = tmp_path_factory.getbasetemp() / "doctor.flash"
+    if flash.exists():  # all that differs from test to test is the profile
+        shutil.copy(flash, board.flash)
+    board.plug()
+    tool("push", "a.b", "--port", board.port)
+    shutil.copy(board.flash, flash)
+    if breaking == "another key here":
+        edit("secrets.json", psk="0x" + "11" * 32)
+    said = tool("doctor", "a.b", "--port", board.port, "--seconds", "15", code=None)
+    assert said.code == (0 if cause is None else 1), said.out
+    assert (cause or "all is well") in said.out
+    assert profile["id"] in said.out
+
+
+@pytest.mark.interop
+def test_doctor_without_the_board_asks_the_gateway_only(tool, inventory, lab, charon):
+    tool(*NEW, "a.b")
+    said = tool("doctor", "a.b", "--no-board", code=1)
+    assert "has no key of the device" in said.out
