@@ -15,6 +15,7 @@ survive what snapshot.py names as beyond proof.
     make histories N=1000000
 """
 
+import contextlib
 import random
 import sys
 from collections import Counter
@@ -94,6 +95,7 @@ class Device:
         self.rtc_octets = b""
         self.files = {}
         self.fuse = None  # writes left until the power fails
+        self.ends = None  # how it then ends, (what is there, exception); None: at random
         self.writes = 0
         self.boot()
 
@@ -170,14 +172,14 @@ class Device:
         self.fuse = None
         rng = self.rng
         old = get()
-        how = rng.randrange(4)
+        how, end = self.ends or (rng.randrange(4), rng.choice((PowerCut, Reset)))
         if how == 1:
             put(new)
         elif how == 2 and new:
             put(new[: rng.randrange(len(new))] + (old or b"")[rng.randrange(1, 99) :])
         elif how == 3 and new:
             put(new[: rng.randrange(len(new))])
-        raise rng.choice((PowerCut, Reset))
+        raise end
 
     def lose_power(self):
         self.rtc_octets = b""
@@ -370,11 +372,22 @@ class History:
         child.update(key_out=octets, inner=bytes(4), server=bytes(4))
         return child
 
-    def play(self, events):
+    def plug_in(self):
+        """Put the device where port finds it."""
         device = self.device
         sys.modules["machine"] = device if device.has_rtc else None
         port.time = port.os = device
         port.open = device.open
+
+    def again(self, lost):
+        """Power comes back after it was `lost`, or the processor starts anew."""
+        if lost:
+            self.device.lose_power()
+        self.device.boot()
+
+    def play(self, events):
+        device = self.device
+        self.plug_in()
         life = None
         rng = self.rng
         while events > 0:
@@ -391,13 +404,12 @@ class History:
                 self.tell("reset")
                 life = None
                 device.pass_time(rng.uniform(1, 3 if rng.random() < 0.5 else 300))
-                device.boot()
+                self.again(False)
             except PowerCut:
                 self.tell("power cut")
                 life = None
-                device.lose_power()
                 device.pass_time(rng.choice((rng.uniform(1, 300), rng.uniform(0, 1e7))))
-                device.boot()
+                self.again(True)
 
     def tell(self, what):
         self.told.append("%.1f %s" % (self.device.now, what))
@@ -509,22 +521,30 @@ class History:
         return life
 
 
-def play(seed, events=None):
-    """Play one history; return its `Counter`.  `Violation` carries the seed and the story."""
-    history = History(seed)
-    if events is None:
-        events = 6 if seed & 7 else 30
+@contextlib.contextmanager
+def plugged(history):
+    """The simulated device is port's while this lasts; a `Violation` carries the story."""
     saved = port.time, port.os
     try:
-        history.play(events)
+        history.plug_in()
+        yield
     except Violation as violation:
         s = history.scenario
         story = "\n  ".join([str(vars(s)), *history.told])
-        raise Violation("seed %s: %s\n  %s" % (seed, violation, story)) from None
+        raise Violation("seed %s: %s\n  %s" % (history.seed, violation, story)) from None
     finally:
         port.time, port.os = saved
         del port.open
         del sys.modules["machine"]
+
+
+def play(seed, events=None):
+    """Play one history; return its `Counter`."""
+    history = History(seed)
+    if events is None:
+        events = 6 if seed & 7 else 30
+    with plugged(history):
+        history.play(events)
     history.count["SAs"] = len(history.keys)
     history.count["packets"] = len(history.wire.seen)
     return history.count

@@ -26,6 +26,54 @@ def test_a_history_is_the_same_each_time():
     assert histories.play(8) == histories.play(8)
 
 
+@pytest.mark.parametrize(
+    ("policy", "board"),
+    [("clock", "esp32"), ("clock", "pc"), ("mark", "rp2"), ("mark", "esp32"), ("mark", "pc")],
+)
+def test_power_cut_at_every_single_write(policy, board):
+    """Each write of three wake-ups and a replaced SA, cut off in each way."""
+
+    def live(history):
+        life = histories.Life(history)
+        # Bursts beyond the first marks; a new SA beside a snapshot of the old one.
+        for _ in range(21):
+            life.send()
+            history.device.now += 3
+        life.connect()
+        life.send()
+        life.suspend()
+
+    def story(fuse, ends):
+        history = histories.History(1)
+        scenario = history.scenario
+        scenario.policy, scenario.board, scenario.near_end = policy, board, False
+        scenario.lifetime_ms, scenario.max_packets, scenario.sealed = 1 << 29, 1 << 24, False
+        history.device = histories.Device(history.rng, board)
+        history._profile()
+        device = history.device
+        with histories.plugged(history):
+            device.fuse, device.ends = fuse, ends
+            for _ in range(4):
+                try:
+                    live(history)
+                    device.now += 60_000
+                    device.boot()
+                except histories.PowerCut as end:
+                    device.now += 2
+                    history.again(not isinstance(end, histories.Reset))
+        return device, history
+
+    device, _ = story(None, None)
+    writes = device.writes
+    assert writes >= 20
+    for fuse in range(1, writes + 1):
+        for what in range(4):
+            for end in (histories.PowerCut, histories.Reset):
+                device, history = story(fuse, (what, end()))
+                assert device.fuse is None
+                assert history.count["resumed"] >= 1
+
+
 # What the histories are there to find, put in on purpose.
 MUTANTS = {
     "packets leave without a mark": (sequence, "if not self._reserve(mark):", "if False:"),
