@@ -50,8 +50,6 @@ class CCM:
     `icv` is the tag's length in octets: 8, 12 or 16.
     """
 
-    iv_size = 8
-
     def __init__(self, key, icv):
         self._ecb = aes(key[:-_SALT], _ECB)
         # One CBC object for life; its last block is taken out of the next first one.

@@ -60,3 +60,15 @@ def test_every_import_is_used(root):
                     if len(re.findall(rf"\b{name}\b", text)) < 2:
                         unused.append(f"{path.name}: {name}")
     assert not unused
+
+
+def test_every_attribute_of_a_class_is_used(root):
+    text = "\n".join(path.read_text() for path in sources(root))
+    unused = []
+    for path in sources(root):
+        for made in ast.walk(ast.parse(path.read_text())):
+            for node in made.body if isinstance(made, ast.ClassDef) else ():
+                for target in node.targets if isinstance(node, ast.Assign) else ():
+                    if len(re.findall(rf"\b{target.id}\b", text)) < 2:
+                        unused.append(f"{path.name}: {made.name}.{target.id}")
+    assert not unused

@@ -1,5 +1,11 @@
 """Edges that one changed character would move: what mutation testing found no test for."""
 
+import tracemalloc
+
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM
+
+from minipsec import ccm
+from minipsec.ccm import CCM
 from minipsec.sequence import ReplayWindow, Sequence
 
 # sequence
@@ -63,3 +69,71 @@ def test_64_bit_numbers_are_guessed_as_the_rfc_does_at_each_edge_of_the_window()
                     window = ReplayWindow(size, high << 32 | top)
                     for low in near:
                         assert window.extend(low) == appendix_a2(size, high << 32 | top, low)
+
+
+def test_a_step_of_exactly_400_days_is_a_clock_and_one_more_millisecond_is_none():
+    most = 400 * 86400 * 1000
+    assert Sequence(0, 3600000).next(most) is not None
+    assert Sequence(0, 3600000).next(most + 1) is None
+
+
+def test_after_a_sleep_the_last_number_waits_for_its_age_and_an_ended_sa_does_not():
+    assert Sequence(0, 100, 2**32 - 2, paced=0).next(1000) == 0
+    numbers = Sequence(0, 100, 7, paced=10**6)
+    numbers.end()
+    assert numbers.next(0) is None
+
+
+def test_a_leap_of_the_peers_numbers_costs_no_memory():
+    """An SN far ahead comes from who has the keys; shifting the window by it would cost 512 MB."""
+    window = ReplayWindow(64)
+    window.commit(1)
+    tracemalloc.start()
+    try:
+        window.commit(1 << 22)
+        assert tracemalloc.get_traced_memory()[1] < 4096
+    finally:
+        tracemalloc.stop()
+    assert window.seen == 1 and window.top == 1 << 22
+
+
+# ccm
+
+
+def sealed(n):
+    """Seal `n` octets; return the work space that stays."""
+    buf = bytearray(n + 16)
+    CCM(bytes(range(19)), 8).seal_into(buf, 0, n, bytes(8), bytes(8))
+    return ccm._work
+
+
+def test_work_space_for_a_packet_of_the_usual_size_stays_and_for_a_larger_one_goes():
+    first = sealed(1344 - 32)
+    assert len(first[0]) == 1344
+    for n in (0, 1, 16, 1000, 1344 - 32):
+        assert sealed(n) is first
+    for n in (1344 - 31, 3000):
+        assert sealed(n) is first
+
+
+def test_each_part_of_the_work_space_is_as_long_as_the_others():
+    for part in sealed(700):
+        assert len(part) == len(ccm._work[0])
+
+
+def test_buffers_that_machine_code_writes_to_have_their_size_from_the_start():
+    key = CCM(bytes(range(19)), 8)
+    for _ in range(2):
+        assert (len(key._tag), len(key._nonce)) == (16, 12)
+        key.seal_into(bytearray(40), 0, 20, bytes(8), bytes(8))
+
+
+def test_additional_data_of_each_length_is_what_openssl_makes_of_it():
+    key = bytes(range(16))
+    for n in (0, 1, 15, 16, 17):
+        text = bytes(range(100, 100 + n))
+        for k in range(1, 70):  # IKE and ESP always have some
+            aad = bytes(range(k))
+            buf = bytearray(text + bytes(16))
+            CCM(key + b"abc", 16).seal_into(buf, 0, n, bytes(8), aad)
+            assert buf == AESCCM(key, 16).encrypt(b"abc" + bytes(8), text, aad)
