@@ -247,6 +247,26 @@ def test_a_clock_behind_what_was_sent_is_refused():
     assert not refused(p, memory, WALL + 60_000)
 
 
+def test_beyond_proof_is_a_mark_put_back_by_hand_and_by_the_clock_not_even_that():
+    """What firmware/README.md names as staying outside."""
+    p = profile(sleep="mark")
+    memory = put_away(p)
+    mark = memory.pieces["mark"]
+    sent = snapshot.load(p, memory, 0, 0).numbers.next(0)
+    memory.pieces["mark"] = mark
+    assert snapshot.load(p, memory, 0, 0).numbers.next(0) == sent
+
+    p = profile()
+    memory = put_away(p)
+    mark = memory.pieces["mark"]
+    sent = snapshot.load(p, memory, 0, WALL + 60_000).numbers.next(10)
+    memory.pieces["mark"] = mark
+    assert snapshot.load(p, memory, 0, WALL + 60_010).numbers.next(10) > sent
+    memory.pieces["mark"] = mark
+    # Only together with a clock that went back, but not to before the mark.
+    assert snapshot.load(p, memory, 0, WALL + 60_000).numbers.next(10) == sent
+
+
 def test_an_sa_has_an_end_also_asleep():
     for policy in ("clock", "mark"):
         p = profile(sleep=policy, lifetime_ms=3_600_000)
