@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-esp bench-heap bench-storm bench-idle mpy romfs dist package fuzz soak coverage types mutants histories lint size clean
+.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-esp bench-heap bench-storm bench-idle mpy romfs dist package fleet fuzz soak coverage types mutants histories lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -60,6 +60,11 @@ dist: venv ## all that one board gets in one folder, with sizes and SHA-256 (BOA
 
 package: venv ## package.json, by which mip installs firmware/minipsec
 	@$(PY) -m tools.build package
+
+fleet: FLEET ?= 2000,400,5,4
+fleet: venv ## 2000 devices told to strongSwan, 400 tunnels at once (FLEET=devices,tunnels,readings,processes)
+	@$(PY) tools/setup/gateway.py --require
+	@FLEET='$(FLEET)' $(PY) -m pytest -q host_tests/provision/test_fleet.py
 
 fuzz: venv ## any octets into the core, guided by coverage: five minutes (SECONDS=n)
 	@$(PY) -m tools.fuzz $(call flag,seconds,SECONDS)
