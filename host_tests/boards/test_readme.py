@@ -7,7 +7,7 @@ import pytest
 
 from host_tests.boards.conftest import BOARDS, ROOT
 
-TEXT = (ROOT / "firmware/README.md").read_text().split("## Your sensor")[1]
+TEXT = (ROOT / "firmware/README.md").read_text().split("\n## Your sensor\n")[1].split("\n## ")[0]
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 
 PARTS = """

@@ -47,9 +47,10 @@ def test_readings_keep_their_pace_while_the_gateway_is_slow(board, gateway):
     edits = "sensor.sample = lambda n: b'%d' % sensor.time.ticks_ms()"
     run(board, edits, ticks=1000)
     times = [int(text) for text in texts(gateway, 5)]
-    # The first step waits for the key exchange, then for its next full 100 ms.
-    steps = [after - before for before, after in zip(times, times[1:], strict=False)]
-    assert steps[0] % 100 < 60 and all(70 <= step <= 160 for step in steps[1:]), steps
+    # All are due at full 100 ms after one of them; a busy PC wakes some up late, none early.
+    assert any(all((time - first) % 100 < 60 for time in times) for first in times), times
+    # Only the first step waits for the key exchange, and none is skipped after it.
+    assert 300 - 60 < times[4] - times[1] < 300 + 60, times
 
 
 def test_a_command_gets_what_comes_down_and_its_answer_goes_up(board):
