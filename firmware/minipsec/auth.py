@@ -1,6 +1,39 @@
-"""The AUTH payload's octets (RFC 7296 §2.15)."""
+"""IKE_AUTH: who both ends are, and the Child SA (RFC 7296 §1.2, §2.15; PPK: RFC 8784)."""
 
+import struct
+from micropython import const
+
+from . import kdf, wire
+from .ccm import equal
 from .kdf import prf
+from .machine import sort, spi
+from .wire import Drop
+
+_IKE_AUTH = const(35)
+
+_SA = const(33)
+_IDI = const(35)
+_IDR = const(36)
+_AUTH = const(39)
+_N = const(41)
+_TSI = const(44)
+_TSR = const(45)
+_CP = const(47)
+
+_STATUS = const(16384)  # notify types from here on are no errors
+_INITIAL_CONTACT = const(16384)
+_USE_TRANSPORT_MODE = const(16391)
+_PPK_IDENTITY = const(16436)
+_NO_PPK_AUTH = const(16437)
+
+_PSK = const(2)  # RFC 7296 §3.8: Shared Key Message Integrity Code
+_ESP = const(3)
+_ENCR_AES_CCM_8_IIV = const(29)
+_INTERNAL_IP4_ADDRESS = const(1)
+_INTERNAL_IP6_ADDRESS = const(8)
+
+_S_AUTH = const(3)
+_S_UP = const(4)
 
 
 def psk_pad(psk):
@@ -15,3 +48,201 @@ def psk_auth(pad, message, nonce, sk_p, ident, int_auth=b""):
     IKE_INTERMEDIATE took place.
     """
     return prf(pad, message, nonce, prf(sk_p, ident), int_auth)
+
+
+def _auth(sa, message, nonce, sk_p, ident):
+    p = sa.profile
+    pad = p.get("psk_pad") or psk_pad(p["psk"])
+    return psk_auth(pad, message, nonce, sk_p, ident, sa._int_auth)
+
+
+def send(sa, now, int_auth=b""):
+    """Send IKE_AUTH; `int_auth` is IntAuth where an IKE_INTERMEDIATE took place."""
+    p = sa.profile
+    sa._int_auth = int_auth
+    sa.spi_in = choose_spi(sa)
+    sa._offer = [(_ESP, sa.spi_in, transforms) for _, transforms in p["esp"]]
+    inner = p["inner_address"]
+    n = len(p["server"] or sa._remote[0])
+    anywhere = bytes(n), b"\xff" * n
+    ts_i = (inner, inner) if inner else anywhere
+    ts_r = p["remote_ts"] or anywhere
+    transport = p["mode"] == "transport"
+    if transport:
+        # Host to host: the addresses outside are the ones inside.
+        if sa._local:
+            ts_i = (sa._local[0],) * 2
+        ts_r = (sa._remote[0],) * 2
+    ident = _id_body(p["id"])
+    payloads = [(_IDI, ident)]
+    sa._plain = None
+    if sa._ppk == "auth":
+        from . import ppk
+
+        payloads.append((_N, wire.notify(_PPK_IDENTITY, ppk.identity(p))))
+        if not p["ppk_required"]:
+            data = _auth(sa, sa._message_i, sa._n_r, sa.sk_pi, ident)
+            payloads.append((_N, wire.notify(_NO_PPK_AUTH, data)))
+            sa._plain = sa.sk_d, sa.sk_pr
+        sa.sk_d, sa.sk_pi, sa.sk_pr = ppk.mixed(p, sa.sk_d, sa.sk_pi, sa.sk_pr)
+    if sa.initial_contact:
+        payloads.append((_N, wire.notify(_INITIAL_CONTACT)))
+    if p["gateway_id"] != "any":
+        payloads.append((_IDR, _id_body(p["gateway_id"])))
+    data = _auth(sa, sa._message_i, sa._n_r, sa.sk_pi, ident)
+    payloads.append((_AUTH, struct.pack(">I", _PSK << 24) + data))
+    if transport:
+        payloads.append((_N, wire.notify(_USE_TRANSPORT_MODE)))
+    elif not inner:
+        payloads.append((_CP, wire.cp_body(1, [(_address_type(n), b"")])))
+    payloads.append((_SA, wire.sa_body(sa._offer)))
+    payloads.append((_TSI, wire.ts_body([ts_i])))
+    payloads.append((_TSR, wire.ts_body([ts_r])))
+    sa._ts = ts_i, ts_r
+    sa.go(_S_AUTH)
+    sa.request(_IKE_AUTH, payloads, now)
+
+
+def choose_spi(sa):
+    """Return our inbound SPI: one of the profile's that no SA of ours has, or a random one."""
+    fixed = sa.profile["spi"] or []
+    for value in fixed:
+        value = value.to_bytes(4, "big")
+        if value not in sa.taken:
+            return value
+    while True:
+        value = spi(sa.rand, 4)
+        if value not in sa.taken:
+            return value
+
+
+def answer(sa, payloads, now):
+    """Take the gateway's answer: the SA is up, or at its end."""
+    found, notifies, _ = sort(payloads)
+    kinds = [kind for kind, _ in notifies]
+    refusal = [kind for kind in kinds if kind < _STATUS]
+    sa.answer_came(now)
+    p = sa.profile
+    if not (_AUTH in found and _IDR in found):
+        if refusal:
+            sa.fail("notify", refusal[0])
+        else:
+            sa.refuse("no AUTH payload")
+        return
+    if sa._ppk == "auth":
+        sa.with_ppk = _PPK_IDENTITY in kinds
+        if not sa.with_ppk:
+            if p["ppk_required"]:
+                sa.refuse("no such PPK", "ppk")
+                return
+            sa.sk_d, sa.sk_pr = sa._plain
+    wanted = p["gateway_id"]
+    idr = bytes(found[_IDR])
+    auth = bytes(found[_AUTH])
+    data = _auth(sa, sa._message_r, sa._n_i, sa.sk_pr, idr)
+    if auth[:1] != bytes((_PSK,)) or not equal(auth[4:], data):
+        sa.refuse("AUTH does not verify")
+    elif wanted != "any" and idr[:1] + idr[4:] != bytes((wanted[0],)) + wanted[1]:
+        sa.refuse("IDr is not gateway_id")
+    elif refusal:
+        # The IKE SA stands without its Child SA: of no use to us (RFC 7815 §2.1).
+        sa.leave("notify", refusal[0])
+    else:
+        try:
+            child = _child(sa, found, kinds)
+        except Drop as e:
+            sa.leave("peer", e.args[0])
+            return
+        from .established import TABLE
+
+        sa._table = TABLE
+        sa.forget()
+        sa.spi_out = child["spi_out"]
+        sa.go(_S_UP)
+        sa.event("up", child)
+
+
+def _child(sa, found, notifies):
+    """Return what the Child SA needs, as a dict, or raise Drop with what is wrong.
+
+    Keys: spi_in, spi_out (4 octets), key_in, key_out (AES key and salt), icv (octets),
+    picked ({type: (id, bits)}), inner, server (packed addresses), transport, iiv, esn (flags).
+    """
+    if not (_SA in found and _TSI in found and _TSR in found):
+        raise Drop("no Child SA")
+    spi_out, picked = wire.chosen(sa._offer, found[_SA], _ESP)
+    if len(spi_out) != 4:
+        raise Drop("BAD_SA")
+    p = sa.profile
+    server = p["server"]
+    transport = p["mode"] == "transport"
+    if transport:
+        if _USE_TRANSPORT_MODE not in notifies:
+            raise Drop("transport mode was refused")
+        # A NAT may stand between these addresses (RFC 7296 §2.23.1): we look at no more.
+        server = sa._remote[0]
+        inner = sa._local[0] if sa._local else bytes(len(server))
+    else:
+        inner = p["inner_address"] or _assigned(found.get(_CP), len(server))
+        ts_i, ts_r = sa._ts
+        ts_i = _within(found[_TSI], *ts_i)
+        ts_r = _within(found[_TSR], *ts_r)
+        _covers(ts_i, inner, p["inner_port"], "TSi without our inner address")
+        _covers(ts_r, server, p["server_port"], "TSr without server")
+    ident, bits = picked[1]
+    key_out, key_in = kdf.child_keys(sa.sk_d, sa.nonces(), bits // 8 + 3)
+    return {
+        "spi_in": sa.spi_in,
+        "spi_out": spi_out,
+        "key_out": key_out,
+        "key_in": key_in,
+        "icv": icv_size(ident),
+        "picked": picked,
+        "inner": inner,
+        "server": server,
+        "transport": transport,
+        "iiv": ident == _ENCR_AES_CCM_8_IIV,
+        "esn": picked.get(5) == (1, 0),
+    }
+
+
+def icv_size(ident):
+    """Octets of ICV of an AES-CCM transform id: 14, 15, 16 are 8, 12, 16 (RFC 5282 §7.2).
+
+    29 is the one of 8 with an implicit IV (RFC 8750 §5).
+    """
+    return 8 if ident == _ENCR_AES_CCM_8_IIV else 4 * ident - 48
+
+
+def _id_body(identity):
+    return struct.pack(">I", identity[0] << 24) + identity[1]
+
+
+def _address_type(n):
+    return _INTERNAL_IP4_ADDRESS if n == 4 else _INTERNAL_IP6_ADDRESS
+
+
+def _assigned(body, n):
+    """Return the address of `n` octets out of CFG_REPLY; IPv6 has a prefix length behind it."""
+    if body is not None:
+        kind, attributes = wire.parse_cp(body)
+        for attribute, value in attributes:
+            if kind == 2 and attribute == _address_type(n) and len(value) >= n:
+                return value[:n]
+    raise Drop("no inner address in CFG_REPLY")
+
+
+def _within(body, low, high):
+    """Return the selectors of a TS payload; Drop when one goes beyond what we offered."""
+    found = wire.parse_ts(body)
+    for _, _, _, first, last in found:
+        if len(first) != len(low) or not low <= first <= last <= high:
+            raise Drop("traffic selectors wider than asked for")
+    return found
+
+
+def _covers(selectors, address, port, complaint):
+    for protocol, low, high, first, last in selectors:
+        if protocol in (0, 17) and low <= port <= high and first <= address <= last:
+            return
+    raise Drop(complaint)

@@ -6,14 +6,10 @@ constants below; tools/bench shows what they are worth.
 """
 
 import struct
-from hashlib import sha256
 from micropython import const
 
 from . import wire
 from .wire import Drop
-
-# Beside the notify types, which are private: only this makes them mean what we mean.
-VENDOR_ID = sha256(b"minipsec fragment acknowledgment 02").digest()[:16]
 
 _I = const(0x08)
 _R = const(0x20)

@@ -6,7 +6,7 @@ Loaded when one of them was agreed on in IKE_SA_INIT.
 import struct
 from micropython import const
 
-from . import kdf, wire
+from . import auth, kdf, wire
 from .dh import method, wipe
 from .machine import sort
 
@@ -96,7 +96,7 @@ class Intermediate:
             if not _take_ppk(sa, notifies):
                 return
         if not self.start(sa, now):
-            sa.send_auth(now, self.int_auth_i + self.int_auth_r + struct.pack(">I", sa.mid()))
+            auth.send(sa, now, self.int_auth_i + self.int_auth_r + struct.pack(">I", sa.mid()))
 
 
 def _covered(key, before, front, plain):

@@ -48,6 +48,9 @@ class Machine:
     """
 
     asleep = False
+    nat = None  # are we behind one? None: not known
+    peer_nat = True  # may the gateway be behind one, or does it say so?
+    with_ppk = False  # did a PPK go in?
 
     def __init__(self, profile, rand):
         self.profile = profile

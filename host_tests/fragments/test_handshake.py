@@ -86,9 +86,9 @@ def test_where_one_side_does_not_offer_it_none_is_sent(changes, settings):
 
 @item("AMB-06", "ACK-02")
 def test_its_types_without_our_vendor_id_are_a_strangers(monkeypatch):
-    from minipsec import fragack
+    from minipsec import ike
 
-    monkeypatch.setattr(fragack, "VENDOR_ID", bytes(16))
+    monkeypatch.setattr(ike, "VENDOR_ID", bytes(16))
     run = handshake.run(3, independent(0.3))
     assert run.sensor.ike._acks is None
     assert kinds(run, "sensor")[1] == 0

@@ -28,7 +28,7 @@ from host_tests.pq.hybrid import (
     USE_PPK,
     USE_PPK_INT,
 )
-from minipsec import errors, fragack
+from minipsec import errors, ike
 
 FRAG_ACK = 50201
 PLAIN = [(1, 16, 128), (2, 5, 0), (4, 31, 0)]
@@ -202,7 +202,7 @@ def test_what_is_stripped_from_the_answer_is_noticed(name):
 @pytest.mark.parametrize("name", ["FRAGMENT_ACK_SUPPORTED", "USE_PPK"])
 def test_what_is_put_into_the_answer_is_noticed(name):
     """The gateway has neither PPKs nor acknowledgments."""
-    more = [notify(FRAG_ACK), (V, fragack.VENDOR_ID)] if name[0] == "F" else [notify(USE_PPK)]
+    more = [notify(FRAG_ACK), (V, ike.VENDOR_ID)] if name[0] == "F" else [notify(USE_PPK)]
     settings = {"frag_ack": "off", "ppks": {}}
     assert_noticed(Bent(RESPONSE, put(*more), ALL, settings).run())
 
