@@ -279,11 +279,11 @@ def _table(head, rows):
 
 def profile_keys():
     store = firmware("store")
-    for key in MEANINGS.keys() ^ store._KEYS.keys():
+    for key in MEANINGS.keys() ^ {row[0] for row in store.keys()}:
         raise DocsError(f"tools/docs.py: MEANINGS and the keys of store.py differ by {key}")
     rows = []
-    for key, (default, _, expected) in store._KEYS.items():
-        shown = "required" if default is store._REQUIRED else f"`{json.dumps(default)}`"
+    for key, default, _, expected in store.keys():
+        shown = "required" if default == "required" else f"`{json.dumps(default)}`"
         if default is None:
             shown = ""
         rows.append([f"`{key}`", shown, expected.replace("|", "\\|"), MEANINGS[key]])

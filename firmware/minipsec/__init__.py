@@ -3,6 +3,7 @@
 The public names are loaded when they are first used, so that `import minipsec` costs little.
 """
 
+import gc
 import sys
 
 __version__ = "0.1.0"
@@ -26,6 +27,13 @@ def load_profile(path="profile.json"):
 
     profile = store.load_profile(path)
     forget("store")
+    del store
+    if profile["sleep"] == "off":
+        # What a handshake takes, the largest first: nothing needs more of the heap in one piece
+        # than the compiler does, where these are sources.
+        for name in ("machine", "tunnel", "ike", "fragack"):
+            gc.collect()
+            __import__("minipsec." + name)
     return profile
 
 

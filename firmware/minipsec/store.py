@@ -1,49 +1,146 @@
 """The profile and its secrets: read, checked, in the shape that the rest of minipsec takes.
 
-Every value has one row in `_KEYS`; what a row refuses ends as one `ProfileError` that names the
+Every key has one row in `_KEYS`; what a row refuses ends as one `ProfileError` that names the
 key, what was expected and what was there.
 """
 
 import json
 import os
 
-# Words of a proposal as strongSwan writes them -> (transform type, id, key length).
+# Words of a proposal as strongSwan writes them: transform type, id, key length.
 # Ids: RFC 7296 §3.3.2, RFC 5282 (CCM), RFC 8750 (implicit IV, a word of ours), RFC 5903 (P-256),
 # RFC 8031 (Curve25519).
-_TRANSFORMS = {
-    "aes128ccm8": (1, 14, 128),
-    "aes128ccm12": (1, 15, 128),
-    "aes128ccm16": (1, 16, 128),
-    "aes128ccm8iiv": (1, 29, 128),
-    "aes256ccm8": (1, 14, 256),
-    "aes256ccm8iiv": (1, 29, 256),
-    "aes256ccm12": (1, 15, 256),
-    "aes256ccm16": (1, 16, 256),
-    "aes128": (1, 12, 128),
-    "aes256": (1, 12, 256),
-    "prfsha256": (2, 5, 0),
-    "sha256": (3, 12, 0),
-    "x25519": (4, 31, 0),
-    "mlkem512": (4, 35, 0),
-    "mlkem768": (4, 36, 0),
-    "mlkem1024": (4, 37, 0),
-    "ecp256": (4, 19, 0),
-    "modp2048": (4, 14, 0),
-    "noesn": (5, 0, 0),
-    "esn": (5, 1, 0),
-}
+_TRANSFORMS = """
+aes128ccm8 1 14 128
+aes128ccm12 1 15 128
+aes128ccm16 1 16 128
+aes128ccm8iiv 1 29 128
+aes256ccm8 1 14 256
+aes256ccm8iiv 1 29 256
+aes256ccm12 1 15 256
+aes256ccm16 1 16 256
+aes128 1 12 128
+aes256 1 12 256
+prfsha256 2 5 0
+sha256 3 12 0
+x25519 4 31 0
+mlkem512 4 35 0
+mlkem768 4 36 0
+mlkem1024 4 37 0
+ecp256 4 19 0
+modp2048 4 14 0
+noesn 5 0 0
+esn 5 1 0"""
 _CBC = 12
 _KEM_SIZES = {35: 800, 36: 1184, 37: 1568}  # octets of a public key of ML-KEM (FIPS 203 §8)
 _KEM_LEAST = 176  # octets of a datagram, so that a key fits the fragments that a message may have
+_CBC_LEAST = 136  # octets of an IPv6 datagram, so that a fragment with AES-CBC holds a block
 
 _ID_KINDS = {"ipv4": 1, "fqdn": 2, "email": 3, "keyid": 11}  # RFC 7296 §3.5
+
+# key|default as JSON|check|what is expected
+# A check is the name of a function below, without its underscore; or a JSON list: of words or
+# truth values, one of which it must be, or of the least and the largest number, 2^29 when left out,
+# and of another one that is good as well.  The last two say themselves what is expected.
+_KEYS = """\
+gateway|null|text|host or address
+gateways|null|hosts|a list of hosts or addresses
+gateway_id|required|peer|an identity like "sensor.example.org", "a@b" or "keyid:7", or "any"
+id|required|identity|an identity like "sensor.example.org", "a@b" or "keyid:7"
+secrets|"secrets.json"|text|a file name
+server|null|address|an IPv4 or IPv6 address
+server_port|5000|[1, 65535]
+inner_port|5000|[1, 65535]
+inner_address|null|address|an IPv4 or IPv6 address
+remote_ts|null|network|a network like 10.3.0.0/16
+port|500|[1, 65535]
+natt_port|4500|[1, 65535]
+encap|true|[true, false]
+ike|["aes128ccm16-prfsha256-x25519", "aes128ccm8-prfsha256-x25519"]\
+|ike|proposals like ["aes128ccm16-prfsha256-x25519"]
+pq|"off"|["off", "prefer", "require"]
+pq_method|"mlkem768"|["mlkem512", "mlkem768", "mlkem1024"]
+ppk_id|null|text|an identifier
+ppk_required|true|[true, false]
+esp|["aes128ccm8"]|esp|proposals like ["aes128ccm8"]
+mode|"tunnel"|["tunnel", "transport"]
+spi|null|spis|2 to 8 different numbers from 256 to 2147483647
+esp_pad_to|0|[0, 255]
+fragment_size|null|[128, 9000]
+fragment_gap_ms|2|[0, 1000]
+frag_ack|"02"|["02", "04", "off"]
+frag_ack_policy|"eager"|["eager", "conservative"]
+frag_ack_types|[50201, 50202, 50203]|types|three notify types from 40960 to 65535
+retransmit_ms|1000|[50, 60000]
+retransmit_tries|5|[1, 10]
+retries|-1|[-1, 1000000]
+retry_max_ms|300000|[1000]
+lifetime_ms|86400000|[1000]
+max_packets|16777216|[1]
+liveness_ms|60000|[0]
+keepalive_ms|20000|[0]
+sn_tick_ms|100|[1, 3600000]
+replay_window|64|[0, 128]
+sleep|"off"|["off", "clock", "mark"]
+network|"up"|["up", "wifi", "ethernet"]
+ssid|null|name|a name of 1 to 32 octets
+static_ip|null|static|[address, mask, gateway, DNS server], IPv4
+watchdog_ms|0|[5000, 536870912, 0]
+interval_ms|1000|[0]
+batch|1|[1, 64]
+readings|0|[0]
+log|"text"|["text", "json", "errors", "off"]
+keylog|null|text|a file name"""
+# watchdog_ms: below 5000 the slowest key exchange on the slowest board would end in a reset.
+
+# draft-minimal-esp §3
+_FIXED_SPI = (
+    "spi: fixed values let an onlooker count the sensors and tell their application or model "
+    "(privacy), and each packet forged with one costs an ICV check, that is battery (DoS)"
+)
 
 
 class ProfileError(ValueError):
     """The profile or the secrets file is unusable; the message says what to change."""
 
 
+def keys():
+    """Return [(key, default or "required", check, what is expected)] in the README's order."""
+    found = []
+    for row in _KEYS.split("\n"):
+        key, default, check, *expected = row.split("|")
+        if default != "required":
+            default = json.loads(default)
+        if expected:
+            check = globals()["_" + check]
+            expected = expected[0]
+        else:
+            good = json.loads(check)
+            check, expected = (_number if isinstance(good[-1], int) else _choice)(good)
+        found.append((key, default, check, expected))
+    return found
+
+
 # A check returns the value in the shape that the stack takes, or None to refuse it.
+
+
+def _number(good):
+    low, high, *more = good if good[1:] else good + [1 << 29]
+    if low is True:
+        return _choice(good)
+
+    def check(value):
+        if type(value) is int and (low <= value <= high or value in more):
+            return value
+
+    return check, "a whole number from %d to %d" % (low, high) + (", or 0" if more else "")
+
+
+def _choice(good):
+    def check(value):
+        return value if value in good and type(value) is type(good[0]) else None
+
+    return check, " or ".join([json.dumps(v) for v in good])
 
 
 def _ipv4(text):
@@ -88,18 +185,35 @@ def _text(value):
     return value if _is_text(value) else None
 
 
-def _hosts(value):
-    good = isinstance(value, list) and 0 < len(value) <= 8 and all(_is_text(v) for v in value)
-    return value if good else None
-
-
 def _name(value):
     return value if isinstance(value, str) and 0 < len(value.encode()) <= 32 else None
 
 
+def _list(value, least, most, good):
+    """Return a list of `least` to `most` things that are good, or None."""
+    if isinstance(value, list) and least <= len(value) <= most and all([good(v) for v in value]):
+        return value
+
+
+def _hosts(value):
+    return _list(value, 1, 8, _is_text)
+
+
 def _static(value):
-    good = _hosts(value) and len(value) == 4 and all(len(_ipv4(v) or b"") == 4 for v in value)
-    return value if good else None
+    return _list(value, 4, 4, lambda v: _is_text(v) and len(_ipv4(v) or b"") == 4)
+
+
+def _numbers(value, least, most, low, high):
+    value = _list(value, least, most, lambda v: type(v) is int and low <= v <= high)
+    return value if value and len(set(value)) == len(value) else None
+
+
+def _spis(value):
+    return _numbers(value, 2, 8, 256, (1 << 31) - 1)
+
+
+def _types(value):
+    return _numbers(value, 3, 3, 40960, 65535)
 
 
 def _network(value):
@@ -134,7 +248,7 @@ def _identity(value):
     return (_ID_KINDS[kind], octets) if octets else None
 
 
-def _peer_identity(value):
+def _peer(value):
     return value if value == "any" else _identity(value)
 
 
@@ -144,159 +258,73 @@ def _transform(word):
     ke1_.. to ke7_.. are transform types 6 to 12, additional key exchanges (RFC 9370 §2.2.1).
     """
     if word[:2] == "ke" and word[2:3] in tuple("1234567") and word[3:4] == "_":
-        kind, ident, _ = _TRANSFORMS.get(word[4:], (0, 0, 0))
-        return (5 + int(word[2]), ident, 0) if kind == 4 or word[4:] == "none" else None
-    return _TRANSFORMS.get(word)
+        kind, ident, _ = _transform(word[4:]) or (word[4:] == "none" and 4, 0, 0)
+        return (5 + int(word[2]), ident, 0) if kind == 4 else None
+    _, found, rest = _TRANSFORMS.partition("\n" + word + " ")
+    if found:
+        return tuple([int(number) for number in rest.partition("\n")[0].split()])
 
 
-def _proposals(ike):
-    def check(value):
-        """Return [(name, [transform])] of a list of proposals."""
-        if not isinstance(value, list) or not 0 < len(value) <= 8:
+def _ike(value):
+    return _proposals(value, True)
+
+
+def _esp(value):
+    return _proposals(value, False)
+
+
+def _proposals(value, ike):
+    """Return [(name, [transform])] of a list of proposals."""
+    if not _list(value, 1, 8, lambda v: isinstance(v, str)):
+        return None
+    found = []
+    for name in value:
+        transforms = [_transform(word) for word in name.split("-")]
+        if None in transforms:
             return None
-        found = []
-        for name in value:
-            transforms = []
-            for word in name.split("-") if isinstance(name, str) else ():
-                transform = _transform(word)
-                if not transform:
-                    return None
-                transforms.append(transform)
-            if not ike and not any([kind == 5 for kind, _, _ in transforms]):
-                transforms.append(_TRANSFORMS["noesn"])
-            cbc = [kind == 1 and ident == _CBC for kind, ident, _ in transforms]
-            needed = {1, 2, 3, 4} if any(cbc) and ike else {1, 2, 4} if ike else {1, 5}
-            # CBC needs an integrity transform and CCM has none, so they cannot share a proposal.
-            ciphers = [kind == 1 for kind, _, _ in transforms]
-            if set([kind for kind, _, _ in transforms if kind < 6 or not ike]) != needed or (
-                any(cbc) and (not ike or sum(cbc) != sum(ciphers))
-            ):
-                return None
-            found.append((name, transforms))
-        return found
-
-    return check
-
-
-def _number(low, high, more=()):
-    def check(value):
-        good = isinstance(value, int) and not isinstance(value, bool)
-        return value if good and (low <= value <= high or value in more) else None
-
-    return check, "a whole number from %d to %d" % (low, high) + (", or 0" if more else "")
-
-
-def _choice(*values):
-    def check(value):
-        return value if value in values and type(value) is type(values[0]) else None
-
-    return check, " or ".join([json.dumps(v) for v in values])
-
-
-def _numbers(least, most, low, high):
-    def check(value):
-        if not isinstance(value, list) or not least <= len(value) <= most:
+        if not ike and not any([kind == 5 for kind, _, _ in transforms]):
+            transforms.append(_transform("noesn"))
+        ciphers = [ident == _CBC for kind, ident, _ in transforms if kind == 1]
+        cbc = any(ciphers)
+        needed = {1, 2, 3, 4} if cbc and ike else {1, 2, 4} if ike else {1, 5}
+        # CBC needs an integrity transform and CCM has none, so they cannot share a proposal.
+        if set([kind for kind, _, _ in transforms if kind < 6 or not ike]) != needed or (
+            cbc and not (ike and all(ciphers))
+        ):
             return None
-        good = all(isinstance(v, int) and low <= v <= high for v in value)
-        return value if good and len(set(value)) == len(value) else None
-
-    return check
+        found.append((name, transforms))
+    return found
 
 
-_REQUIRED = "required"
-_PORT = _number(1, 65535)
-_MS = _number(0, 1 << 29)
-_INNER = (_address, "an IPv4 or IPv6 address")
-_ID = 'an identity like "sensor.example.org", "a@b" or "keyid:7"'
-
-# key: (default, check, what is expected)
-_KEYS = {
-    "gateway": (None, _text, "host or address"),
-    "gateways": (None, _hosts, "a list of hosts or addresses"),
-    "gateway_id": (_REQUIRED, _peer_identity, _ID + ', or "any"'),
-    "id": (_REQUIRED, _identity, _ID),
-    "secrets": ("secrets.json", _text, "a file name"),
-    "server": (None,) + _INNER,
-    "server_port": (5000,) + _PORT,
-    "inner_port": (5000,) + _PORT,
-    "inner_address": (None,) + _INNER,
-    "remote_ts": (None, _network, "a network like 10.3.0.0/16"),
-    "port": (500,) + _PORT,
-    "natt_port": (4500,) + _PORT,
-    "encap": (True,) + _choice(True, False),
-    "ike": (
-        ["aes128ccm16-prfsha256-x25519", "aes128ccm8-prfsha256-x25519"],
-        _proposals(True),
-        'proposals like ["aes128ccm16-prfsha256-x25519"]',
-    ),
-    "pq": ("off",) + _choice("off", "prefer", "require"),
-    "pq_method": ("mlkem768",) + _choice("mlkem512", "mlkem768", "mlkem1024"),
-    "ppk_id": (None, _text, "an identifier"),
-    "ppk_required": (True,) + _choice(True, False),
-    "esp": (["aes128ccm8"], _proposals(False), 'proposals like ["aes128ccm8"]'),
-    "mode": ("tunnel",) + _choice("tunnel", "transport"),
-    "spi": (
-        None,
-        _numbers(2, 8, 256, (1 << 31) - 1),
-        "2 to 8 different numbers from 256 to 2147483647",
-    ),
-    "esp_pad_to": (0,) + _number(0, 255),
-    "fragment_size": (None,) + _number(128, 9000),
-    "fragment_gap_ms": (2,) + _number(0, 1000),
-    "frag_ack": ("02",) + _choice("02", "04", "off"),
-    "frag_ack_policy": ("eager",) + _choice("eager", "conservative"),
-    "frag_ack_types": (
-        [50201, 50202, 50203],
-        _numbers(3, 3, 40960, 65535),
-        "three notify types from 40960 to 65535",
-    ),
-    "retransmit_ms": (1000,) + _number(50, 60000),
-    "retransmit_tries": (5,) + _number(1, 10),
-    "retries": (-1,) + _number(-1, 1000000),
-    "retry_max_ms": (300000,) + _number(1000, 1 << 29),
-    "lifetime_ms": (86400000,) + _number(1000, 1 << 29),
-    "max_packets": (1 << 24,) + _number(1, 1 << 29),
-    "liveness_ms": (60000,) + _MS,
-    "keepalive_ms": (20000,) + _MS,
-    "sn_tick_ms": (100,) + _number(1, 3600000),
-    "replay_window": (64,) + _number(0, 128),
-    "sleep": ("off",) + _choice("off", "clock", "mark"),
-    "network": ("up",) + _choice("up", "wifi", "ethernet"),
-    "ssid": (None, _name, "a name of 1 to 32 octets"),
-    "static_ip": (None, _static, "[address, mask, gateway, DNS server], IPv4"),
-    # Below 5000 the slowest key exchange on the slowest board would end in a reset.
-    "watchdog_ms": (0,) + _number(5000, 1 << 29, (0,)),
-    "interval_ms": (1000,) + _MS,
-    "batch": (1,) + _number(1, 64),
-    "readings": (0,) + _MS,
-    "log": ("text",) + _choice("text", "json", "errors", "off"),
-    "keylog": (None, _text, "a file name"),
-}
-
-
-# draft-minimal-esp §3
-_FIXED_SPI = (
-    "spi: fixed values let an onlooker count the sensors and tell their application or model "
-    "(privacy), and each packet forged with one costs an ICV check, that is battery (DoS)"
-)
+def _fail(what, *texts):
+    raise ProfileError(": ".join((what,) + texts))
 
 
 def _refuse(key, expected, value):
-    raise ProfileError("profile: %s: expected %s, got %s" % (key, expected, json.dumps(value)))
+    _fail("profile", key, "expected %s, got %s" % (expected, json.dumps(value)))
+
+
+def _missing(key, expected):
+    _fail("profile", key, "missing, expected " + expected)
 
 
 def check_profile(values):
     """Return a whole profile out of a dict as it stands in the file, defaults filled in."""
     if not isinstance(values, dict):
-        raise ProfileError("profile: expected one JSON object with keys like gateway and id")
+        _fail("profile", "expected one JSON object with keys like gateway and id")
+    rows = keys()
+    known = [row[0] for row in rows]
     for key in values:
-        if key not in _KEYS:
-            raise ProfileError("profile: %s: unknown key" % key)
+        if key not in known:
+            _fail("profile", key, "unknown key")
     profile = {}
-    for key, (default, check, expected) in _KEYS.items():
+    words = {}
+    for key, default, check, expected in rows:
+        words[key] = expected
         value = values.get(key, default)
-        if value is _REQUIRED and key not in values:
-            raise ProfileError("profile: %s: missing, expected %s" % (key, expected))
+        if key not in values:
+            if value == "required":
+                _missing(key, expected)
         if value is not None or key in values:
             good = check(value)
             if good is None:
@@ -305,12 +333,13 @@ def check_profile(values):
         profile[key] = value
     if not profile["gateways"]:
         if not profile["gateway"]:
-            raise ProfileError("profile: gateway: missing, expected host or address")
+            _missing("gateway", words["gateway"])
         profile["gateways"] = [profile["gateway"]]
-    if profile["mode"] == "tunnel" and not profile["server"]:
-        raise ProfileError("profile: server: missing, expected " + _INNER[1])
+    server = profile["server"]
+    if profile["mode"] == "tunnel" and not server:
+        _missing("server", words["server"])
     if profile["network"] == "wifi" and not profile["ssid"]:
-        raise ProfileError("profile: ssid: missing, expected " + _KEYS["ssid"][2])
+        _missing("ssid", words["ssid"])
     if profile["pq"] != "off":
         profile["ike"] = _hybrid(profile)
     _check_size(profile)
@@ -321,12 +350,10 @@ def check_profile(values):
         for word in name.split("-"):
             if _transform(word)[1]:
                 words[_transform(word)] = word
-    n = len(profile["server"] or b"")
-    for key, address in (
-        ("inner_address", profile["inner_address"]),
-        ("remote_ts", (profile["remote_ts"] or (None,))[0]),
-    ):
-        if address and n and len(address) != n:
+    for key in ("inner_address", "remote_ts"):
+        address = profile[key]
+        # A network is its first and its last address.
+        if address and server and len(address if key[0] == "i" else address[0]) != len(server):
             _refuse(key, "the IP version of server", values[key])
     return profile
 
@@ -349,10 +376,8 @@ def _hybrid(profile):
         if not _is_quantum_safe(transforms):
             if any([kind > 5 for kind, _, _ in transforms]):
                 if profile["pq"] == "require":
-                    raise ProfileError(
-                        "profile: ike: %s can be agreed upon without ML-KEM, and pq is require"
-                        % name
-                    )
+                    name += " can be agreed upon without ML-KEM, and pq is require"
+                    _fail("profile", "ike", name)
             else:
                 name, transforms = name + "-" + word, transforms + [_transform(word)]
         found.append((name, transforms))
@@ -362,20 +387,29 @@ def _hybrid(profile):
 
 
 def _check_size(profile):
-    """Refuse an ML-KEM where a message would not fit: IKE_SA_INIT has one datagram."""
+    """Refuse an ML-KEM where a message would not fit: IKE_SA_INIT has one datagram.
+
+    And AES-CBC over IPv6 where a fragment would not hold one block of it.
+    """
     largest = 0
     least = 128
+    why = "this ML-KEM"
     proposals = additional = 0
+    six = [":" in host for host in profile["gateways"]]
     for _, transforms in profile["ike"]:
         proposals += 8
         for kind, ident, bits in transforms:
             proposals += 12 if bits else 8
+            if kind == 1 and ident == _CBC and any(six) and least < _CBC_LEAST:
+                least = _CBC_LEAST
+                why = "AES-CBC over IPv6"
             if ident in _KEM_SIZES and kind > 3 and kind != 5:
                 least = _KEM_LEAST
+                why = "this ML-KEM"
                 if kind == 4:
                     largest = max(largest, _KEM_SIZES[ident])
             additional = max(additional, kind)
-    six = all([":" in host for host in profile["gateways"]])
+    six = all(six)
     if largest:
         # Headers; SA, KE, Nonce, two NAT_DETECTION, fragmentation; a COOKIE of 64 octets.
         least = (48 if six else 28) + 28 + 4 + proposals + 8 + largest + 36 + 56 + 8 + 72
@@ -387,7 +421,7 @@ def _check_size(profile):
             least += 8
     size = profile["fragment_size"]
     if (size or (1280 if six else 576)) < least:
-        _refuse("fragment_size", "%d or more with this ML-KEM" % least, size)
+        _refuse("fragment_size", "%d or more with %s" % (least, why), size)
 
 
 def _load(path, what):
@@ -395,19 +429,19 @@ def _load(path, what):
         with open(path) as f:
             return json.load(f)
     except OSError:
-        raise ProfileError("%s: cannot read %s" % (what, path))
+        _fail(what, "cannot read " + path)
     except ValueError:
-        raise ProfileError("%s: %s is not JSON" % (what, path))
+        _fail(what, path + " is not JSON")
 
 
 def _check_closed(path, what):
     try:
         mode = os.stat(path)[0]
     except OSError:
-        raise ProfileError("%s: cannot read %s" % (what, path))
+        _fail(what, "cannot read " + path)
     # A board's file system has no permission bits: they read as 0 there.
     if mode & 0o077:
-        raise ProfileError("%s: %s is open to others: chmod 600 it" % (what, path))
+        _fail(what, path + " is open to others: chmod 600 it")
 
 
 def check_secrets(values):
@@ -425,12 +459,10 @@ def check_secrets(values):
         if octets and key in ("psk", "psk_pad", "ppk", "wifi_key", "seed"):
             found[key] = octets
         elif key in ("wifi_key", "seed"):
-            raise ProfileError("secrets: %s: expected text, a seed as 0x + 64 digits" % key)
+            _fail("secrets", key, "expected text, a seed as 0x + 64 digits")
     if ("psk" in found) == ("psk_pad" in found) or len(found) < len(values):
         # What was there is not repeated: it may be the secret.
-        raise ProfileError(
-            'secrets: expected {"psk": "text or 0xhex"} or {"psk_pad": "0x" + 64 digits}'
-        )
+        _fail('secrets: expected {"psk": "text or 0xhex"} or {"psk_pad": "0x" + 64 digits}')
     return found
 
 
@@ -440,19 +472,20 @@ def load_profile(path="profile.json"):
     Raises ProfileError, also where others can read the secrets file.
     """
     profile = check_profile(_load(path, "profile"))
-    secrets = profile["secrets"]
-    if "/" in path and not secrets.startswith("/"):
-        secrets = path.rsplit("/", 1)[0] + "/" + secrets
-    _check_closed(secrets, "secrets")
+    directory, slash, _ = path.rpartition("/")
     # Where snapshots are files, they lie beside the profile, and hold keys.
-    profile["directory"] = path.rsplit("/", 1)[0] + "/" if "/" in path else ""
+    directory = profile["directory"] = directory + slash
+    secrets = profile["secrets"]
+    if secrets[0] != "/":
+        secrets = directory + secrets
+    _check_closed(secrets, "secrets")
     if profile["sleep"] != "off":
-        _check_closed(profile["directory"] or ".", "profile: sleep")
+        _check_closed(directory or ".", "profile: sleep")
     if profile["keylog"]:
         _check_closed(profile["keylog"], "profile: keylog")
     profile.update(check_secrets(_load(secrets, "secrets")))
     if bool(profile["ppk_id"]) != ("ppk" in profile):
-        raise ProfileError('secrets: "ppk" and the profile key ppk_id go together')
+        _fail('secrets: "ppk" and the profile key ppk_id go together')
     return profile
 
 

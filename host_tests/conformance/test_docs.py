@@ -96,10 +96,11 @@ def test_the_readme_has_the_gateways_configuration_as_it_is(readme, root):
 def test_the_table_names_the_keys_of_a_profile_with_their_defaults(readme):
     block = readme.split("<!-- make docs: profile keys -->")[1].split("<!-- end -->")[0]
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| ", block, re.M)
-    assert [key for key, _ in rows] == list(store._KEYS)
+    keys = {key: default for key, default, _, _ in store.keys()}
+    assert [key for key, _ in rows] == list(keys)
     for key, shown in rows:
-        default = store._KEYS[key][0]
-        if default is store._REQUIRED:
+        default = keys[key]
+        if default == "required":
             assert shown == "required"
         elif default is None:
             assert shown == ""
@@ -119,9 +120,10 @@ def test_the_example_fits_the_gateways_configuration(readme, root):
     profile = json.loads(next(body for kind, body in FENCE.findall(readme) if kind == "json"))
     assert f"id = {profile['gateway_id']}\n" in conf
     assert f'id = "{profile["id"]}"' in conf
-    ike = store._KEYS["ike"][0]
+    keys = {key: default for key, default, _, _ in store.keys()}
+    ike = keys["ike"]
     assert f"proposals = {', '.join(ike)}\n" in conf
-    assert f"esp_proposals = {', '.join(store._KEYS['esp'][0])}\n" in conf
+    assert f"esp_proposals = {', '.join(keys['esp'])}\n" in conf
 
 
 def test_the_example_program_is_one():
