@@ -17,7 +17,8 @@ ARROWS = {
     "fast": set(),
     "kdf": set(),
     "cbc": {"ccm", "kdf"},
-    "dh": {"groups", "mlkem"},
+    "dh": {"groups", "mlkem", "thumb"},
+    "thumb": set(),
     "groups": set(),
     "keccak": set(),
     "mlkem": {"keccak"},
@@ -35,10 +36,12 @@ ARROWS = {
     "ike": _IKE_PARTS | {"intermediate", "ppk"},
     "established": {"machine", "wire"},
     "esp": {"ccm", "cbc", "sequence", "inner"},
-    "port": {"sources", "uplink", "unix", "__init__"},
+    "port": {"sources", "uplink", "local", "__init__"},
     "sources": {"drbg"},
     "uplink": set(),
-    "unix": set(),
+    "local": set(),
+    "rawip": {"port"},
+    "memory": set(),
     "backlog": set(),
     "lamp": set(),
     "spool": {"backlog"},
@@ -53,10 +56,10 @@ LATE = {
     ("machine", "fragment"),
 }
 LATE |= {("ike", "ppk"), ("auth", "ppk"), ("intermediate", "ppk")}
-LATE |= {("port", "sources"), ("port", "uplink"), ("port", "unix"), ("port", "__init__")}
+LATE |= {("port", "sources"), ("port", "uplink"), ("port", "local"), ("port", "__init__")}
 # These see both sides and may import everything.
 OPEN = {"__init__", "tunnel", "link", "selftest"}
-NOT_CORE = OPEN | {"port", "store", "report", "sources", "uplink", "unix"}
+NOT_CORE = OPEN | {"port", "store", "report", "sources", "uplink", "local", "rawip", "memory"}
 NOT_CORE |= {"backlog", "spool", "lamp"}
 # Who may turn a code into the long text for a person, and only when it is needed.
 MAY_EXPLAIN = {"tunnel", "link", "sensor", "sources"}

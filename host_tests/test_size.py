@@ -80,4 +80,4 @@ def test_a_default_session_loads_what_its_total_counts(micropython, tmp_path):
         done = micropython(tmp_path / "watch.py", tmp_path / "profile.json")
     loaded = {"__init__" if name == "minipsec" else name for name in done.stdout.split()}
     # The unix port's own: a board has neither, or something else in their place.
-    assert loaded - {"unix", "fast"} == size.DEFAULT
+    assert loaded - {"local", "fast"} == size.DEFAULT

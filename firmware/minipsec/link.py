@@ -43,7 +43,9 @@ class Link:
         self._esp = None  # a socket for ESP straight on IP
         if not p["encap"]:
             try:
-                self._esp = port.ESP(self._gateway)
+                from .rawip import ESP
+
+                self._esp = ESP(self._gateway)
             except (OSError, AttributeError):
                 pass  # no such sockets here: UDP encapsulation it is
         self._hint = None

@@ -8,13 +8,11 @@ import asyncio
 import os
 import select
 import socket
-import struct
 import sys
 import time
 
-_MAX_DATAGRAM = 1504  # more would have come in IP fragments
+MAX_DATAGRAM = 1504  # more would have come in IP fragments
 _FIRST_PORT = 49152
-_ESP = 50  # IP protocol number
 
 # sys.platform: is urandom fit for keys? does sendto know IPv6? the longest watchdog in ms;
 # does it count on in a sleep?
@@ -117,7 +115,7 @@ def with_port(sockaddr, number):
     """Return a socket address with another port."""
     if isinstance(sockaddr, tuple):
         return (sockaddr[0], number) + sockaddr[2:]
-    return sockaddr[:2] + struct.pack(">H", number) + sockaddr[4:]
+    return sockaddr[:2] + number.to_bytes(2, "big") + sockaddr[4:]
 
 
 def packed(sockaddr):
@@ -139,78 +137,6 @@ def text(address):
     return ":".join(["%x" % (address[i] << 8 | address[i + 1]) for i in range(0, 16, 2)])
 
 
-def wall():
-    """Return the wall clock in milliseconds; its epoch is the board's."""
-    return time.time_ns() // 1000000
-
-
-class Memory:
-    """Where an SA outlives a sleep: RTC memory, or the files sa.bin and sa.mark in `directory`.
-
-    With `flash` files are used even where there is RTC memory, and the wall clock is not asked.
-    A write that was cut off is for the reader to notice.
-    """
-
-    def __init__(self, directory="", flash=False):
-        self._flash = flash
-        self._rtc = None
-        if not flash:
-            try:
-                from machine import RTC
-
-                self._rtc = RTC().memory
-            except (ImportError, AttributeError):
-                pass
-        self._path = directory + "sa."
-        self.writes = 0  # to flash
-
-    def clock(self, age):
-        """Return the milliseconds of the clock that runs on in a sleep, or else `age`."""
-        return age if self._flash else wall()
-
-    def read(self, name):
-        """Return the piece "bin" or "mark"; None or nothing where there is none."""
-        if self._rtc:
-            octets = self._rtc()
-            end = octets[0] + 1 if octets else 0
-            return octets[1:end] if name == "mark" else octets[end:]
-        try:
-            with open(self._path + name, "rb") as f:
-                return f.read(600)
-        except OSError:
-            return None
-
-    def write(self, name, octets):
-        """Keep a piece; True when a reset cannot reach it any more."""
-        if self._rtc:
-            mark, rest = self.read("mark"), self.read("bin")
-            if name == "mark":
-                mark = octets
-            else:
-                rest = octets
-            self._rtc(bytes((len(mark),)) + mark + rest)
-            return True
-        self.writes += 1
-        try:
-            with open(self._path + name, "wb") as f:
-                f.write(octets)
-                f.flush()  # on a PC that is fsync
-        except OSError:
-            return False
-        return True
-
-    def erase(self):
-        """Forget it all."""
-        if self._rtc:
-            self._rtc(b"")
-            return
-        try:
-            os.remove(self._path + "bin")
-            self.writes += 1
-        except OSError:
-            pass
-
-
 def deep_sleep(ms):
     """Switch the radio off and sleep until a reset; returns where the port can't, as on a PC."""
     from .uplink import sleep
@@ -218,7 +144,8 @@ def deep_sleep(ms):
     sleep(ms, nic, feed if _dog and _DOG_AWAKE else None)
 
 
-def _is_six(sockaddr):
+def is_six(sockaddr):
+    """Is it an address of IPv6?"""
     return len(sockaddr) > 16 or (isinstance(sockaddr, tuple) and ":" in sockaddr[0])
 
 
@@ -230,12 +157,12 @@ class UDP:
     """
 
     def __init__(self, target, number=0):
-        six = _is_six(target)
+        six = is_six(target)
         family = socket.AF_INET6 if six else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         # A port of our choice, since nothing tells us which one the system chose.
         for _ in range(8):
-            number = number or _FIRST_PORT + (struct.unpack("H", rand(2))[0] & 0x3FFF)
+            number = number or _FIRST_PORT + (int.from_bytes(rand(2), "big") & 0x3FFF)
             try:
                 self.socket.bind(resolve("::" if six else "0.0.0.0", number))
                 break
@@ -251,9 +178,11 @@ class UDP:
     @property
     def local(self):
         # Asked for before a handshake only: a wake-up does not need it.
-        address = _local(
-            self._target, socket.AF_INET6 if _is_six(self._target) else socket.AF_INET
-        )
+        from minipsec import forget
+        from .local import address
+
+        forget("local")
+        address = address(self._target, is_six(self._target), nic)
         return (address, self.port) if address and self.port else None
 
     def send(self, datagram, sockaddr):
@@ -277,8 +206,8 @@ class UDP:
             return None
         try:
             if self._to:
-                return self.socket.recv(_MAX_DATAGRAM), self._to
-            return self.socket.recvfrom(_MAX_DATAGRAM)
+                return self.socket.recv(MAX_DATAGRAM), self._to
+            return self.socket.recvfrom(MAX_DATAGRAM)
         except OSError:
             # Nothing there; or an ICMP error of an earlier send, which is no datagram either.
             return None
@@ -286,60 +215,6 @@ class UDP:
     def close(self):
         """Close the socket."""
         self.socket.close()
-
-
-class ESP:
-    """ESP straight on IP, protocol 50; OSError or AttributeError where the board can't."""
-
-    def __init__(self, target):
-        self._six = _is_six(target)
-        family = socket.AF_INET6 if self._six else socket.AF_INET
-        self.socket = socket.socket(family, socket.SOCK_RAW, _ESP)
-        self.socket.setblocking(False)
-        self._target = with_port(target, 0)
-        self.socket.connect(self._target)  # takes packets of the gateway's only
-
-    def send(self, packet, sockaddr):
-        """Send one ESP packet to the target."""
-        try:
-            self.socket.sendto(packet, self._target)
-            return True
-        except OSError:
-            return False
-
-    def receive(self):
-        """Return (ESP packet, socket address), or None when nothing is waiting."""
-        try:
-            packet, source = self.socket.recvfrom(_MAX_DATAGRAM)
-        except OSError:
-            return None
-        # IPv4 comes with its header, IPv6 without.
-        return packet[0 if self._six else (packet[0] & 15) * 4 :], source
-
-    def close(self):
-        """Close the socket."""
-        self.socket.close()
-
-
-def _local(target, family):
-    """Return our packed address towards a target, or None."""
-    if family == socket.AF_INET:
-        try:
-            import network
-
-            # Never WIZNET5K(): a second one takes the interface down.
-            interface = nic or network.WLAN(network.STA_IF)
-            address = interface.ifconfig()[0]
-            return None if address == "0.0.0.0" else packed((address, 0))[0]
-        except (ImportError, AttributeError, OSError, ValueError):
-            pass
-    if isinstance(target, tuple):
-        return None
-    from minipsec import forget
-    from .unix import local
-
-    forget("unix")
-    return local(target, family)
 
 
 def readable(udp):

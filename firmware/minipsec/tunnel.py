@@ -35,7 +35,9 @@ class Tunnel:
         self.clock = port.Clock()
         self.memory = None
         if profile["sleep"] != "off":
-            self.memory = port.Memory(profile["directory"], profile["sleep"] == "mark")
+            from .memory import Memory
+
+            self.memory = Memory(profile["directory"], profile["sleep"] == "mark")
         self.drops = {}
         self.counters = {}
         for key in (
@@ -64,9 +66,10 @@ class Tunnel:
         """
         tunnel = Tunnel(profile, log)
         if tunnel.memory:
+            from .memory import wall
             from .snapshot import load
 
-            tunnel._awake = load(profile, tunnel.memory, tunnel.clock.now(), port.wall())
+            tunnel._awake = load(profile, tunnel.memory, tunnel.clock.now(), wall())
             if tunnel._awake and profile["network"] == "up":
                 tunnel._take_up()
         return tunnel if tunnel._awake or tunnel._link else None

@@ -3,7 +3,8 @@
 import os
 import sys
 
-from minipsec import port, snapshot
+from minipsec import memory as storage
+from minipsec import snapshot
 from minipsec.store import check_profile
 
 DAY = 86_400_000
@@ -27,7 +28,7 @@ def child(**more):
 
 
 class Memory:
-    """A port.Memory in RAM."""
+    """A memory.Memory in RAM."""
 
     def __init__(self):
         self.pieces = {}
@@ -298,7 +299,7 @@ def test_the_largest_snapshot_fits_512_octets():
     assert sizes == [128, 52] and 1 + sum(sizes) <= 512
 
 
-# port.Memory
+# memory.Memory
 
 
 class Board:
@@ -356,7 +357,7 @@ def wake_ups(p, memory, count, packets=1):
 
 def test_a_wake_up_costs_no_flash_where_there_is_rtc_memory():
     def test():
-        memory = port.Memory("/nowhere/", False)
+        memory = storage.Memory("/nowhere/", False)
         return wake_ups(profile(interval_ms=1000), memory, 20), memory.writes
 
     assert with_machine(Board(), test) == (0, 0)
@@ -366,7 +367,7 @@ def test_a_wake_up_costs_two_writes_in_flash():
     for policy in ("clock", "mark"):
         p = profile(sleep=policy, interval_ms=1000)
         for packets, writes in ((1, 2), (17, 2), (18, 3), (50, 3), (51, 4)):
-            memory = port.Memory(directory(), policy == "mark")
+            memory = storage.Memory(directory(), policy == "mark")
             assert wake_ups(p, memory, 5, packets) == writes, packets
 
 
@@ -375,7 +376,7 @@ def test_flash_writes_a_day():
     per_day = {}
     for minutes in (1, 10, 60):
         p = profile(sleep="mark", interval_ms=60_000 * minutes)
-        memory = port.Memory(directory(), True)
+        memory = storage.Memory(directory(), True)
         per_day[minutes] = wake_ups(p, memory, 3) * (24 * 60 // minutes)
     assert per_day == {1: 2880, 10: 288, 60: 48}
     # Awake all day, a reading a second: marks grow apart.
@@ -400,12 +401,12 @@ def test_pieces_live_side_by_side_and_go_together():
         assert not memory.read("bin")
         memory.erase()
 
-    test(port.Memory(directory(), True))
-    with_machine(Board(), lambda: test(port.Memory("", False)))
+    test(storage.Memory(directory(), True))
+    with_machine(Board(), lambda: test(storage.Memory("", False)))
 
 
 def test_a_full_or_missing_flash_is_told():
-    memory = port.Memory("/nowhere/at/all/", True)
+    memory = storage.Memory("/nowhere/at/all/", True)
     assert not memory.write("mark", b"m")
     assert memory.read("mark") is None
     memory.erase()

@@ -1,6 +1,6 @@
 """Random lives of a sensor that sleeps, and what must hold on its wire in each of them.
 
-`play(seed)` lets the firmware's own sequence.py, snapshot.py and port.Memory live on a simulated
+`play(seed)` lets the firmware's own sequence.py, snapshot.py and memory.Memory live on a simulated
 device: flash and RTC memory whose every write may be cut off by a loss of power (old, new or torn
 content), a wall clock and a tick counter with speeds of their own, steps, wraps and restarts, deep
 sleeps, resets, replaced SAs, changed profiles, and copies of the stored state that come back.  It
@@ -20,6 +20,7 @@ import random
 import sys
 from collections import Counter
 
+from minipsec import memory as storage
 from minipsec import port, snapshot
 from minipsec.esp import Sender
 from minipsec.sequence import Sequence
@@ -248,8 +249,8 @@ class Life:
         self.sa = None
         self.packets = 0
         if self.scenario.policy != "off":
-            self.memory = port.Memory("", self.scenario.policy == "mark")
-            self.sa = snapshot.load(self.profile, self.memory, self.clock.now(), port.wall())
+            self.memory = storage.Memory("", self.scenario.policy == "mark")
+            self.sa = snapshot.load(self.profile, self.memory, self.clock.now(), storage.wall())
         if self.sa and not locked:
             history.count["resumed"] += 1
             self.packets = self.sa.packets

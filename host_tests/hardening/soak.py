@@ -24,6 +24,7 @@ import sys
 
 from host_tests.tunnel.world import Net, Socket, Time, profile, run
 from minipsec import MinipsecError, port
+from minipsec import memory as storage
 from minipsec.tunnel import Tunnel
 
 INTERVAL_MS = 10000
@@ -69,7 +70,7 @@ class Witness(Net):
 
 
 class Memory:
-    """port.Memory, one for all that the board is before and after a reset."""
+    """memory.Memory, one for all that the board is before and after a reset."""
 
     pieces = {}
 
@@ -78,7 +79,7 @@ class Memory:
         self.writes = 0
 
     def clock(self, age):
-        return age if self.flash else port.wall()
+        return age if self.flash else storage.wall()
 
     def read(self, name):
         return self.pieces.get(name)
@@ -107,8 +108,8 @@ class Life:
         self.mode = mode
         self.net = Witness(b"soak %d" % seed)
         self.gateway = self.net.gateway()
-        port.Memory = Memory
-        port.wall = wall
+        storage.Memory = Memory
+        storage.wall = wall
         Memory.pieces.clear()
         self.profile = profile(
             sleep=mode, liveness_ms=30000, retry_max_ms=60000, lifetime_ms=4 * HOUR_MS
