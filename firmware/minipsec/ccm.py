@@ -11,26 +11,25 @@ import struct
 from cryptolib import aes
 from micropython import const
 
-from .loops import spread, xor
+from .loops import mix, spread, total
 
 _ECB = const(1)
 _CBC = const(2)
 _SALT = const(3)
 _L = const(4)  # octets of the length field: 15 - (3 + 8)
 _KEEP = const(1344)  # octets of work space that are kept for the next packet
+_PARTS = const(8)  # sizes of packets for which views of it are kept
 
 
 def _make(size):
-    """Return work space: MAC blocks, counter blocks, key stream; views of the first two."""
+    """Return work space: MAC blocks, counter blocks, key stream; views of the first two's parts."""
     counters = bytearray(size)
     for i in range(0, size, 16):
         counters[i + 14] = i >> 12
         counters[i + 15] = (i >> 4) & 255
-    blocks = bytearray(size)
-    return blocks, counters, bytearray(size), memoryview(blocks), memoryview(counters)
+    return bytearray(size), counters, bytearray(size), {}
 
 
-_ZERO = bytes(16)
 _work = _make(128)  # shared by all keys: each call leaves nothing that the next one reads
 
 
@@ -47,70 +46,75 @@ def equal(a, b):
 class CCM:
     """One AES-CCM key: AES key (16, 24 or 32 octets) followed by a salt of 3 octets.
 
-    `icv` is the tag's length in octets: 8, 12 or 16.
+    `icv` is the tag's length in octets: 8, 12 or 16.  Sealing and opening packets of a few sizes
+    allocates nothing.
     """
 
     def __init__(self, key, icv):
         self._ecb = aes(key[:-_SALT], _ECB)
         # One CBC object for life; its last block is taken out of the next first one.
-        self._cbc = aes(key[:-_SALT], _CBC, _ZERO)
         self._tag = bytearray(16)
-        self._nonce = bytearray(12)  # flags | salt | IV
-        self._nonce[0] = _L - 1
-        self._nonce[1:4] = key[-_SALT:]
+        self._cbc = aes(key[:-_SALT], _CBC, bytes(16))
+        # Flags | salt: how a counter block begins, and how the first block of the MAC does.
+        self._head = bytes((_L - 1,)) + key[-_SALT:]
+        self._first = bytes((0x40 | (icv - 2) << 2 | (_L - 1),)) + key[-_SALT:]
         self.icv = icv
 
     def size(self, n):
         """Octets of IV, ciphertext and ICV for `n` octets of plaintext with its Pad Length."""
         return 8 + n + 1 + self.icv
 
-    def seal_into(self, buf, at, n, iv, aad, opening=False):
+    def seal_into(self, buf, at, n, iv, aad):
         """Encrypt buf[at:at + n] in place and write the ICV behind it.
 
-        With `opening` decrypt it and return its ICV, 16 octets.  The AAD is under 0xff00 octets.
+        The AAD is under 0xff00 octets.
         """
+        mix(buf, at + n, self._pass(buf, at, n, iv, aad, False), 0, self.icv, 1)
+
+    def open_in(self, buf, at, n, iv, aad):
+        """Decrypt buf[at:at + n] in place, the ICV standing behind it; True when it fits.
+
+        After False the text in `buf` is meaningless and must be thrown away.
+        """
+        icv = self._pass(buf, at, n, iv, aad, True)
+        mix(icv, 0, buf, at + n, self.icv, 0)
+        return not total(icv, self.icv)
+
+    def _pass(self, buf, at, n, iv, aad, opening):
+        """Encrypt or decrypt buf[at:at + n]; return a buffer that begins with 16 octets of ICV."""
         global _work
         k = len(aad)
         start = 32 if k <= 14 else (k + 33) & -16
         end = (start + n + 15) & -16
+        size = (n + 31) & -16
         work = _work
         if end > len(work[0]):
             work = _make(end)
             if end <= _KEEP:
                 _work = work
-        blocks, counters, stream, view, heads = work
-        nonce = self._nonce
-        nonce[4:] = iv
-        size = (n + 31) & -16
-        spread(counters, nonce, size)
-        self._ecb.encrypt(heads[:size], stream)
+        blocks, counters, stream, parts = work
+        part = parts.get(end << 12 | size)
+        if not part:
+            if len(parts) == _PARTS:
+                parts.clear()
+            part = memoryview(counters)[:size], memoryview(blocks)[:end]
+            parts[end << 12 | size] = part
+        spread(counters, self._head, iv, size)
+        self._ecb.encrypt(part[0], stream)
         if opening:
-            xor(buf, at, buf, at, stream, 16, n)
-        # What the last text left behind goes first.
-        blocks[end - 16 : end] = blocks[start - 16 : start] = _ZERO
-        blocks[:12] = nonce
-        blocks[0] = 0x40 | (self.icv - 2) << 2 | (_L - 1)
+            mix(buf, at, stream, 16, n, 0)
+        spread(blocks, self._first, iv, 16)
         struct.pack_into(">IH", blocks, 12, n, k)
-        blocks[18 : 18 + k] = aad
-        blocks[start : start + n] = buf[at : at + n]
+        mix(blocks, 18, aad, 0, k, start)
+        mix(blocks, start, buf, at, n, end)
         tag = self._tag
-        xor(blocks, 0, blocks, 0, tag, 0, 16)
-        self._cbc.encrypt(view[:end], blocks)
-        xor(tag, 0, blocks, end - 16, _ZERO, 0, 16)
-        if opening:
-            xor(stream, 0, stream, 0, tag, 0, 16)
-            return stream
-        xor(buf, at, buf, at, stream, 16, n)
-        xor(buf, at + n, stream, 0, tag, 0, self.icv)
-
-    def open_in(self, buf, start, n, iv, aad):
-        """Decrypt buf[start:start + n] in place, the ICV standing behind it; True when it fits.
-
-        After False the text in `buf` is meaningless and must be thrown away.
-        """
-        icv = self.seal_into(buf, start, n, iv, aad, True)
-        end = start + n
-        return equal(memoryview(icv)[: self.icv], memoryview(buf)[end : end + self.icv])
+        mix(blocks, 0, tag, 0, 16, 0)
+        self._cbc.encrypt(part[1], blocks)
+        mix(tag, 0, blocks, end - 16, 16, 16)
+        if not opening:
+            mix(buf, at, stream, 16, n, 0)
+        mix(stream, 0, tag, 0, 16, 0)
+        return stream
 
     # The shape that IKE's SK payload takes: IV | ciphertext | ICV (RFC 5282 §3).
 

@@ -4,25 +4,33 @@ Where `fast` runs its machine code does the same without leaving garbage.
 """
 
 
-def xor(out, at, x, x_at, y, y_at, n):
-    """Set out[at + i] to x[x_at + i] ^ y[y_at + i] for `n` octets."""
-    value = int.from_bytes(memoryview(x)[x_at : x_at + n], "big")
-    value ^= int.from_bytes(memoryview(y)[y_at : y_at + n], "big")
-    out[at : at + n] = value.to_bytes(n, "big")
+def mix(out, at, x, x_at, n, end):
+    """Set `n` octets of out[at:] to their XOR with those of x[x_at:]; or, unless `end` is 0, to the
+    latter, and what is behind up to out[end] to 0.
+    """
+    x = memoryview(x)[x_at : x_at + n]
+    behind = at + n
+    if not end:
+        value = int.from_bytes(memoryview(out)[at:behind], "big") ^ int.from_bytes(x, "big")
+        x = value.to_bytes(n, "big")
+    out[at:behind] = x
+    if behind < end:
+        out[behind:end] = bytes(end - behind)
 
 
-def spread(blocks, nonce, size):
-    """Write the 12 octets of `nonce` to the head of each 16-octet block of `size` octets."""
+def spread(blocks, head, iv, size):
+    """Write 4 octets of `head` and 8 of `iv` to the front of each 16-octet block of `size`."""
+    head = bytes(head) + bytes(iv)
     for i in range(0, size, 16):
-        blocks[i : i + 12] = nonce
+        blocks[i : i + 12] = head
 
 
 def total(octets, n):
-    """Return a number that is, modulo 0xFFFF, the sum of `n` octets as 16-bit words."""
-    return int.from_bytes(octets, "big") << (n & 1) * 8
+    """Return a number that is, modulo 0xFFFF, the sum of `n` octets as 16-bit words; 0 for zeros."""
+    return int.from_bytes(memoryview(octets)[:n], "big") << (n & 1) * 8
 
 
 try:
-    from .fast import spread, total, xor
+    from .fast import mix, spread, total
 except Exception:  # whatever is wrong there, these serve
     pass

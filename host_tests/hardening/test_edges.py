@@ -117,14 +117,14 @@ def test_work_space_for_a_packet_of_the_usual_size_stays_and_for_a_larger_one_go
 
 
 def test_each_part_of_the_work_space_is_as_long_as_the_others():
-    for part in sealed(700):
+    for part in sealed(700)[:3]:
         assert len(part) == len(ccm._work[0])
 
 
 def test_buffers_that_machine_code_writes_to_have_their_size_from_the_start():
     key = CCM(bytes(range(19)), 8)
     for _ in range(2):
-        assert (len(key._tag), len(key._nonce)) == (16, 12)
+        assert (len(key._tag), len(key._head), len(key._first)) == (16, 4, 4)
         key.seal_into(bytearray(40), 0, 20, bytes(8), bytes(8))
 
 
