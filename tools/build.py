@@ -32,7 +32,6 @@ _PROFILE = {
     "interval_ms": 60000,
 }
 _NETWORKS = {"wifi": {"network": "wifi", "ssid": "NAME"}, "ethernet": {"network": "ethernet"}}
-_WATCHDOG_MS = 8000
 
 
 def boards():
@@ -98,7 +97,7 @@ def sources_for_mip():
 def example_profile(facts):
     """Return a profile for the board, to be filled in."""
     network = _NETWORKS[facts["network"]["kind"]]
-    return {**_PROFILE, **network, "watchdog_ms": _WATCHDOG_MS, "sleep": "off"}
+    return {**_PROFILE, **network, "watchdog_ms": facts["watchdog"]["profile_ms"], "sleep": "off"}
 
 
 def _write_json(path, value):

@@ -125,6 +125,28 @@ class Interface:
         return (self.address, "255.255.255.0") if "addr4" in names else None
 
 
+class Watchdog:
+    """machine.WDT: what bites is outside, and goes on over soft resets."""
+
+    def __init__(self, tell, ms):
+        self._tell = tell
+        tell("dog %d\n" % ms)
+
+    def feed(self):
+        self._tell("fed\n")
+
+
+class Registers:
+    """machine.mem32, with one register of an RP2040: WATCHDOG CTRL, where bits are cleared."""
+
+    def __init__(self, tell):
+        self._tell = tell
+
+    def __setitem__(self, address, value):
+        if address == 0x4005B000 and value & 1 << 30:
+            self._tell("dog 0\n")
+
+
 class Board:
     """One power-up, until a reset: then the process is ended from outside and started anew."""
 
@@ -144,6 +166,8 @@ class Board:
             unique_id=lambda: bytes.fromhex(config["unique_id"]),
             freq=lambda *_: 125000000,
             reset_cause=lambda: config["cause"],
+            WDT=lambda id=0, timeout=5000: Watchdog(self._status.write, timeout),
+            mem32=Registers(self._status.write),
         )
         sys.modules["machine"] = facade
         if config["address"]:

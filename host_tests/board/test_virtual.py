@@ -152,6 +152,17 @@ def test_deep_sleep_ends_in_a_start_with_empty_memory(board, tmp_path):
     assert board.resets[-1] == "sleep"
 
 
+def test_a_watchdog_goes_on_over_a_soft_reset_and_bites(board):
+    mpremote(board, "exec", "import machine; machine.WDT(timeout=3000)")
+    started = time.monotonic()
+    mpremote(board, "soft-reset")
+    wait_until(lambda: "watchdog" in board.resets, 10, "the watchdog")
+    assert time.monotonic() - started > 1
+    count = len(board.resets)
+    mpremote(board, "exec", "import time; time.sleep(0.1)")  # it went with the reset
+    assert "watchdog" not in board.resets[count:]
+
+
 # A person at a terminal.
 
 

@@ -30,7 +30,7 @@ from tools.setup.interpreter import require_micropython
 
 _ROM = pathlib.Path(__file__).with_name("rom.py")
 _PATIENCE = 1.0  # seconds that a full line is waited for before its reader counts as gone
-_POWER_ON, _SOFT, _DEEP_SLEEP = 1, 5, 4  # machine.reset_cause()
+_POWER_ON, _SOFT, _DEEP_SLEEP, _BITTEN = 1, 5, 4, 3  # machine.reset_cause()
 
 
 class VirtualBoard:
@@ -71,7 +71,10 @@ class VirtualBoard:
         }
         self._lock = threading.Condition()
         self._console = bytearray()
-        self.resets = []  # "hard", "soft", "sleep", in order
+        self.resets = []  # "hard", "soft", "sleep", "watchdog", in order
+        self._dog = 0  # milliseconds of a watchdog that was started
+        self._bites_at = 0.0
+        self.asleep = False
         self.received = 0  # octets that came over the line
         self._unplug_at = None
         self._thread = None
@@ -101,6 +104,7 @@ class VirtualBoard:
         self.port = os.ttyname(self._slave)
         self._waker, self._wake = os.pipe()
         self._powered = True
+        self._dog = 0
         self._spawn("friendly", _POWER_ON)
         self._thread = threading.Thread(target=self._relay, daemon=True)
         self._thread.start()
@@ -219,6 +223,8 @@ class VirtualBoard:
         self._halt()
         if kind == "soft":
             self._show(b"MPY: soft reboot\r\n")
+        else:
+            self._dog = 0
         self._spawn(mode, cause)
         with self._lock:
             self.resets.append(kind)
@@ -238,7 +244,11 @@ class VirtualBoard:
     def _turn(self):
         sources = [self._waker, self._status, self._child.stdout.fileno()]
         sources += [self._master] if self._ready else []
-        readable, _, _ = select.select(sources, [], [])
+        left = max(self._bites_at - time.monotonic(), 0) if self._dog else None
+        readable, _, _ = select.select(sources, [], [], left)
+        if not readable:
+            self._restart("watchdog", "friendly", _BITTEN)
+            return
         if self._waker in readable and os.read(self._waker, 1) == b"r":
             self._restart("hard", "friendly", _POWER_ON)
             return
@@ -262,6 +272,9 @@ class VirtualBoard:
                 self._ready = True
             elif words[0] in "+-":
                 self._interrupt = words[0] == "+"
+            elif words[0] in ("dog", "fed"):
+                self._dog = int(words[1]) if words[0] == "dog" else self._dog
+                self._bites_at = time.monotonic() + self._dog / 1000
             elif words[0] == "left":
                 self._config["cut"] = int(words[1])
             else:
@@ -278,8 +291,12 @@ class VirtualBoard:
 
     def _halt_and_sleep(self, ms):
         end = time.monotonic() + ms / 1000
+        self.asleep = True
         while self._powered and time.monotonic() < end:
-            select.select([self._waker], [], [], min(0.1, end - time.monotonic()))
+            select.select([self._waker], [], [], max(0, min(0.1, end - time.monotonic())))
+        self.asleep = False
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._master, 65536)  # nobody was there for it
         if self._powered:
             self._restart("sleep", "friendly", _DEEP_SLEEP)
 

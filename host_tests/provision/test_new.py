@@ -1,5 +1,6 @@
 """`new`, `list`, `show`, `fleet import` and `fleet export`: what they make and what they refuse."""
 
+import inspect
 import json
 import os
 import sqlite3
@@ -13,7 +14,7 @@ import pytest
 from host_tests.provision.conftest import NEW
 from tools import inventory as inventory_module
 from tools.inventory import Inventory
-from tools.provision import files
+from tools.provision import commands, files
 from tools.provision.device import FIELDS, device
 from tools.provision.identity import Identity
 
@@ -74,6 +75,8 @@ def test_a_new_device_has_a_profile_that_the_firmware_takes(tool, inventory):
 def test_every_setting_reaches_the_firmware(tool, inventory, tmp_path):
     """Every field of the table at once; none that the firmware does not know."""
     assert set(FULL) == set(FIELDS)
+    flags = inspect.signature(commands.new).parameters
+    assert set(FIELDS) - set(flags) == {"psk", "wifi_key"}  # which are no arguments of a command
     (tmp_path / "all.json").write_text(json.dumps([FULL]))
     tool("fleet", "import", tmp_path / "all.json")
     profile = load(inventory / "devices/cellar@example.org")
@@ -147,6 +150,10 @@ def test_the_same_command_again_changes_nothing(tool, device, inventory):
         (("--id", 'a"b'), ("--id",)),
         (("--network", "wifi"), ("--ssid", "missing")),
         (("--board", "RPI_PICO_W"), ("--ssid", "missing")),
+        (("--board", "PICO"), ("--board", "RPI_PICO_W", "'PICO'")),
+        (("--sleep", "on"), ("--sleep", "needs the board")),
+        (("--board", "RPI_PICO_W", "--ssid", "x", "--sleep", "clock"), ("--sleep", "mark")),
+        (("--static-ip", "10.0.0.5 255.255.255.0"), ("--static-ip", "DNS server")),
         (("--pq", "yes"), ("--pq", "off, prefer or require")),
         (("--csv", "x.csv"), ("--csv",)),
     ],
@@ -168,6 +175,82 @@ def test_what_is_not_given_is_asked_for_with_the_last_answers_proposed(inventory
         profile = load(inventory / f"devices/{name}.example.org")
         assert profile["gateway"] == "gw.example.org"
         assert profile["server"] == bytes([10, 3, 0, 10])
+
+
+def test_what_a_board_needs_follows_from_it_and_from_the_last_answers(inventory, monkeypatch):
+    answers = {
+        "The gateway's address": ["10.77.0.1", ""],
+        "The device's identity": ["a.example.org", "b.example.org"],
+        "Address that readings go to": ["10.3.0.10", ""],
+        "The board": ["rpi-pico-w", ""],
+        "Its Wi-Fi network": ["cellar", ""],
+        "The Wi-Fi key": ["correct horse", ""],
+        "Deep sleep": ["on", ""],
+    }
+    asked = []
+
+    def prompt(question, default=None, hide_input=False, **_):
+        asked.append(question)
+        found = next(
+            (said.pop(0) for start, said in answers.items() if question.startswith(start)), ""
+        )
+        assert hide_input == question.startswith("The Wi-Fi key")
+        return found or default
+
+    monkeypatch.setattr(commands.typer, "prompt", prompt)
+    for _ in range(2):
+        commands._ask(given := {}, inventory, all_of_it=True)
+        with Inventory() as found:
+            found.add([device(given)])
+    assert not any(question.startswith("How it comes online") for question in asked)
+    assert "a.example.org has it" in asked[-2]
+    for name in ("a", "b"):
+        profile = load(inventory / f"devices/{name}.example.org")
+        assert (profile["network"], profile["ssid"]) == ("wifi", "cellar")
+        assert (profile["sleep"], profile["watchdog_ms"]) == ("mark", 8000)
+        assert profile["wifi_key"] == "correct horse"
+    assert not any(answers.values())
+
+
+@pytest.mark.parametrize(
+    "board, gateway, sleep, expected",
+    [
+        ("RPI_PICO_W", "10.0.0.1", "on", ("mark", 8000)),
+        ("RPI_PICO_W", "gw.example.org", None, ("off", 0)),  # a lookup outlasts its watchdog
+        ("W5500_EVB_PICO", "10.0.0.1", None, ("off", 8000)),
+        ("ESP32_GENERIC", "gw.example.org", "on", ("clock", 30000)),
+        ("ESP32_GENERIC_C3", "gw.example.org", "off", ("off", 30000)),
+        (None, "10.0.0.1", "clock", ("clock", 0)),
+    ],
+)
+def test_sleep_and_watchdog_are_the_boards(
+    tool, inventory, tmp_path, board, gateway, sleep, expected
+):
+    words = ["new", "--id", "a.b", "--server", "10.3.0.10", "--gateway", gateway]
+    words += ["--board", board] if board else []
+    words += ["--ssid", "cellar"] if board and "W5500" not in board else []
+    words += ["--sleep", sleep] if sleep else []
+    tool(*words)
+    profile = load(inventory / "devices/a.b")
+    assert (profile["sleep"], profile["watchdog_ms"]) == expected
+    assert profile["network"] == (
+        "up" if not board else "ethernet" if "W5500" in board else "wifi"
+    )
+    assert "just so" in tool(*words).err
+    tool("fleet", "export", tmp_path / "out.csv")
+    assert "1 were there already" in tool("fleet", "import", tmp_path / "out.csv").out
+
+
+def test_a_wifi_key_comes_from_the_environment_and_its_lack_is_told(tool, inventory, monkeypatch):
+    words = (*NEW, "a.example.org", "--board", "RPI_PICO_W", "--ssid", "cellar")
+    assert "taken for an open one" in tool(*words).err
+    monkeypatch.setenv("MINIPSEC_WIFI_KEY", "correct horse")
+    said = tool(*words, code=2)
+    assert "another wifi_key" in said.err and "secrets.json" in said.err
+    assert "correct horse" not in said.out + said.err
+    said = tool(*NEW, "b.example.org", "--board", "RPI_PICO_W", "--ssid", "cellar")
+    assert "open one" not in said.err
+    assert load(inventory / "devices/b.example.org")["wifi_key"] == "correct horse"
 
 
 def _converse(pty, answers):

@@ -5,10 +5,12 @@ import json
 import pathlib
 import subprocess
 import threading
+import time
 
 import pytest
 
 from host_tests.board.virtual import VirtualBoard
+from host_tests.lab import wait_until
 from host_tests.provision.conftest import NEW
 from tools import mpy
 from tools.provision import push as push_module
@@ -26,15 +28,27 @@ def run(argv):
 """
 
 
+PACKAGE_ITSELF = """
+def load_profile():
+    from . import store
+    return store.load_profile("profile.json")
+"""
+
+
 @pytest.fixture(scope="session")
-def built():
+def built(tmp_path_factory):
     """A small firmware: the real profile checker, and modules that do nothing.
 
     The whole one is pushed by test_story.py.
     """
     real = build("x64")
+    package = tmp_path_factory.mktemp("package") / "__init__.py"
+    package.write_text(PACKAGE_ITSELF)
+    compiled = package.with_suffix(".mpy")
+    mpy.compile_file(package, compiled)
     small = {
-        f"{PACKAGE}{name}.mpy": real[f"{PACKAGE}{name}.mpy"] for name in ("store", "__init__")
+        f"{PACKAGE}store.mpy": real[f"{PACKAGE}store.mpy"],
+        f"{PACKAGE}__init__.mpy": compiled.read_bytes(),
     }
     for n in range(6):
         small[f"{PACKAGE}module{n}.py"] = b"# module\n" * 300 + b"N = %d\n" % n
@@ -106,6 +120,49 @@ def test_a_dry_run_writes_nothing(tool, device, board):
     assert "nothing was changed" in said.out and "secrets.json" in said.out
     assert board.flash.read_bytes() == before
     assert "provisioned" not in tool("list").out
+
+
+def test_the_old_program_goes_on_after_a_dry_run_and_after_a_push_that_was_refused(
+    tool, device, board, pushed, tmp_path
+):
+    for words, code in (("--dry-run",), 0), (("--board", "RPI_PICO_W"), 1):
+        start = len(board.output)
+        tool("push", device, "--port", board.port, *words, code=code)
+        board.wait_event("started", start=start)
+
+
+@pytest.mark.parametrize("platform", ["rp2", "esp32"])
+def test_the_watchdog_of_the_boards_own_program_does_not_end_a_push(
+    tool, device, tmp_path, inventory, monkeypatch, platform
+):
+    """It cannot be switched off in MicroPython, and counts on over soft resets."""
+    edit(inventory, device, watchdog_ms=5000)
+    pretend = {"platform": platform, "_machine": "Board with RP2040"}
+    with VirtualBoard(tmp_path / "board", pretend=pretend) as board:
+        tool("push", device, "--port", board.port)
+        dog = "import machine\ndog = machine.WDT(timeout=5000)\nimport time\nprint('dog')\n"
+        with Board(board.port) as connected:
+            connected.write(
+                "main.py", dog.encode() + b"while True:\n time.sleep(1)\n dog.feed()\n"
+            )
+            connected.reset()
+        board.wait_output(r"dog\r?\n")
+        before = board.resets[:]
+        with Board(board.port) as connected:
+            time.sleep(7)
+            assert connected.evaluate("print(6 * 7)") == 42
+        assert "watchdog" not in board.resets[len(before) :]
+
+
+def test_a_board_that_sleeps_is_waited_for(tool, device, board, inventory):
+    asleep = "import machine, time\nprint('awake')\ntime.sleep(1.5)\nmachine.deepsleep(4000)\n"
+    with Board(board.port) as connected:
+        connected.write("main.py", asleep.encode())
+        connected.reset()
+    board.wait_output("awake")
+    wait_until(lambda: board.asleep, 10, "its sleep")
+    tool("push", device, "--port", board.port, "--wait", "40", "--replace-main")
+    assert "provisioned" in tool("show", device).out
 
 
 def test_no_key_is_told_anywhere(tool, device, board, inventory, monkeypatch):

@@ -117,7 +117,7 @@ def tell(path, found, decrypted, keyed):
         for row in found.rows.values():
             # Wireshark wants its own quotes, around the names only.
             names = {4: f'"{row[4]}"', 7: f'"{row[7]}"'}
-            text.write(",".join(names.get(n, value) for n, value in enumerate(row)) + "\n")
+            text.write(",".join(names.get(n, str(value)) for n, value in enumerate(row)) + "\n")
         write_private(table, text.getvalue())
         fact("for Wireshark", f"copy {table} to ~/.config/wireshark/ikev2_decryption_table")
     if decrypted:

@@ -31,6 +31,27 @@ ARCHITECTURES = (
 _SILENCE = 5  # seconds without an octet after which a read gives up
 _CHUNK = 512
 _ATTEMPTS = (2, 4, 8)  # seconds that a board has to come to its raw prompt
+_SHORT_ATTEMPT = 1  # the same for one that is awake for a moment now and then
+_AT_WORK_MS = 600000  # a watchdog's time while somebody works on the board
+
+# Runs on the board first in each connection. A watchdog that its program started counts on over
+# soft resets and would end the work in the middle. On an RP2040 or RP2350 the alias that clears bits
+# of the register WATCHDOG CTRL, bit ENABLE, stops it; elsewhere it can be given more time.
+_CALM = f"""
+def _calm():
+    import sys, machine, json
+    if sys.platform == "rp2":
+        chip = sys.implementation._machine
+        machine.mem32[0x400DB000 if "RP235" in chip else 0x4005B000] = 1 << 30
+        return
+    with open("profile.json") as f:
+        if json.load(f).get("watchdog_ms"):
+            machine.WDT(timeout={_AT_WORK_MS})
+try:
+    _calm()
+except Exception:
+    pass
+"""
 
 # Runs on the board once a connection; prints a dict.
 _FACTS = """
@@ -96,11 +117,13 @@ def ports():
     return sorted(p.device for p in list_ports.comports() if p.vid is not None)
 
 
-def choose_port(port):
-    """The port that was named, or the only one there is."""
+def choose_port(port, wait=0):
+    """The port that was named, or the only one there is; it has `wait` seconds to appear."""
     if port:
         return port
-    found = ports()
+    end = time.monotonic() + wait
+    while not (found := ports()) and time.monotonic() < end:
+        time.sleep(0.1)
     if len(found) == 1:
         return found[0]
     if not found:
@@ -111,14 +134,30 @@ def choose_port(port):
 
 
 class Board:
-    """A connection, to be used in a `with` block. The board's program is stopped by it."""
+    """A connection, to be used in a `with` block. The board's program is stopped by it.
 
-    def __init__(self, port):
+    With `wait`, seconds, a board that sleeps is asked over and over until it is awake. Where the
+    block ends by a `Problem` the board is restarted, so that its program goes on.
+    """
+
+    def __init__(self, port, wait=0):
         self.port = port
+        self._wait = wait
         self._transport = None
         self.facts = None
 
     def __enter__(self):
+        end = time.monotonic() + self._wait
+        while True:
+            try:
+                self._connect()
+                return self
+            except Problem:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(0.1)
+
+    def _connect(self):
         from mpremote.transport import TransportError
         from mpremote.transport_serial import SerialTransport
 
@@ -128,18 +167,25 @@ class Board:
             raise Problem(f"cannot open {self.port}", self._why_not_opened()) from None
         try:
             with self._errors():
-                self.stop_program()
+                if self._wait:
+                    self._transport.serial.timeout = _SHORT_ATTEMPT
+                    self.stop_program((_SHORT_ATTEMPT,))
+                    self._transport.serial.timeout = _SILENCE
+                else:
+                    self.stop_program()
+                self.run(_CALM)
                 self.facts = self.evaluate(_FACTS)
         except BaseException:
             self._close()
             raise
-        return self
 
     def __exit__(self, kind, *_):
         if self._transport:
             with contextlib.suppress(Exception):
                 if self._transport.in_raw_repl and kind is None:
                     self._transport.exit_raw_repl()
+                elif kind and issubclass(kind, Problem) and not issubclass(kind, WentAway):
+                    self.reset()
             self._close()
 
     def _close(self):
@@ -180,7 +226,7 @@ class Board:
                 "plug it in again and run the same command: it goes on where it stopped",
             ) from None
 
-    def stop_program(self):
+    def stop_program(self, attempts=_ATTEMPTS):
         """Interrupt whatever runs and start afresh, with an empty heap, without main.py.
 
         A board that is just starting, or is in the middle of a long calculation, misses what is
@@ -188,12 +234,12 @@ class Board:
         """
         from mpremote.transport import TransportError
 
-        for seconds in _ATTEMPTS:
+        for seconds in attempts:
             try:
                 self._transport.enter_raw_repl(soft_reset=True, timeout_overall=seconds)
                 return
             except TransportError:
-                if seconds == _ATTEMPTS[-1]:
+                if seconds == attempts[-1]:
                     raise
 
     def restart(self):
@@ -263,9 +309,9 @@ class Board:
 
     @property
     def architecture(self):
-        """The architecture that native code must be compiled for, "" where it has none."""
-        number = self.facts["mpy"] >> 10
-        return ARCHITECTURES[number] if number < len(ARCHITECTURES) else "?"
+        """The architecture that native code must be compiled for, "" where it has none we know."""
+        number = self.facts["mpy"] >> 10 & 0x3F  # flags of the architecture are above
+        return ARCHITECTURES[number] if number < len(ARCHITECTURES) else ""
 
     def listen(self, seconds, until=None, out=None):
         """Return the lines that the board prints in so many seconds, or `until(line)` holds."""

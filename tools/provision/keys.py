@@ -21,6 +21,7 @@ from .options import (
     InventoryOption,
     PortOption,
     ViciOption,
+    WaitOption,
     fact,
     open_inventory,
     say,
@@ -80,6 +81,7 @@ def rotate(
     no_gateway: Annotated[
         bool, typer.Option("--no-gateway", help="Leave charon alone; it is told by other means.")
     ] = False,
+    wait: WaitOption = 0,
     inventory: InventoryOption = None,
 ):
     """Give a device a new key: on its board and at the gateway, then restart it.
@@ -100,7 +102,7 @@ def rotate(
             with contextlib.ExitStack() as stack:
                 # Both ends are there before anything changes.
                 charon = None if no_gateway else stack.enter_context(Charon(vici))
-                board = stack.enter_context(Board(choose_port(port)))
+                board = stack.enter_context(Board(choose_port(port, wait), wait))
                 check_board(board, row["board"])
                 if not coming:
                     coming = _next(old)

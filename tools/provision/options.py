@@ -30,6 +30,12 @@ PortOption = Annotated[
         "--port", "-p", help="Serial port; the only board that is plugged in by default."
     ),
 ]
+WaitOption = Annotated[
+    float,
+    typer.Option(
+        "--wait", metavar="SECONDS", help="A board that sleeps: try so long, until it wakes."
+    ),
+]
 ViciOption = Annotated[
     str,
     typer.Option(

@@ -18,12 +18,14 @@ import typer
 from . import firmware
 
 from .board import Board, Refused, choose_port, listen, quiet_line, sha256
+from .device import read_board
 from .files import write_private
 from .firmware import PACKAGE
 from .options import (
     DeviceArgument,
     InventoryOption,
     PortOption,
+    WaitOption,
     bar,
     fact,
     open_inventory,
@@ -367,6 +369,11 @@ def contents(inventory, row, architecture, application=None, coming=False):
     if application is None and own.exists():
         application = own
     files = firmware.build(architecture, application)
+    if f"{PACKAGE}mlkem.mpy" not in files and inventory.profile(row).get("pq", "off") != "off":
+        raise Problem(
+            f"{row['id']} asks for ML-KEM, which needs machine code that this board does not take",
+            f'"pq": "off" in {inventory.profile_path(row)}',
+        )
     files["profile.json"] = inventory.profile_path(row).read_bytes()
     files["secrets.json"] = json.dumps(secrets).encode()
     return files
@@ -397,6 +404,7 @@ def push(
     follow: Annotated[
         float, typer.Option(metavar="SECONDS", help="Show what the board prints afterwards.")
     ] = 0,
+    wait: WaitOption = 0,
     inventory: InventoryOption = None,
 ):
     """Put firmware, profile and keys on a board, verify them there, and start it.
@@ -407,19 +415,20 @@ def push(
     with open_inventory(inventory) as found:
         row = found.find(name)
         with found.working_on(row):
-            push_device(found, row, port, board_name, sensor, replace_main, dry_run, follow)
+            push_device(found, row, port, board_name, sensor, replace_main, dry_run, follow, wait)
 
 
-def push_device(found, row, port, board_name, sensor, replace_main, dry_run, follow):
+def push_device(found, row, port, board_name, sensor, replace_main, dry_run, follow, wait):
     check_device(found, row)
-    port = choose_port(port)
-    with Board(port) as board:
+    if board_name:
+        board_name = read_board(board_name)
+    port = choose_port(port, wait)
+    with Board(port, wait) as board:
         check_board(board, board_name or row["board"])
         files = contents(found, row, board.architecture, sensor)
         outcome = Push(board, files, ours=not replace_main).run(dry_run)
         chip = board.facts["chip"]
-        if not dry_run:
-            board.reset()
+        board.reset()
     say(f"{row['id']}: " + ("a dry run, nothing was changed" if dry_run else "done"))
     machine = board.facts["machine"]
     fact("board", f"{machine}, MicroPython {'.'.join(map(str, board.facts['version']))}")

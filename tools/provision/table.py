@@ -5,7 +5,7 @@ import io
 import json
 import pathlib
 
-from .device import FIELDS, device, duration_text
+from .device import FIELDS, FROM_BOARD, device, duration_text
 from .problem import BadInput
 
 _MAX_ERRORS = 10
@@ -156,6 +156,7 @@ def add_devices(inventory, devices):
 def differing(profile, found):
     """The profile keys in which a device differs from what it should be."""
     wanted = found.profile()
+    profile = {k: v for k, v in profile.items() if k not in FROM_BOARD or v not in (0, "off")}
     return sorted(key for key in {*profile, *wanted} if profile.get(key) != wanted.get(key))
 
 
@@ -170,6 +171,8 @@ def settings(row, profile):
             value = duration_text(value) if value else None
         elif name == "board":
             value = row["board"]
+        elif name in FROM_BOARD and row["board"]:
+            value = value or "off"  # else it would follow from the board
         elif name == "static_ip":
             value = " ".join(value) if value else None
         elif name == "ppk":
