@@ -22,7 +22,7 @@ ARROWS = {
     "groups": set(),
     "keccak": set(),
     "mlkem": {"keccak"},
-    "fragment": set(),
+    "fragment": {"wire"},
     "sequence": set(),
     "snapshot": {"sequence"},
     "inner": {"loops"},
@@ -30,7 +30,7 @@ ARROWS = {
     "drbg": {"kdf"},
     "auth": {"wire", "ccm", "kdf", "machine", "established", "ppk"},
     "fragack": {"wire"},
-    "machine": {"wire", "ccm", "cbc", "kdf", "fragment", "fragack"},
+    "machine": {"wire", "fragment"},
     "ppk": {"kdf"},
     "intermediate": {"wire", "kdf", "dh", "machine", "auth", "ppk"},
     "ike": _IKE_PARTS | {"intermediate", "ppk"},
@@ -56,6 +56,7 @@ LATE = {
     ("machine", "fragment"),
 }
 LATE |= {("ike", "ppk"), ("auth", "ppk"), ("intermediate", "ppk")}
+LATE.add(("dh", "thumb"))
 LATE |= {("port", "sources"), ("port", "uplink"), ("port", "local"), ("port", "__init__")}
 # These see both sides and may import everything.
 OPEN = {"__init__", "tunnel", "link", "selftest"}

@@ -1,24 +1,91 @@
-"""IKE message fragmentation: cutting and joining plaintext (RFC 7383 §2.5, §2.6)."""
+"""IKE message fragmentation: cutting and joining plaintext (RFC 7383 §2.5, §2.6).
 
+Loaded for the first message that is too large for one datagram.
+"""
+
+import struct
+from hashlib import sha256
 from micropython import const
+
+from .wire import Drop, front
+
+_SKF = const(53)
+_QUEUE_MS = const(30000)  # life of an incomplete request of the peer's
 
 MAX_FRAGMENTS = const(64)
 MAX_OCTETS = const(8192)  # of one message, both ways
 
 
-def split(first, plain, room, size):
-    """Return [(Next Payload, piece)] with at most `room` octets of plaintext a fragment.
+def split(sa, exchange, flags, mid, first, plain, room):
+    """Return the datagrams of a message in SKF payloads, each with at most `room` octets.
 
     The first piece names the first inner payload, all others 0 (RFC 7383 §2.5.2).  Raises
-    ValueError when the message, in datagrams of `size` octets, is beyond our bounds.
+    ValueError when the message is beyond our bounds.
     """
-    if len(plain) > room * min(MAX_FRAGMENTS, MAX_OCTETS // size):
+    size = room - 36
+    while 36 + sa._tx.size(size) > room:
+        size -= 1
+    if len(plain) > size * min(MAX_FRAGMENTS, MAX_OCTETS // sa.room):
         raise ValueError("message too large")
     plain = memoryview(plain)
-    pieces = []
-    for at in range(0, len(plain), room):
-        pieces.append((0 if at else first, plain[at : at + room]))
-    return pieces
+    total = -(-len(plain) // size)
+    datagrams = []
+    for at in range(0, len(plain), size):
+        place = struct.pack(">HH", len(datagrams) + 1, total)
+        piece = plain[at : at + size]
+        datagrams.append(sa.seal(exchange, flags, mid, _SKF, 0 if at else first, place, piece))
+    return datagrams
+
+
+def gather(sa, outer, view, exchange, response, now):
+    """Keep one fragment; return (first payload, plaintext, head) if it was the last one.
+
+    The head is that of the Reassembly.
+    """
+    _, first, body = outer[-1]
+    if not sa.fragmentation:
+        raise Drop("UNEXPECTED_FRAGMENT")
+    if len(body) < 4:
+        raise Drop("BAD_LENGTH")
+    number, total = struct.unpack_from(">HH", body)
+    queues = sa._queues
+    acks = sa._acks
+    queue = queues.get(response)
+    if queue is None or queue.exchange != exchange:
+        queue = Reassembly(exchange)
+    reason = queue.refuses(number, total)
+    if reason:
+        if acks and reason == "REPLAYED_FRAGMENT":
+            acks.came(sa, queue, number, False, now)
+        raise Drop(reason)
+    # Payloads in the clear stand in front of the first fragment only (RFC 7383 §2.5.3).
+    if number > 1 and len(outer) > 1:
+        raise Drop("BAD_FRAGMENT")
+    piece = sa.unseal(view, body[4:])
+    # Both queues together stay inside the bound of one.
+    other = queues.get(not response)
+    reason = queue.add(number, total, first, piece, other.octets if other else 0)
+    if reason:
+        if reason == "TOO_LARGE":
+            queues.pop(response, None)
+            if response:
+                sa.fail("peer", reason)
+        raise Drop(reason)
+    queues[response] = queue
+    if response:
+        sa._sent = None
+        if acks:
+            # The peer has all of our request: fragment 1 has it resend its response.
+            del sa._request[1:]
+            sa.restart(now)
+    else:
+        sa._queue_due = now + _QUEUE_MS
+    if number == 1:
+        queue.head = front(view, body) if response else sha256(view).digest()
+    if queue.complete():
+        return queue.join() + (queue.head,)
+    if acks:
+        acks.came(sa, queue, number, True, now)
 
 
 class Reassembly:
@@ -42,7 +109,6 @@ class Reassembly:
             return "BAD_FRAGMENT"
         if total == self.total and number in self._parts:
             return "REPLAYED_FRAGMENT"
-        return None
 
     def add(self, number, total, first, piece, elsewhere):
         """Keep a fragment whose ICV was right; return None, or why it cannot be kept.
@@ -61,7 +127,6 @@ class Reassembly:
         self._parts[number] = piece
         if number == 1:
             self._first = first
-        return None
 
     def complete(self):
         """Is every fragment there?"""

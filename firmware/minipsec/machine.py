@@ -33,7 +33,6 @@ _INVALID_SYNTAX = const(7)
 
 _MAX_MESSAGE = const(3000)
 _GUESS_MS = const(125)  # least round trip taken for granted after a resend
-_QUEUE_MS = const(30000)  # life of an incomplete request of the peer's
 _MARKER = b"\0\0\0\0"
 
 _S_IDLE = const(0)
@@ -202,12 +201,14 @@ class Machine:
         outer = wire.payloads(first, view, 28)
         kind, first, body = outer[-1] if outer else (0, 0, b"")
         if kind == _SKF:
-            got = self._gather(outer, view, exchange, response, now)
+            from .fragment import gather
+
+            got = gather(self, outer, view, exchange, response, now)
             if not got:
                 return
             first, plain, head = got
         elif kind == _SK:
-            plain = self._unseal(view, body)
+            plain = self.unseal(view, body)
             head = None
         else:
             raise Drop("NOT_PROTECTED")
@@ -228,7 +229,7 @@ class Machine:
             raise Drop("OLD_MESSAGE_ID")
         self._queues.pop(response, None)
         if response:
-            self.message = head or _front(view, body), plain
+            self.message = head or wire.front(view, body), plain
             row[0](self, payloads, now)
             self.message = None
             return
@@ -266,65 +267,12 @@ class Machine:
                     return body
         return None
 
-    def _unseal(self, view, body):
+    def unseal(self, view, body):
         """Return the plaintext of an SK or SKF payload whose body is the end of `view`."""
         plain = self._rx.open(view[: len(view) - len(body)], body)
         if plain is None:
             raise Drop("BAD_ICV")
         return plain
-
-    def _gather(self, outer, view, exchange, response, now):
-        """Keep one fragment; return (first payload, plaintext, head) if it was the last one.
-
-        The head is that of the Reassembly.
-        """
-        _, first, body = outer[-1]
-        if not self.fragmentation:
-            raise Drop("UNEXPECTED_FRAGMENT")
-        if len(body) < 4:
-            raise Drop("BAD_LENGTH")
-        number, total = struct.unpack_from(">HH", body)
-        queues = self._queues
-        queue = queues.get(response)
-        if queue is None or queue.exchange != exchange:
-            from .fragment import Reassembly
-
-            queue = Reassembly(exchange)
-        reason = queue.refuses(number, total)
-        if reason:
-            if self._acks and reason == "REPLAYED_FRAGMENT":
-                self._acks.came(self, queue, number, False, now)
-            raise Drop(reason)
-        # Payloads in the clear stand in front of the first fragment only (RFC 7383 §2.5.3).
-        if number > 1 and len(outer) > 1:
-            raise Drop("BAD_FRAGMENT")
-        piece = self._unseal(view, body[4:])
-        # Both queues together stay inside the bound of one.
-        other = queues.get(not response)
-        reason = queue.add(number, total, first, piece, other.octets if other else 0)
-        if reason:
-            if reason == "TOO_LARGE":
-                queues.pop(response, None)
-                if response:
-                    self.fail("peer", reason)
-            raise Drop(reason)
-        queues[response] = queue
-        if response:
-            self._sent = None
-            if self._acks:
-                # The peer has all of our request: fragment 1 has it resend its response.
-                del self._request[1:]
-                self.restart(now)
-        else:
-            self._queue_due = now + _QUEUE_MS
-        if number == 1:
-            queue.head = _front(view, body) if response else sha256(view).digest()
-        if queue.complete():
-            first, plain = queue.join()
-            return first, plain, queue.head
-        if self._acks:
-            self._acks.came(self, queue, number, True, now)
-        return None
 
     # Sending.
 
@@ -337,16 +285,7 @@ class Machine:
             return [self.seal(exchange, flags, mid, _SK, first, b"", plain)]
         from .fragment import split
 
-        size = room - 36
-        while 36 + self._tx.size(size) > room:
-            size -= 1
-        pieces = split(first, plain, size, self.room)
-        total = len(pieces)
-        datagrams = []
-        for first, piece in pieces:
-            place = struct.pack(">HH", len(datagrams) + 1, total)
-            datagrams.append(self.seal(exchange, flags, mid, _SKF, first, place, piece))
-        return datagrams
+        return split(self, exchange, flags, mid, first, plain, room)
 
     def seal(self, exchange, flags, mid, kind, first, place, plain):
         """Return one datagram with an SK payload, or SKF with its fragment numbers in `place`."""
@@ -435,11 +374,6 @@ class Machine:
     def event(self, *event):
         """Have an event for the owner."""
         self._events.append(event)
-
-
-def _front(view, body):
-    """Return a message up to Next Payload and RESERVED of its SK or SKF payload, both included."""
-    return bytes(view[: len(view) - len(body) - 2])
 
 
 def spi(rand, n):

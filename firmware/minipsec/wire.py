@@ -93,6 +93,11 @@ def payloads(first, view, start):
     return found
 
 
+def front(view, body):
+    """Return a message up to Next Payload and RESERVED of its SK or SKF payload, both included."""
+    return bytes(view[: len(view) - len(body) - 2])
+
+
 def notify(kind, data=b"", protocol=0, spi=b""):
     """Return the body of a Notify payload (RFC 7296 §3.10)."""
     return struct.pack(">BBH", protocol, len(spi), kind) + spi + data
