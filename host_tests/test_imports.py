@@ -26,7 +26,8 @@ ARROWS = {
     "sequence": set(),
     "snapshot": {"sequence"},
     "inner": {"loops"},
-    "errors": set(),
+    "errors": {"faults"},
+    "faults": set(),
     "drbg": {"kdf"},
     "auth": {"wire", "ccm", "kdf", "machine", "established", "ppk"},
     "fragack": {"wire"},
@@ -59,7 +60,7 @@ LATE |= {("ike", "ppk"), ("auth", "ppk"), ("intermediate", "ppk")}
 LATE.add(("dh", "thumb"))
 LATE |= {("port", "sources"), ("port", "uplink"), ("port", "local"), ("port", "__init__")}
 # These see both sides and may import everything.
-OPEN = {"__init__", "tunnel", "link", "selftest"}
+OPEN = {"__init__", "tunnel", "link", "child", "selftest"}
 NOT_CORE = OPEN | {"port", "store", "report", "sources", "uplink", "local", "rawip", "memory"}
 NOT_CORE |= {"backlog", "spool", "lamp"}
 # Who may turn a code into the long text for a person, and only when it is needed.

@@ -11,10 +11,10 @@ __version__ = "0.1.0"
 _HOME = {
     "Tunnel": "tunnel",
     "ProfileError": "store",
-    "MinipsecError": "errors",
     "PeerError": "errors",
-    "LinkDown": "errors",
-    "UsageError": "errors",
+    "MinipsecError": "faults",
+    "LinkDown": "faults",
+    "UsageError": "faults",
 }
 
 

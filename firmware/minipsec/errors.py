@@ -1,33 +1,9 @@
 """What can go wrong, by whose fault it is, and what to look at then.
 
-Loaded when the first error is made.  Each error carries `notify`, the name of the notify that the
-gateway sent or None, and `check`, a sentence for the person who has to mend it.
+Loaded when the first error is made that is not in `faults`.
 """
 
-
-class MinipsecError(Exception):
-    """Every error that a tunnel ends with."""
-
-    notify = None
-    check = "the gateway's log, and the drop counters"
-
-
-class UsageError(MinipsecError):
-    """The caller asked for what cannot be done."""
-
-    check = "the call"
-
-
-class LinkDown(MinipsecError):
-    """No answer came in time, or the host was not found."""
-
-    check = "gateway, port, natt_port; a firewall that drops UDP 500 or 4500"
-
-
-class OutOfMemory(MinipsecError):
-    """The heap is too small, or in too small pieces; the tunnel tries again."""
-
-    check = "that the board has minipsec as .mpy files; what else takes memory there"
+from .faults import LinkDown, MinipsecError, OutOfMemory, UsageError  # noqa: F401
 
 
 class NoEntropy(MinipsecError):
@@ -64,6 +40,13 @@ class PostQuantumRefused(PeerError):
     check = "proposals: ML-KEM there needs strongSwan 6.0 and ke1_mlkem768; or pq: prefer here"
 
 
+# What an authenticated answer had that could not be taken: the reason for which it is dropped.
+_WORDS = {
+    "BAD_SA": "its SA payload is not one choice out of our proposals",
+    "BAD_TS": "its traffic selectors are malformed",
+    "BAD_CP": "its CFG_REPLY is malformed",
+    "TOO_LARGE": "its answer in fragments is larger than 8192 octets",
+}
 _PPK_CHECK = "ppk_id and the PPK against those of the gateway; or ppk_required: false here"
 _NO_PROPOSAL_CHOSEN = 14
 _USE_PPK = 16435  # as a hint: it was missing
@@ -130,10 +113,8 @@ def failure(event, hint=None, pq="off"):
     _, kind, detail = event
     if kind == "spent":
         return SaEnded("this SA has no sequence number left")
-    if kind == "memory":
-        return OutOfMemory("not enough memory for this tunnel")
     if kind == "peer":
-        return PeerMisbehaved(detail)
+        return PeerMisbehaved(_WORDS.get(detail, detail))
     if kind == "ppk":
         return _no_ppk(detail)
     if kind == "notify":

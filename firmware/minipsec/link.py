@@ -10,6 +10,7 @@ import gc
 from micropython import const
 
 from . import forget, port
+from .faults import NO_MEMORY, OutOfMemory
 
 _NO_MEMORY_MS = const(50)  # until the next try
 _MAX_DRAIN = const(8)  # datagrams read in one go: as many as Tunnel keeps for the application
@@ -24,46 +25,59 @@ class Link:
     def __init__(self, owner, host, awake=None):
         self.owner = owner
         self.host = host
-        self.child = None  # once it is up
+        self.child = self.ike = None  # the Child SA once it is up
         self.sender = self.receiver = self.snapshot = None
         self.born = self.sent = owner.clock.now()
         self.waiting = None  # since when something that we sent is without an answer
         self.heard = False  # did ESP ever come?
         self._spent = self._retired = False
+        self._hint = self._timer = self._pacer = None
+        self._esp = self._esp_reader = None  # a socket for ESP straight on IP
+        self._timer_due = 0
         p = owner.profile
         self._gateway = port.resolve(host, p["port"])
         # The same address: a name may have several.
         self._natt = port.with_port(self._gateway, p["natt_port"])
         # After a sleep the same port as before: a NAT and the gateway know us by it.
-        self._udp = port.UDP(self._gateway, awake.child["port"] if awake else 0)
-        if awake and self._udp.port != awake.child["port"]:
+        number = awake.child["port"] if awake else 0
+        self._udp = port.UDP(self._gateway, number)
+        if awake and self._udp.port != number:
             # Whoever has it may be another wake-up with this SA: it alone goes on.
             self._udp.close()
             raise OSError
-        self._esp = None  # a socket for ESP straight on IP
+        self._reader = asyncio.create_task(self._read(self._udp))
+        try:
+            self._begin(p, awake)
+        except MemoryError:
+            self._let_go()
+            raise
+
+    def _begin(self, p, awake):
+        owner = self.owner
         if not p["encap"]:
             try:
                 from .rawip import ESP
 
                 self._esp = ESP(self._gateway)
+                self._esp_reader = asyncio.create_task(self._read(self._esp))
             except (OSError, AttributeError):
                 pass  # no such sockets here: UDP encapsulation it is
-        self._hint = None
-        self._timer = self._pacer = None
-        self._timer_due = 0
-        self._reader = asyncio.create_task(self._read(self._udp))
-        self._esp_reader = self._esp and asyncio.create_task(self._read(self._esp))
         if awake:
-            self._resume(awake)
+            from .child import resume
+
+            forget("child")
+            self.ike = self.snapshot = awake
+            resume(self, awake)
+            owner.on_up(self)
             return
         from .ike import Initiator
 
-        self.ike = Initiator(p, port.rand)
+        self.ike = ike = Initiator(p, port.rand)
+        ike.encap = not self._esp
         # Only an SA without a predecessor may have the gateway forget the others.
-        self.ike.encap = not self._esp
-        self.ike.initial_contact = owner.alone()
-        self.ike.taken = owner.spis()
-        self.ike.start(self.born, self._udp.local, port.packed(self._gateway))
+        ike.initial_contact = owner.alone()
+        ike.taken = owner.spis()
+        ike.start(self.born, self._udp.local, port.packed(self._gateway))
         self._pump()
 
     def send(self, payload):
@@ -115,17 +129,20 @@ class Link:
 
     def close(self):
         """Let go of everything, at once and without a word."""
+        while self._pacer and self._send_next():
+            pass  # a last word does not wait its turn
+        self._let_go()
+        self.owner.on_closed(self)
+
+    def _let_go(self):
         for task in (self._reader, self._timer, self._esp_reader, self._pacer):
             if task and task is not asyncio.current_task():
                 task.cancel()
-        while self.ike and self._pacer and self._send_next():
-            pass  # a last word does not wait its turn
         self._timer = self._pacer = None
         if self._udp:
             self._udp.close()
             self._udp = None
         self._drop_esp()
-        self.owner.on_closed(self)
 
     def _drop_esp(self):
         if self._esp:
@@ -168,7 +185,8 @@ class Link:
         self.close()
         self.ike = self.sender = self.receiver = work = args = None
         _forget_handshake()
-        self._failed(("failed", "memory", None))
+        if not self._retired:
+            self.owner.on_down(self, OutOfMemory(NO_MEMORY))
 
     def _dispatch(self, datagram, source):
         """Give a datagram to IKE or to ESP: by the non-ESP marker or our SPIi, never by address."""
@@ -260,7 +278,7 @@ class Link:
             if event[1] == "DOWN":
                 self.sender = self.receiver = None
         elif kind == "up":
-            self._on_up(event[1])
+            self._up(event[1])
         elif kind == "answered":
             # ESP used to come, and what we sent last is unanswered though the gateway is there:
             # it still sends to where a NAT had us before.
@@ -292,74 +310,20 @@ class Link:
 
             self.owner.on_down(self, failure(event, self._hint, self.owner.profile["pq"]))
 
-    def _resume(self, awake):
-        self.ike = self.snapshot = awake
-        child = awake.child
-        self.born -= awake.age
-        self._carry(child, awake.numbers, awake.window)
-        self.sender.packets = awake.packets
-        fields = {"inner": port.text(child["inner"]), "gateway": self.host, "age_ms": awake.age}
-        fields["spi_in"] = child["spi_in"].hex()
-        fields["spi_out"] = child["spi_out"].hex()
-        self.owner.log("resumed", fields)
-        self.owner.on_up(self)
-
-    def _carry(self, child, numbers, window):
-        """Make the two ends of the Child SA."""
-        from .esp import Receiver, Sender
-
-        p = self.owner.profile
-        self.child = child
-        inner, server = child["inner"], child["server"]
-        ends = (inner, server, p["inner_port"], p["server_port"])
-        back = (server, inner, p["server_port"], p["inner_port"])
-        self.sender = Sender(child, ends, numbers, p["esp_pad_to"])
-        self.receiver = Receiver(child, back, window)
-
-    def _on_up(self, child):
+    def _up(self, child):
         from .established import adopt
 
         # The handshake's part of the code makes room for ESP's.
-        self.ike = adopt(self.ike)
+        self.ike = ike = adopt(self.ike)
         _forget_handshake()
-        owner = self.owner
-        p = owner.profile
-        now = owner.clock.now()
-        child["nat"] = self.ike.nat is not False
-        child["port"] = self._udp.port
-        if self.ike.nat is not False or self.ike.peer_nat:
+        if ike.nat is not False or ike.peer_nat:
             self._drop_esp()
-        if owner.memory:
-            from .snapshot import fresh
+        from .child import up
 
-            self.snapshot = fresh(p, owner.memory, child, self.host, now, owner.memory.clock(0))
-            numbers, window = self.snapshot.numbers, self.snapshot.window
-        else:
-            from .sequence import ReplayWindow, Sequence
-
-            numbers = Sequence(now, p["sn_tick_ms"], esn=child["esn"])
-            window = ReplayWindow(p["replay_window"])
-        self._carry(child, numbers, window)
-        fields = {"ike": _words(p, self.ike.picked), "esp": _words(p, child["picked"])}
-        if p["ppk_id"]:
-            fields["ppk"] = self.ike.with_ppk
-        owner.log("agreed", fields)
-        fields = {
-            "spi_i": self.ike.spi_i.hex(),
-            "spi_r": self.ike.spi_r.hex(),
-            "spi_in": child["spi_in"].hex(),
-            "spi_out": child["spi_out"].hex(),
-            "inner": port.text(child["inner"]),
-            "gateway": self.host,
-            "nat": self.ike.nat,
-            "ms": now - self.born,
-        }
-        for key in ("octets_out", "octets_in", "datagrams_out", "datagrams_in"):
-            fields[key] = owner.counters[key]
-        owner.log("up", fields)
+        forget("child")
+        up(self, child)
         self._hint = None
-        self.born = now
-        owner.on_up(self)
+        self.owner.on_up(self)
 
 
 def _forget_handshake():
@@ -367,13 +331,3 @@ def _forget_handshake():
     if port.FORGETS_NATIVE:
         forget("mlkem", "keccak")
     gc.collect()
-
-
-def _words(profile, picked):
-    """Return {transform type: (id, bits)} in strongSwan's words, like "aes128ccm8-..."."""
-    found = []
-    for kind in (1, 3, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12):
-        word = profile["words"].get((kind,) + picked.get(kind, (0, 0)))
-        if word:
-            found.append(word)
-    return "-".join(found)

@@ -8,6 +8,7 @@ import asyncio
 from micropython import const
 
 from . import port
+from .faults import NO_MEMORY, LinkDown, OutOfMemory, UsageError
 from .link import Link
 
 _MAX_INBOX = const(8)  # downlink messages that wait for receive(); later ones are discarded
@@ -152,7 +153,7 @@ class Tunnel:
             except ValueError:
                 from .esp import MAX_PAYLOAD
 
-                raise _misuse("a payload has at most %d octets" % MAX_PAYLOAD)
+                raise UsageError("a payload has at most %d octets" % MAX_PAYLOAD)
             if octets:
                 break
             if octets is None:
@@ -162,7 +163,7 @@ class Tunnel:
                 raise self.error
             if self._waiting >= _MAX_WAITING:
                 self.counters["lost"] += 1
-                raise _misuse("%d sends wait for the tunnel already" % _MAX_WAITING)
+                raise UsageError("%d sends wait for the tunnel already" % _MAX_WAITING)
             self._waiting += 1
             try:
                 await _within(self._changed, self.profile["retransmit_ms"] if link else None)
@@ -195,7 +196,7 @@ class Tunnel:
             self._keeper.cancel()
             self._keeper = None
         if not self.error:
-            self.error = _misuse("the tunnel is closed")
+            self.error = UsageError("the tunnel is closed")
         self._tell()
         until = self.clock.now() + self.profile["retransmit_ms"]
         # While IKE_AUTH is out the gateway may have an SA that we cannot delete yet.
@@ -330,11 +331,12 @@ class Tunnel:
             port.hurry(True)
             self._next = Link(self, host)
         except (OSError, MemoryError) as e:
-            from .errors import LinkDown
-
             self.counters["failed"] += 1
             self._turn += 1
-            self._failed = LinkDown("cannot reach %s: %r" % (host, e))
+            if isinstance(e, OSError):
+                self._failed = LinkDown("cannot reach %s: %r" % (host, e))
+            else:
+                self._failed = OutOfMemory(NO_MEMORY)
             self.log("error", describe(self._failed))
 
     def _retire(self, link):
@@ -408,12 +410,6 @@ async def _within(event, timeout_ms):
             await asyncio.wait_for_ms(event.wait(), timeout_ms)
         except asyncio.TimeoutError:
             pass
-
-
-def _misuse(text):
-    from .errors import UsageError
-
-    return UsageError(text)
 
 
 def describe(error):

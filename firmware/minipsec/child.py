@@ -1,0 +1,81 @@
+"""A Child SA put to work: both ends of its ESP, and what the log says of it.
+
+Loaded when IKE_AUTH is done or a sleep is over, and forgotten again.
+"""
+
+from . import port
+from .esp import Receiver, Sender
+from .sequence import ReplayWindow, Sequence
+
+
+def up(link, child):
+    """Go on with what IKE_AUTH brought, a dict as auth._child returns it."""
+    owner = link.owner
+    ike = link.ike
+    p = owner.profile
+    now = owner.clock.now()
+    child["nat"] = ike.nat is not False
+    child["port"] = link._udp.port
+    if owner.memory:
+        from .snapshot import fresh
+
+        link.snapshot = fresh(p, owner.memory, child, link.host, now, owner.memory.clock(0))
+        numbers, window = link.snapshot.numbers, link.snapshot.window
+    else:
+        numbers = Sequence(now, p["sn_tick_ms"], esn=child["esn"])
+        window = ReplayWindow(p["replay_window"])
+    _carry(link, child, numbers, window)
+    fields = {"ike": _words(p, ike.picked), "esp": _words(p, child["picked"])}
+    if p["ppk_id"]:
+        fields["ppk"] = ike.with_ppk
+    owner.log("agreed", fields)
+    fields = _fields(link, child)
+    fields["spi_i"] = ike.spi_i.hex()
+    fields["spi_r"] = ike.spi_r.hex()
+    fields["nat"] = ike.nat
+    fields["ms"] = now - link.born
+    for key in ("octets_out", "octets_in", "datagrams_out", "datagrams_in"):
+        fields[key] = owner.counters[key]
+    owner.log("up", fields)
+    link.born = now
+
+
+def resume(link, awake):
+    """Go on with a snapshot.Snapshot."""
+    child = awake.child
+    link.born -= awake.age
+    _carry(link, child, awake.numbers, awake.window)
+    link.sender.packets = awake.packets
+    fields = _fields(link, child)
+    fields["age_ms"] = awake.age
+    link.owner.log("resumed", fields)
+
+
+def _fields(link, child):
+    return {
+        "inner": port.text(child["inner"]),
+        "gateway": link.host,
+        "spi_in": child["spi_in"].hex(),
+        "spi_out": child["spi_out"].hex(),
+    }
+
+
+def _carry(link, child, numbers, window):
+    """Make the two ends of the Child SA."""
+    p = link.owner.profile
+    link.child = child
+    inner, server = child["inner"], child["server"]
+    ends = (inner, server, p["inner_port"], p["server_port"])
+    back = (server, inner, p["server_port"], p["inner_port"])
+    link.sender = Sender(child, ends, numbers, p["esp_pad_to"])
+    link.receiver = Receiver(child, back, window)
+
+
+def _words(profile, picked):
+    """Return {transform type: (id, bits)} in strongSwan's words, like "aes128ccm8-..."."""
+    found = []
+    for kind in (1, 3, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12):
+        word = profile["words"].get((kind,) + picked.get(kind, (0, 0)))
+        if word:
+            found.append(word)
+    return "-".join(found)

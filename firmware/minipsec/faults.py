@@ -1,0 +1,32 @@
+"""The errors that must be there when there is no memory left for anything else; `errors` has the rest.
+
+Each error carries `notify`, the name of the notify that the gateway sent or None, and `check`, a
+sentence for the person who has to mend it.
+"""
+
+NO_MEMORY = "not enough memory for this tunnel"
+
+
+class MinipsecError(Exception):
+    """Every error that a tunnel ends with."""
+
+    notify = None
+    check = "the gateway's log, and the drop counters"
+
+
+class UsageError(MinipsecError):
+    """The caller asked for what cannot be done."""
+
+    check = "the call"
+
+
+class LinkDown(MinipsecError):
+    """No answer came in time, or the host was not found."""
+
+    check = "gateway, port, natt_port; a firewall that drops UDP 500 or 4500"
+
+
+class OutOfMemory(MinipsecError):
+    """The heap is too small, or in too small pieces; the tunnel tries again."""
+
+    check = "that the board has minipsec as .mpy files; what else takes memory there"
