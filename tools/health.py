@@ -20,8 +20,9 @@ NOT_CORE = {
     "__init__", "backlog", "lamp", "link", "port", "report", "selftest", "sources", "spool",
     "store", "tunnel", "unix", "uplink",
 }  # fmt: skip
-# Viper: CPython cannot run it. host_tests/mlkem and host_tests/esp do so on the unix port.
-MACHINE_CODE = {"fast", "keccak", "mlkem"}
+# Viper and assembler: CPython cannot run it. host_tests/mlkem and host_tests/esp do so on the unix
+# port, host_tests/asm on an emulated RP2040.
+MACHINE_CODE = {"fast", "keccak", "mlkem", "thumb"}
 # Where the core runs under CPython, without a network or another interpreter.
 CORE_TESTS = ("core", "conformance", "dh", "drbg", "esp", "fragments", "hardening", "mlkem", "pq")
 CORE_TESTS += ("recorded",)

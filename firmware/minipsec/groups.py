@@ -9,7 +9,7 @@ from micropython import const
 _P256 = const(19)
 _MODP2048 = const(14)
 
-# p, n, b, x and y of G, 32 octets each (RFC 5903 §3.1; FIPS 186-4 D.1.2.3).
+# p, n and b, 32 octets each (RFC 5903 §3.1; FIPS 186-4 D.1.2.3).
 _CURVE = const(
     b"\xff\xff\xff\xff\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00"
     b"\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"
@@ -17,10 +17,41 @@ _CURVE = const(
     b"\xbc\xe6\xfa\xad\xa7\x17\x9e\x84\xf3\xb9\xca\xc2\xfc\x63\x25\x51"
     b"\x5a\xc6\x35\xd8\xaa\x3a\x93\xe7\xb3\xeb\xbd\x55\x76\x98\x86\xbc"
     b"\x65\x1d\x06\xb0\xcc\x53\xb0\xf6\x3b\xce\x3c\x3e\x27\xd2\x60\x4b"
-    b"\x6b\x17\xd1\xf2\xe1\x2c\x42\x47\xf8\xbc\xe6\xe5\x63\xa4\x40\xf2"
-    b"\x77\x03\x7d\x81\x2d\xeb\x33\xa0\xf4\xa1\x39\x45\xd8\x98\xc2\x96"
-    b"\x4f\xe3\x42\xe2\xfe\x1a\x7f\x9b\x8e\xe7\xeb\x4a\x7c\x0f\x9e\x16"
-    b"\x2b\xce\x33\x57\x6b\x31\x5e\xce\xcb\xb6\x40\x68\x37\xbf\x51\xf5"
+)
+# x and y of 2^192 G + i 2^128 G + j 2^64 G + k G for -1 and 1 as i, j and k, k changing first.
+_COMB = const(
+    b"\xdc\xa7\x46\x34\x84\x11\xaf\xb5\x7a\x94\x1b\x31\x00\xc7\x46\x2e"
+    b"\xc7\xdd\x30\x79\x02\xd8\x83\x40\x2c\x14\x7b\xd3\x02\x3e\x0a\x99"
+    b"\xa3\x78\xf4\x9c\x3c\x60\x73\xe0\xef\xa2\x30\xd3\x8e\x28\x75\xb6"
+    b"\xd1\x70\xfe\x41\x00\x60\x63\x2c\x47\xb0\xd5\x20\x23\x5f\x3f\xb0"
+    b"\x47\xb8\xc1\x5b\x59\x31\x23\x90\x87\xf5\x1b\xcf\xa6\xc7\x51\x33"
+    b"\x24\xfc\x08\x1a\xd4\xe6\xe5\xc5\xf7\x44\x7e\x16\xe0\xb9\x01\x0a"
+    b"\xea\xb6\x9c\xfc\xb2\x7b\xce\xd9\x1d\xe9\xc2\xea\xd6\x1a\xa5\xc0"
+    b"\xc8\xcb\x9d\x1b\xc2\xfa\xa8\x27\x5d\x8a\x5a\x16\xd7\xb4\xb7\x92"
+    b"\x39\xf2\xe1\x26\xe7\xa9\x01\x57\xaf\xf9\x55\xe9\x75\xa5\x29\x79"
+    b"\x4f\xcf\xde\x2a\x0f\xcb\x47\xe3\x8d\xb2\x21\x50\x5b\x37\x0b\x39"
+    b"\x2f\xe3\x91\x8b\x81\xba\xc5\xc2\x03\x4c\xfc\x1d\x65\x14\x1b\x26"
+    b"\x6f\xda\xb9\xfb\x48\x1d\xe5\xac\xc1\x3c\x7a\x63\x86\x51\x22\xba"
+    b"\xb9\x86\x68\xc6\x4a\x1d\x88\x9b\x37\xb0\x90\x17\x18\x35\x52\x37"
+    b"\x43\x72\x6c\x12\xf9\x02\x1b\xc1\xdb\xd4\x0b\x53\x76\x99\xe8\x98"
+    b"\x04\xef\x5f\xa9\xa1\x13\xf2\x97\xc8\xda\xa7\x51\x5d\xa9\xf6\x56"
+    b"\x4e\xc8\x47\x65\x37\xc4\x8f\x4e\xc8\x94\xa7\x32\x3a\x91\x3c\x3d"
+    b"\x83\x99\xd7\x6d\xf7\x06\x60\xcb\x57\x4a\xf4\x33\xf5\x1b\x14\xf0"
+    b"\xac\xcb\xd9\xe5\xa6\xc9\x02\xa9\x73\x42\xe8\x9b\x4c\x02\xfa\xa6"
+    b"\xa0\x8f\x6b\x51\x56\xec\xb1\xcc\x58\xef\x27\xc6\x20\x16\xd4\xc8"
+    b"\x7a\x47\xe0\x13\xc6\x87\x58\x72\x74\xc9\x3f\x9b\xe6\x8b\xa2\xba"
+    b"\x61\x30\x2d\x5d\x50\x8f\xdc\x2e\x7f\x8e\xd5\x08\xa4\x3b\x83\xb7"
+    b"\x0b\xa6\xd2\xf4\xe0\x10\x3c\x59\xd1\x4f\x8e\xad\x7d\xb8\xca\xb2"
+    b"\x6c\x58\x4e\x7f\x2c\xc4\xa0\x29\x04\x10\xb8\x83\x23\xe6\xde\x42"
+    b"\x70\x75\x0b\x1d\x46\xb0\xf7\x59\xeb\xd1\x78\x2f\xb0\x12\x80\xc1"
+    b"\x87\x81\xfb\xda\xfc\x93\x14\x10\xb4\x14\xf9\xce\xe8\x1f\xf1\x0c"
+    b"\x45\xe3\x88\xa8\x1f\xd9\xd0\x3d\xe4\x7c\x24\x7d\x3c\xe7\x42\xeb"
+    b"\x3e\xb3\x52\x34\xfa\x6a\xda\x4c\xbf\xe6\x1e\xe2\x0c\x94\x51\x28"
+    b"\xca\xda\x9a\xd5\x97\x13\xe7\xca\xa8\x7b\x21\x11\x08\x2c\xa2\x0d"
+    b"\xb4\x8e\x26\xb4\x84\xf7\xa2\x1c\x0a\x4a\x46\xfb\x6a\xaf\x36\x3a"
+    b"\x66\xb0\xde\x32\x25\xc4\x74\x4b\x96\x15\xb5\x11\x0d\x1d\x78\xe5"
+    b"\xfa\xc0\x15\x40\x4d\x4d\x3d\xab\x64\x13\x1b\xcd\xfe\xd6\xf6\x68"
+    b"\xc0\x04\xe4\x04\x8b\x7b\x0f\x98\x06\xeb\xb0\xf6\x21\xa0\x1b\x2d"
 )
 # 2^2048 - 2^1984 - 1 + 2^64 * (floor(2^1918 * pi) + 124476), RFC 3526 §3.  To compute it instead
 # would save 195 octets here and take some 500 ms of an RP2040.
@@ -44,11 +75,14 @@ _PRIME = const(
 )
 
 
+step = None  # see dh
+
+
 def _int(octets):
     return int.from_bytes(octets, "big")
 
 
-_P, _N, _B, _GX, _GY = [_int(_CURVE[i : i + 32]) for i in range(0, 160, 32)]
+_P, _N, _B = [_int(_CURVE[i : i + 32]) for i in (0, 32, 64)]
 
 
 def _double(times, x, y, z):
@@ -86,6 +120,21 @@ def _cached(x, y, z):
     return x, y, z, zz, z * zz % _P
 
 
+def _blind(x, y, rand):
+    """Return (x, y) with a random Z: the same point in coordinates that nobody can foresee."""
+    p = _P
+    z = _int(rand(32)) % (p - 1) + 1
+    zz = z * z % p
+    return x * zz % p, y * (z * zz % p) % p, z
+
+
+def _affine(x, y, z):
+    p = _P
+    z = pow(z, p - 2, p)
+    zz = z * z % p
+    return x * zz % p, y * (z * zz % p) % p
+
+
 def _multiply(k, x, y, rand):
     """Return x and y of k * (x, y), a point of the curve, for 2 < k < n - 2.
 
@@ -104,10 +153,7 @@ def _multiply(k, x, y, rand):
     if not k & 1:
         k = _N - k
         y = p - y
-    # A random Z: the same point in coordinates that nobody can foresee.
-    z = _int(rand(32)) % (p - 1) + 1
-    zz = z * z % p
-    point = x * zz % p, y * (z * zz % p) % p, z
+    point = _blind(x, y, rand)
     two = _cached(*_double(1, *point))
     table = []
     for i in range(8):
@@ -121,10 +167,38 @@ def _multiply(k, x, y, rand):
     for i in range(1, 64):
         entry = table[octets[i >> 1] >> (~i & 1) * 4 & 15]
         point = _add(*(_double(4, *point) + entry))
-    x, y, z = point
-    z = pow(z, p - 2, p)
-    zz = z * z % p
-    return x * zz % p, y * (z * zz % p) % p
+    return _affine(*point)
+
+
+def _multiply_base(k, rand):
+    """Return x and y of k * G for 2 < k < n - 2.
+
+    An odd k is the sum of 2^i or -2^i for all i < 256, the sign being bit i of (k + 2^256) / 2.
+    The four in column i, those of i, i + 64, i + 128 and i + 192, are 2^i times an entry of
+    _COMB or its negative; so each column takes one doubling and one addition, whatever the key.
+
+    The sum before a column, doubled, is a * G with an even a, and the entry is t * G with an odd t,
+    so that a + t and a - t are not 0; and they are below 2^255 until the last column.  There a + t
+    is k, and a - t = n would be k = n + 2 * t, but the eight such k have another last t.
+    """
+    octets = ((k if k & 1 else _N - k) >> 1).to_bytes(32, "big")
+    table = []
+    for i in range(0, 512, 64):
+        x = _int(_COMB[i : i + 32])
+        y = _int(_COMB[i + 32 : i + 64])
+        table.append((x, y, 1, 1, 1))
+        table.insert(0, (x, _P - y, 1, 1, 1))
+    point = None
+    for i in range(64):
+        digit = 0
+        for j in range(i >> 3, 32, 8):
+            digit = digit << 1 | octets[j] >> (~i & 7) & 1
+        if i:
+            point = _add(*(_double(1, *point) + table[digit]))
+        else:
+            point = _blind(*table[digit | 8][:2], rand)
+    x, y = _affine(*point)
+    return x, y if k & 1 else _P - y
 
 
 class P256:
@@ -137,7 +211,7 @@ class P256:
         # 64 bits more than n has, so that the remainder's bias is below 2^-64 (FIPS 186-5 A.2.1).
         # From 3 to n - 3, see `_multiply`.
         self._key = _int(rand(40)) % (_N - 5) + 3
-        x, y = _multiply(self._key, _GX, _GY, rand)
+        x, y = _multiply_base(self._key, rand)
         self.public = x.to_bytes(32, "big") + y.to_bytes(32, "big")
 
     def shared(self, peer):
@@ -155,7 +229,8 @@ def _power(base, key):
     """Return base^key modulo the prime, `key` being octets.
 
     By windows of four bits: a sixth less work than pow(), a third less for base 2 whose powers
-    are one digit, and the interpreter stays in reach of interrupts and callbacks.
+    are one digit, and the interpreter stays in reach of interrupts and callbacks.  Between two
+    octets of the key `step` is called: the whole takes seconds.
     """
     p = _int(_PRIME)
     table = [1]
@@ -163,6 +238,8 @@ def _power(base, key):
         table.append(table[-1] * base % p)
     y = 1
     for octet in key:
+        if step:
+            step()
         for window in (octet >> 4, octet & 15):
             for _ in range(4):
                 y = y * y % p

@@ -7,20 +7,21 @@ _BLOCK = const(64)
 _PRF_SIZE = const(32)
 
 
+def _masked(key, octet):
+    # On integers: a loop over 64 octets would take longer than all of the hashing.
+    mask = int.from_bytes(octet * _BLOCK, "big")
+    return (int.from_bytes(key, "big") ^ mask).to_bytes(_BLOCK, "big")
+
+
 class HMAC:
     """HMAC-SHA-256 under one key of any length; the padded keys are made once."""
 
     def __init__(self, key):
         if len(key) > _BLOCK:
             key = sha256(key).digest()
-        inner = bytearray(_BLOCK)
-        outer = bytearray(_BLOCK)
-        for i in range(_BLOCK):
-            k = key[i] if i < len(key) else 0
-            inner[i] = k ^ 0x36
-            outer[i] = k ^ 0x5C
-        self._inner = inner
-        self._outer = outer
+        key = bytes(key) + bytes(_BLOCK - len(key))
+        self._inner = _masked(key, b"\x36")
+        self._outer = _masked(key, b"\x5c")
 
     def digest(self, *parts):
         """Return the 32 octets of HMAC over the parts joined."""

@@ -84,3 +84,18 @@ def test_the_secret_is_never_short_of_entropy_by_a_small_subgroup():
     for value in (2, 5, PRIME - 2, PRIME - 5):
         secret = int.from_bytes(ours.shared(value.to_bytes(256, "big")), "big")
         assert 1 < secret < PRIME - 1
+
+
+def test_a_watchdog_can_be_fed_on_the_way(monkeypatch):
+    """Once for each octet of the exponent: 32 times in what takes an RP2040 three seconds."""
+    from minipsec import dh
+
+    fed = []
+    monkeypatch.setattr(dh, "step", lambda: fed.append(1))
+    ours = half(MODP2048, bytes(range(32)))
+    assert len(fed) == 32
+    ours.shared(ours.public)
+    assert len(fed) == 64
+    monkeypatch.setattr(dh, "step", None)
+    half(MODP2048, bytes(range(32)))
+    assert len(fed) == 64

@@ -11,8 +11,14 @@ from host_tests.dh.cases import N, P256, coordinates, half, p256_seed
 
 def test_the_curve_is_rfc_5903s():
     assert (groups._P, groups._N, groups._B) == (cases.P, N, cases.B)
-    assert cases.on_curve(groups._GX, groups._GY)
     assert half(P256, p256_seed(N - 3)).public != half(P256, p256_seed(3)).public
+
+
+def test_the_table_for_the_base_point_is_what_its_comment_says():
+    assert len(groups._COMB) == 8 * 64
+    for at in range(8):
+        k = 2**192 + sum((1 if at >> bit & 1 else -1) * 2 ** (64 * bit) for bit in range(3))
+        assert groups._COMB[64 * at : 64 * at + 64] == cases._p256(k)[0]
 
 
 def test_rfc5903_vector():
@@ -131,6 +137,33 @@ def test_no_addition_meets_equal_or_opposite_points():
     assert any((sum_before - d) % N == 0 for sum_before, d in steps(N - 2))
 
 
+def columns(k):
+    """The columns of `_multiply_base`: yield (2 * a, t) of each addition."""
+    signs = [2 * (((k >> 1) + 2**255) >> i & 1) - 1 for i in range(256)]
+    assert sum(sign << i for i, sign in enumerate(signs)) == k
+    a = 0
+    for i in reversed(range(64)):
+        t = sum(signs[i + j] << j for j in range(0, 256, 64))
+        if i < 63:
+            yield 2 * a, t
+        a = 2 * a + t
+    assert a == k
+
+
+def test_no_addition_of_the_comb_meets_equal_or_opposite_points():
+    rng = random.Random(5)
+    keys = [*range(3, 3000, 2), *range(N - 3000, N), *(rng.randrange(N) for _ in range(1000))]
+    # The eight that the proof beside `_multiply_base` leaves over.
+    for at in range(8):
+        t = 2**192 + sum((1 if at >> bit & 1 else -1) * 2 ** (64 * bit) for bit in range(3))
+        keys.append(N - 2 * t)
+        assert list(columns(keys[-1]))[-1][1] != -t
+    for k in keys:
+        if k & 1:
+            for a, t in columns(k):
+                assert a % N and (a - t) % N and (a + t) % N
+
+
 def test_every_key_takes_the_same_steps(monkeypatch):
     peer = half(P256, bytes(range(40))).public
     counts = {"_add": 0, "_double": 0}
@@ -143,7 +176,9 @@ def test_every_key_takes_the_same_steps(monkeypatch):
 
         monkeypatch.setattr(groups, name, counted)
     for k in (3, 4, 2**128, 2**255, N - 3, N // 2, N // 3):
+        counts.update(_add=0, _double=0)
         ours = half(P256, p256_seed(k))
+        assert counts == {"_add": 63, "_double": 63}
         counts.update(_add=0, _double=0)
         ours.shared(peer)
         assert counts == {"_add": 7 + 63, "_double": 1 + 4 * 63}

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from types import SimpleNamespace
 
 import pytest
 from minipsec import dh
@@ -132,14 +133,14 @@ def test_lazily_folded_numbers_stay_below_their_bounds():
         return local if frame.f_code is code else None
 
     rng = random.Random(3)
-    keys = [b"\x7f" + b"\xff" * 30 + b"\xf8", b"\x40" + bytes(31), b"\x55" * 32, b"\x6a" * 32]
+    keys = [b"\xf8" + b"\xff" * 30 + b"\x7f", bytes(31) + b"\x40", b"\x55" * 32, b"\x6a" * 32]
     edges = [1, 2, 9, P - 1, P - 2, 2**254, 2**128 - 1, P - 2**128, 486662, P - 486662]
     before = sys.gettrace()
     sys.settrace(watch)
     try:
         for u in edges + [rng.randrange(P) for _ in range(10)]:
             for key in keys:
-                dh._ladder(key, u)
+                dh._ladder(key, u.to_bytes(32, "little"))
     finally:
         sys.settrace(before)
     assert steps > 100000
@@ -147,6 +148,51 @@ def test_lazily_folded_numbers_stay_below_their_bounds():
         assert seen[name] < 2**bits, name
     # The bounds are no fiction either: single folds do go beyond 256 bits.
     assert seen["aa"] > 2**257 and seen["t"] > 2**530
+
+
+@pytest.fixture
+def chip(monkeypatch):
+    """Have dh believe that it is on a chip with so many in `sys.implementation._mpy`."""
+
+    def chip(arch, thumb):
+        implementation = SimpleNamespace(_mpy=arch << 10 | 3 << 8 | 6)
+        monkeypatch.setattr(dh, "sys", SimpleNamespace(implementation=implementation))
+        monkeypatch.setitem(sys.modules, "minipsec.thumb", thumb)
+
+    return chip
+
+
+class Marked:
+    """A stand-in for the machine code: its results are not the right ones."""
+
+    def ladder(k, u):
+        return 7
+
+
+@pytest.mark.parametrize("arch", range(16))
+def test_only_chips_with_thumb_instructions_are_asked_for_machine_code(chip, arch):
+    """ARMv6-M is 4, ARMv7E-M with doubles 8 (MicroPython's documentation, ".mpy files")."""
+    chip(arch, Marked)
+    assert (half(X25519, bytes(32)).public[0] == 7) == (4 <= arch <= 8)
+
+
+def raising(error):
+    class Bad:
+        def __getattr__(self, name):
+            raise error
+
+    return Bad()
+
+
+@pytest.mark.parametrize(
+    "thumb",
+    [None, raising(RuntimeError()), raising(MemoryError()), raising(SyntaxError()), object()],
+    ids=["absent", "wrong-answer", "no-room", "no-assembler", "empty"],
+)
+def test_whatever_is_wrong_with_machine_code_integers_serve(chip, thumb):
+    expected = half(X25519, bytes(range(32))).public
+    chip(4, thumb)
+    assert half(X25519, bytes(range(32))).public == expected
 
 
 def test_the_double_fold_ends_where_the_comment_says():
