@@ -154,6 +154,17 @@ def test_every_command_and_file_that_a_readme_names_exists(root):
             assert (root / path).exists(), path
 
 
+@pytest.mark.parametrize("folder", ["host_tests", "host_tests/hardening", "tools", "boards"])
+def test_a_folders_readme_names_what_is_in_it(root, folder):
+    text = (root / folder / "README.md").read_text()
+    for path in sorted((root / folder).iterdir()):
+        name, kind = path.name, path.suffix
+        if path.is_dir() and list(path.glob("*.*")):
+            assert re.search(rf"\b{name}\b", text), f"{folder}/README.md: {name}/"
+        elif folder.startswith("host_tests") and kind in (".py", ".toml", ".json"):
+            assert name in text, f"{folder}/README.md: {name}"
+
+
 def test_a_readme_without_a_place_is_named():
     with pytest.raises(docs.DocsError, match="README.md.*errors"):
         docs.filled("text", {"errors": docs.errors}, "README.md")

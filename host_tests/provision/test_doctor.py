@@ -75,6 +75,7 @@ HEARD = ["received packet: from 10.77.0.2[5000] to 10.77.0.1[500] (300 bytes)"]
             "cookie_threshold_ip",
         ),
         ({"gateway": "charon does not answer", "said": [error("LinkDown")]}, "be asked", "--vici"),
+        ({"gateway": "charon does not answer", "board": "none"}, "neither", "--vici"),
         ({**KNOWN, "quiet": True}, "prints nothing", '"log"'),
         ({**KNOWN, "lines": ["Traceback (most recent call last):"]}, "exception", "sensor.py"),
         ({**KNOWN, "board": "--no-board", "sa": {"state": "ESTABLISHED"}}, None, "is up"),

@@ -130,7 +130,7 @@ def test_a_charon_that_is_not_there_is_told_and_nothing_changes(tool, inventory)
     assert "charon does not answer at /tmp/no-such-socket" in said.err
     assert "systemctl start strongswan" in said.err
     assert "does not answer" in tool("gateway", "list", "--vici", "tcp://127.0.0.1:1", code=1).err
-    assert "expected a path or tcp" in tool("gateway", "list", "--vici", "tcp://x", code=1).err
+    assert "expected a path or tcp" in tool("gateway", "list", "--vici", "tcp://x", code=2).err
 
 
 # With a charon.

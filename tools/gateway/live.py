@@ -3,7 +3,7 @@
 import contextlib
 import socket
 
-from ..provision.problem import Problem
+from ..provision.problem import BadInput, Problem
 from .config import NAME, connection_name, secrets_prefix
 
 _TIMEOUT = 60
@@ -32,7 +32,7 @@ class Charon:
         try:
             self._socket = self._connect()
         except ValueError:
-            raise Problem(
+            raise BadInput(
                 f"--vici: expected a path or tcp://HOST:PORT, got {self.address}"
             ) from None
         except PermissionError:

@@ -173,6 +173,11 @@ _RULES = (
         "routes and firewalls from the gateway towards the device; its NAT",
     ),
     (
+        lambda f: f.gateway is not None and f.board is not None,
+        "neither the board nor the gateway could be asked",
+        "plug the board in, or run this where charon runs (--vici), or both",
+    ),
+    (
         lambda f: f.gateway is not None and not f.up,
         "the gateway could not be asked, and the device gets no tunnel",
         "start strongSwan there, or name its socket with --vici",
