@@ -18,19 +18,40 @@ _CBC = const(2)
 _SALT = const(3)
 _L = const(4)  # octets of the length field: 15 - (3 + 8)
 _KEEP = const(1344)  # octets of work space that are kept for the next packet
-_PARTS = const(8)  # sizes of packets for which views of it are kept
+_PLANS = const(8)  # sizes of packets for which plans are kept
 
 
 def _make(size):
-    """Return work space: MAC blocks, counter blocks, key stream; views of the first two's parts."""
+    """Return work space: MAC blocks, counter blocks, key stream."""
     counters = bytearray(size)
     for i in range(0, size, 16):
         counters[i + 14] = i >> 12
         counters[i + 15] = (i >> 4) & 255
-    return bytearray(size), counters, bytearray(size), {}
+    return bytearray(size), counters, bytearray(size)
 
 
 _work = _make(128)  # shared by all keys: each call leaves nothing that the next one reads
+_plans = {}
+
+
+def _plan(n, k):
+    """Return how `n` octets of text with `k` of AAD lie in the work space, and views of that."""
+    global _work
+    start = 32 if k <= 14 else (k + 33) & -16
+    end = (start + n + 15) & -16
+    size = (n + 31) & -16
+    work = _work
+    if end > len(work[0]):
+        work = _make(end)
+    blocks, counters, stream = work
+    head = memoryview(counters)[:size]
+    plan = start, end, size, counters, head, stream, blocks, memoryview(blocks)[:end]
+    if end <= _KEEP:
+        if work is not _work or len(_plans) == _PLANS:
+            _plans.clear()
+        _work = work
+        _plans[n << 16 | k] = plan
+    return plan
 
 
 def equal(a, b):
@@ -69,7 +90,7 @@ class CCM:
 
         The AAD is under 0xff00 octets.
         """
-        mix(buf, at + n, self._pass(buf, at, n, iv, aad, False), 0, self.icv, 1)
+        mix(buf, self._pass(buf, at, n, iv, aad, False), at + n, 0, self.icv, 1)
 
     def open_in(self, buf, at, n, iv, aad):
         """Decrypt buf[at:at + n] in place, the ICV standing behind it; True when it fits.
@@ -77,43 +98,29 @@ class CCM:
         After False the text in `buf` is meaningless and must be thrown away.
         """
         icv = self._pass(buf, at, n, iv, aad, True)
-        mix(icv, 0, buf, at + n, self.icv, 0)
+        mix(icv, buf, 0, at + n, self.icv, 0)
         return not total(icv, self.icv)
 
     def _pass(self, buf, at, n, iv, aad, opening):
         """Encrypt or decrypt buf[at:at + n]; return a buffer that begins with 16 octets of ICV."""
-        global _work
         k = len(aad)
-        start = 32 if k <= 14 else (k + 33) & -16
-        end = (start + n + 15) & -16
-        size = (n + 31) & -16
-        work = _work
-        if end > len(work[0]):
-            work = _make(end)
-            if end <= _KEEP:
-                _work = work
-        blocks, counters, stream, parts = work
-        part = parts.get(end << 12 | size)
-        if not part:
-            if len(parts) == _PARTS:
-                parts.clear()
-            part = memoryview(counters)[:size], memoryview(blocks)[:end]
-            parts[end << 12 | size] = part
+        plan = _plans.get(n << 16 | k) or _plan(n, k)
+        start, end, size, counters, head, stream, blocks, view = plan
         spread(counters, self._head, iv, size)
-        self._ecb.encrypt(part[0], stream)
+        self._ecb.encrypt(head, stream)
         if opening:
-            mix(buf, at, stream, 16, n, 0)
+            mix(buf, stream, at, 16, n, 0)
         spread(blocks, self._first, iv, 16)
         struct.pack_into(">IH", blocks, 12, n, k)
-        mix(blocks, 18, aad, 0, k, start)
-        mix(blocks, start, buf, at, n, end)
+        mix(blocks, aad, 18, 0, k, start)
+        mix(blocks, buf, start, at, n, end)
         tag = self._tag
-        mix(blocks, 0, tag, 0, 16, 0)
-        self._cbc.encrypt(part[1], blocks)
-        mix(tag, 0, blocks, end - 16, 16, 16)
+        mix(blocks, tag, 0, 0, 16, 0)
+        self._cbc.encrypt(view, blocks)
+        mix(tag, blocks, 0, end - 16, 16, 16)
         if not opening:
-            mix(buf, at, stream, 16, n, 0)
-        mix(stream, 0, tag, 0, 16, 0)
+            mix(buf, stream, at, 16, n, 0)
+        mix(stream, tag, 0, 0, 16, 0)
         return stream
 
     # The shape that IKE's SK payload takes: IV | ciphertext | ICV (RFC 5282 §3).

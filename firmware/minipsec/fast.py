@@ -9,31 +9,31 @@ import micropython
 
 
 @micropython.viper
-def mix(out: ptr8, at: int, x: ptr8, x_at: int, n: int, end: int):
+def mix(out: ptr8, x: ptr8, at: int, x_at: int, n: int, end: int):
     """Set `n` octets of out[at:] to their XOR with those of x[x_at:]; or, unless `end` is 0, to the
     latter, and what is behind up to out[end] to 0.
     """
-    o = int(out) + at
-    a = int(x) + x_at
+    out = ptr8(int(out) + at)
+    x = ptr8(int(x) + x_at)
     at += n
     keep = 0
     if end == 0:
         keep = -1
     # Words where all of it is aligned, which ESP's 4 octets see to; else a HardFault on an M0+.
-    if not (o | a | n) & 3:
+    if not (int(out) | int(x) | n) & 3:
         while n:
-            ptr32(o)[0] = ptr32(o)[0] & keep ^ ptr32(a)[0]
-            o += 4
-            a += 4
+            ptr32(out)[0] = ptr32(out)[0] & keep ^ ptr32(x)[0]
+            out = ptr8(int(out) + 4)
+            x = ptr8(int(x) + 4)
             n -= 4
     while n:
-        ptr8(o)[0] = ptr8(o)[0] & keep ^ ptr8(a)[0]
-        o += 1
-        a += 1
+        out[0] = out[0] & keep ^ x[0]
+        out = ptr8(int(out) + 1)
+        x = ptr8(int(x) + 1)
         n -= 1
     while at < end:
-        ptr8(o)[0] = 0
-        o += 1
+        out[0] = 0
+        out = ptr8(int(out) + 1)
         at += 1
 
 
@@ -78,10 +78,10 @@ def total(octets: ptr8, n: int) -> int:
 # Known answers, aligned and not: whoever miscompiles this is not asked again.
 _a = bytearray(b"minipsec" * 4)
 spread(_a, b"\x80\xff\0\x01", b"abcdefgh", 32)
-mix(_a, 0, b"\xff\x0f\xf0\0" * 2, 0, 8, 0)
-mix(_a, 9, _a, 2, 5, 0)
-mix(_a, 20, _a, 0, 4, 26)
-mix(_a, 1, _a, 18, 3, 1)
+mix(_a, b"\xff\x0f\xf0\0" * 2, 0, 0, 8, 0)
+mix(_a, _a, 9, 2, 5, 0)
+mix(_a, _a, 20, 0, 4, 26)
+mix(_a, _a, 1, 18, 3, 1)
 if total(_a, 31) != 0x62FEB or total(_a, 0):
     raise RuntimeError
 del _a

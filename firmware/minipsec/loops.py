@@ -4,7 +4,7 @@ Where `fast` runs its machine code does the same without leaving garbage.
 """
 
 
-def mix(out, at, x, x_at, n, end):
+def mix(out, x, at, x_at, n, end):
     """Set `n` octets of out[at:] to their XOR with those of x[x_at:]; or, unless `end` is 0, to the
     latter, and what is behind up to out[end] to 0.
     """

@@ -28,7 +28,7 @@ with open(cases) as f:
             print(values[0].hex())
         elif kind == "within":
             buf, at, x_at, n, end = values
-            loops.mix(buf, at, buf, x_at, n, end)
+            loops.mix(buf, buf, at, x_at, n, end)
             print(buf.hex())
         elif kind == "spread":
             loops.spread(*values)
@@ -53,7 +53,7 @@ def cases(rng, count):
         aligned = rng.random() < 0.5
         at, x_at = (rng.randrange(0, 32, 4 if aligned else 1) for _ in range(2))
         end = rng.choice((0, 0, 1, at + n, at + n + rng.randrange(1, 16)))
-        yield ["mix", rng.randbytes(48 + n).hex(), at, rng.randbytes(32 + n).hex(), x_at, n, end]
+        yield ["mix", rng.randbytes(48 + n).hex(), rng.randbytes(32 + n).hex(), at, x_at, n, end]
         # In place, or apart.
         apart = rng.choice((at, 48 + n + (n & 3 and 4 - (n & 3)) + x_at))
         yield ["within", rng.randbytes(88 + 2 * n).hex(), at, apart, n, end]
@@ -92,7 +92,7 @@ def test_plain_loops_do_what_they_say():
     rng = random.Random(6)
     for kind, *values in cases(rng, 100):
         if kind == "mix":
-            out, at, x, x_at, n, end = (
+            out, x, at, x_at, n, end = (
                 bytearray.fromhex(v) if isinstance(v, str) else v for v in values
             )
             behind = at + n
@@ -101,7 +101,7 @@ def test_plain_loops_do_what_they_say():
                 middle = bytes(a ^ b for a, b in zip(middle, out[at:behind]))
             expected = (out[:at] + middle).ljust(end, b"\0")
             expected += out[len(expected) :]
-            loops.mix(out, at, x, x_at, n, end)
+            loops.mix(out, x, at, x_at, n, end)
             assert out == expected
         elif kind == "spread":
             out, head, iv = (bytearray.fromhex(v) for v in values[:3])
@@ -147,8 +147,8 @@ def test_machine_code_that_computes_wrongly_is_not_taken(micropython, tmp_path):
     program += "from minipsec import loops\nprint(hasattr(loops.mix, '__name__'))\n"
     for old, new in (
         ("", ""),
-        ("ptr32(o)[0] & keep ^", "ptr32(o)[0] & keep |"),
-        ("ptr8(o)[0] & keep ^", "ptr8(o)[0] ^"),
+        ("ptr32(out)[0] & keep ^", "ptr32(out)[0] & keep |"),
+        ("= out[0] & keep ^", "= out[0] ^"),
         ("keep = -1", "keep = 255"),
         ("at < end", "at < end - 1"),
         ("iv[i - 4]", "iv[i - 5]"),
