@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-esp bench-heap bench-storm bench-idle mpy romfs dist package fleet fuzz soak coverage types mutants histories lint size clean
+.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-esp bench-heap bench-storm bench-idle bench-asm mpy romfs dist package fleet fuzz soak coverage types mutants histories lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -48,6 +48,9 @@ bench-storm: venv ## a thousand sensors whose gateway returns at one moment: min
 
 bench-idle: venv ## wake-ups, heap and datagrams of a minute in which a sensor says little
 	@$(PY) -m tools.bench.idle
+
+bench-asm: venv ## machine code for an RP2040, run on an emulated one and counted: cycles, milliseconds
+	@$(PY) -m tools.bench.asm
 
 mpy: venv ## firmware as .mpy files, for one board or all (BOARD=RPI_PICO_W)
 	@$(PY) -m tools.build mpy $(BOARD)
