@@ -1,9 +1,11 @@
 """A whole handshake in the simulation: the firmware's Initiator against the development gateway.
 
 Both sides are the real ones, ciphers included; neither shares code with the other. Loss
-begins with the first fragment, since IKE_SA_INIT can be neither split nor acknowledged.
+begins with the first fragment, since IKE_SA_INIT can be neither split nor acknowledged, or with
+the first datagram of all where `from_start` asks for it.
 """
 
+import functools
 import random
 from dataclasses import dataclass, field
 
@@ -14,15 +16,19 @@ from host_tests.core.node import SECRETS, Node, Rand, profile
 from .link import Link, nothing
 from .world import Port, World
 
-SENSOR = Endpoint("10.77.0.2", 40500, True, "10.77.0.1", 4500)
+SENSOR = {natt: Endpoint("10.77.0.2", 40500, natt, "10.77.0.1", 4500 if natt else 500)
+          for natt in (False, True)}  # fmt: skip
+GATEWAY = bytes((10, 77, 0, 1))
+MARKER = bytes(4)
 SKF, SK = 53, 46
 
 
 class Sensor(Node):
-    """A node of core/ as a party of the simulation, on port 4500 from the start."""
+    """A node of core/ as a party of the simulation."""
 
     def __init__(self, p, rand):
         super().__init__(p, rand)
+        self.when = {}  # of the first event of each name
         self.next_timer = self.ike.next_timer
         self.poll_out = self.ike.poll_out
 
@@ -37,6 +43,7 @@ class Sensor(Node):
     def _take_events(self, now):
         while (event := self.ike.next_event()) is not None:
             self.events.append(event)
+            self.when.setdefault(event[0], now)
 
 
 class Responder:
@@ -44,15 +51,18 @@ class Responder:
 
     def __init__(self, **settings):
         self.events = []
-        config = Config(Secrets({"any": SECRETS["psk"]}), **settings)
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
         self.gateway = Gateway(
-            config, Rand(b"gateway"), lambda name, fields: self.events.append((name, fields))
+            _config(**settings),
+            Rand(b"gateway"),
+            lambda name, fields: self.events.append((name, fields)),
         )
         self.next_timer = self.gateway.next_timer
         self._out = []
 
     def receive(self, datagram, now):
-        self._out += [data for data, _ in self.gateway.receive(datagram, SENSOR, now)]
+        end = SENSOR[datagram[:4] == MARKER]
+        self._out += [data for data, _ in self.gateway.receive(datagram, end, now)]
 
     def timer(self, now):
         self._out += [data for data, _ in self.gateway.timer(now)]
@@ -61,14 +71,23 @@ class Responder:
         return self._out.pop(0) if self._out else None
 
 
+@functools.cache
+def _config(**settings):
+    return Config(Secrets({"any": SECRETS["psk"]}), **settings)
+
+
 @dataclass
 class Handshake:
-    """A finished run: the two sides, when it ended, and [(side, ms, datagram)] of all sent."""
+    """A finished run: the two sides, when it ended, and [(side, ms, datagram)] of all sent.
+
+    `ways` are the links from and to the sensor.
+    """
 
     sensor: Sensor
     gateway: Responder
     ms: float
     sent: list = field(repr=False)
+    ways: tuple = field(repr=False)
 
     @property
     def up(self):
@@ -76,29 +95,31 @@ class Handshake:
 
 
 def run(seed, loss=None, policy="eager", settings=None, until=40000, gap_ms=2, rtt=100, bend=None,
-        **changes):  # fmt: skip
+        from_start=False, **changes):  # fmt: skip
     """Bring an SA up; `changes` go into the sensor's profile, `settings` to the gateway.
 
-    `loss(rng)` makes one direction's loss; `bend` goes to both links.
+    `loss(rng)` makes one direction's loss, or a pair of such the one's from the sensor and the
+    one's to it; `bend` goes to both links, or is such a pair as well.
     """
     rng = random.Random(f"handshake {seed}")
     world = World()
     values = {
         "port": 4500, "fragment_size": 128, "fragment_gap_ms": gap_ms, "frag_ack_policy": policy,
     }  # fmt: skip
-    sensor = Sensor(profile(**{**values, **changes}), Rand(b"sensor %d" % seed))
+    checked = profile(**{**values, **changes})
+    sensor = Sensor(checked, Rand(b"sensor %d" % seed))
     settings = {
         "fragment_size": 128, "fragment_gap_ms": gap_ms, "frag_ack": policy, "ack_gap_ms": 25,
         **(settings or {}),
     }  # fmt: skip
     responder = Responder(**settings)
     sent = []
-    lossy = False
+    lossy = from_start
 
     def tap(side):
         def note(now, datagram):
             nonlocal lossy
-            lossy = lossy or datagram[20] == SKF
+            lossy = lossy or (datagram[20] == SKF and datagram[:4] == MARKER)
             sent.append((side, now, bytes(datagram)))
 
         return note
@@ -107,15 +128,17 @@ def run(seed, loss=None, policy="eager", settings=None, until=40000, gap_ms=2, r
         return lambda now: lossy and lost(now)
 
     ends = Port(world, sensor, gap_ms, tap("sensor")), Port(world, responder, 0, tap("gateway"))
-    for here, there in (ends, ends[::-1]):
+    losses = loss if isinstance(loss, tuple) else (loss, loss)
+    bends = bend if isinstance(bend, tuple) else (bend, bend)
+    for here, there, make, more in zip(ends, ends[::-1], losses, bends):
         way = random.Random(rng.random())
-        lost = loss(way) if loss else nothing
-        here.connect(Link(way, (rtt - 4) / 2, 4.0, late(lost), **(bend or {})), there)
-    sensor.ike.start(0, None, (bytes((10, 77, 0, 1)), 4500))
+        lost = make(way) if make else nothing
+        here.connect(Link(way, (rtt - 4) / 2, 4.0, late(lost), **(more or {})), there)
+    sensor.ike.start(0, None, (GATEWAY, checked["port"]))
     ends[0].pump()
 
     def over():
         return any(event[0] in ("up", "failed") for event in sensor.events)
 
     world.run(until, over)
-    return Handshake(sensor, responder, world.now, sent)
+    return Handshake(sensor, responder, world.now, sent, (ends[0].link, ends[1].link))

@@ -4,6 +4,8 @@ Every kind of loss is a callable `lost(now) -> bool`, asked once a datagram in s
 All randomness comes from the `random.Random` that each is given.
 """
 
+IP, UDP = 20, 8
+
 
 def nothing(now):
     """A loss that loses nothing."""
@@ -82,11 +84,16 @@ class Link:
 
     A datagram takes `delay` ms and up to `jitter` more; `reorder` of them are late by another
     half of the delay; `duplicate` and `corrupt` are probabilities.
+
+    With `mtu`, octets of an IPv4 packet, a longer datagram goes in IP fragments. It is lost with
+    any of them, and the counters count packets. With `reassembly` False the receiver is one that
+    does not join them, and only packets arrive that are datagrams.
     """
 
     def __init__(
-        self, rng, delay=50.0, jitter=0.0, lost=nothing, duplicate=0.0, reorder=0.0, corrupt=0.0
-    ):
+        self, rng, delay=50.0, jitter=0.0, lost=nothing, duplicate=0.0, reorder=0.0, corrupt=0.0,
+        mtu=0, reassembly=True,
+    ):  # fmt: skip
         self.rng = rng
         self.delay = delay
         self.jitter = jitter
@@ -94,18 +101,28 @@ class Link:
         self.duplicate = duplicate
         self.reorder = reorder
         self.corrupt = corrupt
+        self.mtu = mtu
+        self.reassembly = reassembly
         self.sent = self.octets = self.dropped = 0
 
     def carry(self, datagram, now):
-        self.sent += 1
-        self.octets += len(datagram)
-        if self.lost(now):
-            self.dropped += 1
+        packets = self._packets(len(datagram))
+        self.sent += packets
+        self.octets += len(datagram) + IP * (packets - 1)
+        lost = sum([self.lost(now) for _ in range(packets)])
+        self.dropped += lost
+        if lost or (packets > 1 and not self.reassembly):
             return []
         arrivals = [(self._arrival(now), self._bent(datagram))]
         if self.duplicate and self.rng.random() < self.duplicate:
             arrivals.append((self._arrival(now), datagram))
         return arrivals
+
+    def _packets(self, octets):
+        """In how many IPv4 packets a UDP payload goes; all but the last hold 8 n octets."""
+        if not self.mtu or octets + UDP <= self.mtu - IP:
+            return 1
+        return -(-(octets + UDP) // ((self.mtu - IP) & ~7))
 
     def _arrival(self, now):
         late = self.rng.random() * self.jitter if self.jitter else 0.0

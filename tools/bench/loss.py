@@ -1,11 +1,13 @@
-"""`make bench-loss`: one exchange with n fragments each way, over links that lose.
+"""`make bench-loss`: one exchange with n fragments each way, and handshakes, over bad links.
 
 Modes: `rfc7383` (RFC 7383 alone), `conservative` and `eager` (with fragment acknowledgment, that
 policy at both ends) and `limit`, an oracle that sends exactly what was lost again one round trip
 later. The initiator is the firmware's own machine, unchanged, under CPython; the responder and
-the link are host_tests/sim. README.md beside this file says how to read the results.
+the link are host_tests/sim. handshake_loss.py is the part with whole handshakes. README.md beside
+this file says how to read the results.
 
-SEEDS=50 is a quick pass; it prints the table and leaves the kept results alone.
+SEEDS=50 is a quick pass; it prints the table and leaves the kept results alone. PART=exchange or
+PART=handshake makes one of the two alone.
 """
 
 import argparse
@@ -118,8 +120,11 @@ def row(cell, seeds, runs):
     }
 
 
-def measure(work, seeds, say):
-    """Run [(cell, options)]; return a row for each. A bar moves while it takes place."""
+def measure(work, seeds, say, some=some, row=row):
+    """Run [(cell, options)]; return a row for each. A bar moves while it takes place.
+
+    `some` runs a job in a process of its own, `row` makes a line of what came out.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     jobs = []
@@ -301,15 +306,27 @@ def require_matplotlib():
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m tools.bench.loss", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=int(os.environ.get("SEEDS") or SEEDS))
+    parser.add_argument("--seeds", type=int, default=int(os.environ.get("SEEDS") or 0))
+    parser.add_argument("--part", choices=("exchange", "handshake"))
     parser.add_argument("--to", type=pathlib.Path, help="where results go")
     options = parser.parse_args(arguments)
-    seeds = options.seeds
-    quick = seeds < 500
+    quick = options.seeds and options.seeds < SEEDS // 2
     directory = options.to or (ROOT / "build/bench" if quick else RESULTS)
     directory.mkdir(parents=True, exist_ok=True)
     require_matplotlib()
+    if options.part != "handshake":
+        exchange_part(options.seeds or SEEDS, directory)
+    if options.part != "exchange":
+        from . import handshake_loss
 
+        found = handshake_loss.make(options.seeds or handshake_loss.SEEDS, directory, measure)
+        show_found(found)
+    print(f"written to {directory}")
+    return 0
+
+
+def exchange_part(seeds, directory):
+    """Measure one exchange with n fragments each way; write and show what came out."""
     from . import heap
 
     rows = measure([(cell, {}) for cell in cells()], seeds, "loss")
@@ -332,11 +349,10 @@ def main(arguments=None):
     )
     (directory / "loss.md").write_text(text)
     plots(rows, directory)
-    show(found, rows, peak, directory)
-    return 0
+    show(found, rows, peak)
 
 
-def show(found, rows, peak, directory):
+def show(found, rows, peak):
     from rich.console import Console
     from rich.markdown import Markdown
     from rich.table import Table
@@ -355,10 +371,16 @@ def show(found, rows, peak, directory):
             )
         table.add_section()
     console.print(table)
+    show_found(found)
+    console.print(Markdown(peak))
+
+
+def show_found(found):
+    from rich.console import Console
+
+    console = Console()
     for text, value, good in found:
         console.print(f"{'reached' if good else 'MISSED '}  {text}: {value}", markup=False)
-    console.print(Markdown(peak))
-    console.print(f"written to {directory}", markup=False, highlight=False)
 
 
 if __name__ == "__main__":
