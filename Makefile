@@ -34,8 +34,8 @@ conformance: venv ## a line for each id of the checklists, and the tests that pr
 docs: venv ## pictures and tables of the READMEs, made from the sources
 	@$(PY) -m tools.docs
 
-bench-loss: venv ## fragments over links that lose, measured: minutes (SEEDS=50 for a quick pass)
-	@SEEDS='$(SEEDS)' $(PY) -m tools.bench.loss
+bench-loss: venv ## fragments and handshakes over links that lose: minutes (SEEDS=50 for a quick pass, PART=handshake)
+	@SEEDS='$(SEEDS)' $(PY) -m tools.bench.loss $(call flag,part,PART)
 
 bench-esp: venv ## octets, microseconds and heap of a reading, beside DTLS and TLS (ROUNDS=50 for a quick pass)
 	@ROUNDS='$(ROUNDS)' $(PY) -m tools.bench.esp
