@@ -52,6 +52,7 @@ SERVER_4, SERVER_6 = "10.3.0.10", "fd03::10"
 SERVER_PORT = 5000
 
 _PREFIX = "mips"
+PATIENCE = 4  # each wait below may take so many times what it says, on a PC that is busy
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 _serial = itertools.count()
@@ -83,14 +84,14 @@ def run(*command, check=True, stdin=None, timeout=60):
 
 
 def wait_until(condition, timeout, what):
-    """Poll until `condition()` is true and return its value; `LabError` after `timeout` s."""
-    end = time.monotonic() + timeout
+    """Poll until `condition()` is true and return its value; `LabError` when that takes too long."""
+    end = time.monotonic() + timeout * PATIENCE
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > end:
-            raise LabError(f"{what}: not within {timeout} s")
+            raise LabError(f"{what}: not within {timeout * PATIENCE} s")
         time.sleep(0.02)
 
 
@@ -170,7 +171,7 @@ class Process:
 
     def wait_line(self, predicate, timeout=20, what="a line", start=0):
         """Return the first of `lines[start:]` for which `predicate` holds."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * PATIENCE
         seen = start
         with self._changed:
             while True:
@@ -181,7 +182,11 @@ class Process:
                 left = end - time.monotonic()
                 ended = not self.running and not self._readers[0].is_alive()
                 if left <= 0 or (ended and seen == len(self.lines)):
-                    how = f"ended with {self.returncode}" if ended else f"no {what} in {timeout} s"
+                    how = (
+                        f"ended with {self.returncode}"
+                        if ended
+                        else f"no {what} in {timeout * PATIENCE} s"
+                    )
                     raise LabError(
                         f"{self.command[-3:]}: waiting for {what}: {how}\n"
                         + "\n".join(self.lines[-40:] + self._error_lines[-20:])
@@ -667,7 +672,7 @@ class Sensor:
             lines = [line for line in self.all(event) if match.items() <= line.items()]
             return lines[count - 1] if len(lines) >= count else None
 
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * PATIENCE
         while not (line := found()):
             if not self._process.running:
                 self._process.wait()

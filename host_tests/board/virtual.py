@@ -25,7 +25,7 @@ import threading
 import time
 import tty
 
-from host_tests.lab import LabError, _die_with_parent, wait_until
+from host_tests.lab import PATIENCE, LabError, _die_with_parent, wait_until
 from tools.setup.interpreter import require_micropython
 
 _ROM = pathlib.Path(__file__).with_name("rom.py")
@@ -148,7 +148,7 @@ class VirtualBoard:
 
     def wait_output(self, pattern, timeout=20, start=0):
         """Return the first match of a regular expression in `output[start:]`."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * PATIENCE
         with self._lock:
             while True:
                 text = self._console.decode(errors="replace")[start:]

@@ -143,7 +143,7 @@ await real_sleep(600)
 tell(clock.now(), before > port.time.ticks_ms())
 """
     ((ms, wrapped),), _ = run(fake("ESP32_GENERIC_C3"), body, {"ticks": (1 << 30) - 200})
-    assert wrapped and 590 <= ms < 900
+    assert wrapped and 590 <= ms < 60000  # not a wrap more or less, however busy the PC
 
 
 @pytest.mark.parametrize("name", KINDS)

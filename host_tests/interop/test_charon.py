@@ -45,7 +45,10 @@ def assert_all_went_through(sensor, echo, count, inner):
 
 
 def assert_error(sensor, notify, error, within):
-    """The run ended with one typed error that names the notify and what to check."""
+    """The run ended with one typed error that names the notify and what to check.
+
+    A default profile takes 31 s to give up, and a busy PC a second for what takes 50 ms.
+    """
     began = time.monotonic()
     assert sensor.wait(within + 10) == 1, sensor.output
     assert time.monotonic() - began < within
@@ -111,7 +114,7 @@ def test_a_static_inner_address_needs_no_configuration_payload(lab):
 def test_a_static_address_is_refused_where_the_gateway_gives_addresses(lab):
     lab.charon()
     sensor = lab.sensor({"inner_address": "10.9.1.5"}, readings=1)
-    line = assert_error(sensor, "FAILED_CP_REQUIRED", "FailedCpRequired", within=3)
+    line = assert_error(sensor, "FAILED_CP_REQUIRED", "FailedCpRequired", within=9)
     assert "inner_address" in line["check"]
 
 
@@ -214,14 +217,14 @@ def test_a_lost_datagram_each_way_only_delays(lab):
 def test_a_wrong_psk_is_refused_by_the_gateway(lab):
     lab.charon()
     sensor = lab.sensor(secrets={"psk": "0x" + "00" * 31 + "01"}, readings=1)
-    line = assert_error(sensor, "AUTHENTICATION_FAILED", "AuthenticationFailed", within=3)
+    line = assert_error(sensor, "AUTHENTICATION_FAILED", "AuthenticationFailed", within=9)
     assert "secret" in line["check"]
 
 
 def test_an_identity_that_the_gateway_does_not_know_is_refused(lab):
     lab.charon()
     sensor = lab.sensor({"id": "stranger.example.org"}, readings=1)
-    line = assert_error(sensor, "AUTHENTICATION_FAILED", "AuthenticationFailed", within=3)
+    line = assert_error(sensor, "AUTHENTICATION_FAILED", "AuthenticationFailed", within=9)
     assert "id" in line["check"]
 
 
@@ -250,7 +253,7 @@ def test_no_common_ike_proposal_is_named(lab):
     edit = (f"proposals = {CCM16}, {CCM8}", "proposals = aes256gcm16-prfsha384-ecp384")
     lab.charon(edits=[edit])
     sensor = lab.sensor(IMPATIENT, readings=1)
-    line = assert_error(sensor, "NO_PROPOSAL_CHOSEN", "NoProposalChosen", within=3)
+    line = assert_error(sensor, "NO_PROPOSAL_CHOSEN", "NoProposalChosen", within=9)
     assert "proposals" in line["check"]
     assert [hint["notify"] for hint in sensor.all("hint")] == ["NO_PROPOSAL_CHOSEN"]
 
@@ -258,14 +261,14 @@ def test_no_common_ike_proposal_is_named(lab):
 def test_no_common_esp_proposal_is_named(lab):
     lab.charon(edits=[("esp_proposals = aes128ccm8", "esp_proposals = aes256gcm16")])
     sensor = lab.sensor(readings=1)
-    line = assert_error(sensor, "NO_PROPOSAL_CHOSEN", "NoProposalChosen", within=3)
+    line = assert_error(sensor, "NO_PROPOSAL_CHOSEN", "NoProposalChosen", within=9)
     assert "esp_proposals" in line["check"]
 
 
 def test_traffic_selectors_without_an_overlap_are_named(lab):
     lab.charon()
     sensor = lab.sensor({"server": "10.4.0.1", "remote_ts": "10.4.0.0/16"}, readings=1)
-    line = assert_error(sensor, "TS_UNACCEPTABLE", "TsUnacceptable", within=3)
+    line = assert_error(sensor, "TS_UNACCEPTABLE", "TsUnacceptable", within=9)
     assert "remote_ts" in line["check"]
 
 
@@ -277,14 +280,14 @@ def test_an_empty_pool_is_named(lab):
     charon.write_secrets({SENSOR_ID: "0x" + "55" * 32, "sensor-2.example.org": "0x" + "66" * 32})
     charon.load()
     sensor = lab.sensor({"id": "sensor-2.example.org"}, {"psk": "0x" + "66" * 32}, readings=1)
-    line = assert_error(sensor, "INTERNAL_ADDRESS_FAILURE", "InternalAddressFailure", within=3)
+    line = assert_error(sensor, "INTERNAL_ADDRESS_FAILURE", "InternalAddressFailure", within=9)
     assert "pool" in line["check"]
 
 
 def test_silence_ends_as_link_down_in_the_documented_time(lab):
     began = time.monotonic()
     sensor = lab.sensor(IMPATIENT, readings=1)  # nobody listens
-    line = assert_error(sensor, None, "LinkDown", within=3)
+    line = assert_error(sensor, None, "LinkDown", within=9)
     assert time.monotonic() - began > 0.7
     assert "firewall" in line["check"]
     assert sensor.first("stats")["datagrams_out"] == 3
@@ -293,13 +296,13 @@ def test_silence_ends_as_link_down_in_the_documented_time(lab):
 def test_a_black_hole_ends_as_link_down_too(lab):
     lab.charon()
     lab.gateway_ns.drop("udp dport { 500, 4500 }")
-    assert_error(lab.sensor(IMPATIENT, readings=1), None, "LinkDown", within=3)
+    assert_error(lab.sensor(IMPATIENT, readings=1), None, "LinkDown", within=9)
 
 
 def test_a_firewall_that_lets_only_port_500_pass_is_link_down(lab):
     lab.charon()
     lab.gateway_ns.drop("udp dport 4500")
-    line = assert_error(lab.sensor(IMPATIENT, readings=1), None, "LinkDown", within=3)
+    line = assert_error(lab.sensor(IMPATIENT, readings=1), None, "LinkDown", within=9)
     assert "4500" in line["check"]
 
 

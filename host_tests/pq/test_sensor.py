@@ -18,7 +18,7 @@ PSK = "a pre-shared key"
 PPK = "0x" + "ab" * 32
 PPKS = {b"ppk-1": bytes.fromhex("ab" * 32)}
 WITH_PPK = {"ppk_id": "ppk-1"}
-FAST = {"retransmit_ms": 200, "retransmit_tries": 3, "retries": 0, "interval_ms": 20}
+FAST = {"retransmit_ms": 200, "retransmit_tries": 5, "retries": 0, "interval_ms": 20}
 
 
 @pytest.fixture

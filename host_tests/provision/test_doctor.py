@@ -133,9 +133,9 @@ def talking(tool, device, board, monkeypatch):
 
 def test_a_log_is_taken_down_without_disturbing_the_board(tool, talking, tmp_path):
     resets = list(talking.resets)
-    assert '"sn": ' in tool("pull-log", "--port", talking.port, "--seconds", "0.5").out
+    assert '"sn": ' in tool("pull-log", "--port", talking.port, "--seconds", "2").out
     out = tmp_path / "log.txt"
-    tool("pull-log", "--port", talking.port, "--seconds", "0.5", "--out", out)
+    tool("pull-log", "--port", talking.port, "--seconds", "2", "--out", out)
     assert '"sn": ' in out.read_text()
     assert talking.resets == resets
     said = tool("pull-log", "--port", talking.port, "--file", "/sensor.py")
@@ -151,7 +151,7 @@ def test_a_board_that_says_nothing_is_told(tool, board):
 
 
 def test_stats_tell_memory_files_and_readings(tool, device, talking):
-    said = tool("stats", device, "--port", talking.port, "--seconds", "0.5", "--vici", "/none").out
+    said = tool("stats", device, "--port", talking.port, "--seconds", "2", "--vici", "/none").out
     assert "octets free" in said and "the inventory's" in said
     assert "while listening, the last has SN" in said
     assert "not asked: charon does not answer" in said

@@ -14,7 +14,7 @@ from tools.provision import keys
 from tools.provision.problem import Problem
 
 HERE = ("new", "--gateway", GATEWAY_4, "--gateway-id", GATEWAY_ID, "--server", SERVER_4)
-QUICK = {"retries": 0, "retransmit_ms": 100, "retransmit_tries": 3, "interval_ms": 50}
+QUICK = {"retries": 0, "retransmit_ms": 100, "retransmit_tries": 6, "interval_ms": 50}
 
 
 def sensor(lab, inventory, name, readings=1, secrets=None, **changes):

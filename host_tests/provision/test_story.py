@@ -60,9 +60,9 @@ def test_from_a_board_in_its_box_to_its_revocation(tool, inventory, lab, charon,
     old = json.loads((inventory / f"devices/{DEVICE}/secrets.json").read_text())
 
     # Somebody listens, without disturbing it, then asks it.
-    assert '"event": "sent"' in tool("pull-log", "--port", board.port, "--seconds", "1").out
+    assert '"event": "sent"' in tool("pull-log", "--port", board.port, "--seconds", "3").out
     before = board.resets[:]
-    said = tool("stats", DEVICE, "--port", board.port, "--seconds", "1").out
+    said = tool("stats", DEVICE, "--port", board.port, "--seconds", "3").out
     assert "the inventory's" in said and "ESTABLISHED" in said and "readings" in said
     assert board.resets != before
     arriving(echo)
@@ -77,7 +77,7 @@ def test_from_a_board_in_its_box_to_its_revocation(tool, inventory, lab, charon,
     new = json.loads((inventory / f"devices/{DEVICE}/secrets.json").read_text())
     assert new["psk"] != old["psk"] and new["wifi_key"] == old["wifi_key"]
     assert not (inventory / f"devices/{DEVICE}/secrets.next.json").exists()
-    thief = {"id": DEVICE, "retries": 0, "retransmit_ms": 200, "retransmit_tries": 2}
+    thief = {"id": DEVICE, "retries": 0, "retransmit_ms": 200, "retransmit_tries": 5}
     stolen = lab.sensor(thief, {"psk": old["psk"]}, readings=1)
     assert stolen.wait() == 1
     assert stolen.first("error")["notify"] == "AUTHENTICATION_FAILED"
