@@ -50,15 +50,14 @@ def coverage(_):
         f"not ({NOT_HERE})",
         *_tests(),
     ]
-    if subprocess.run(command, cwd=ROOT, check=False).returncode:
-        return 1
+    failed = subprocess.run(command, cwd=ROOT, check=False).returncode != 0
     found = PLACE / "coverage.json"
     subprocess.run(
         [sys.executable, "-m", "coverage", "json", "-q", data, "-o", str(found)],
         cwd=ROOT,
         check=True,
     )
-    return _judge_coverage(json.loads(found.read_text())["files"])
+    return _judge_coverage(json.loads(found.read_text())["files"]) or failed
 
 
 def _judge_coverage(files):
