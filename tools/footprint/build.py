@@ -1,0 +1,119 @@
+"""The interpreter, the images and the recordings that a measurement needs, all below build/."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from tools import mpy
+
+from . import viper
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+BUILD = ROOT / "build/footprint"
+PACKAGE = "node_modules/@micropython/micropython-webassembly-pyscript"
+WHAT_TO_INSTALL = "make footprint needs Node.js 18 or newer and npm (Debian: nodejs npm)"
+
+
+class FootprintError(Exception):
+    """Something could not be built or run; the text says what."""
+
+
+def lacking():
+    """Return None when node and npm are here, else one line that says what to install."""
+    for tool in ("node", "npm"):
+        if not shutil.which(tool):
+            return WHAT_TO_INSTALL
+    done = subprocess.run(["node", "--version"], check=False, capture_output=True, text=True)
+    major = done.stdout.lstrip("v").partition(".")[0]
+    return None if major.isdigit() and int(major) >= 18 else WHAT_TO_INSTALL
+
+
+def _run(*command, cwd=None):
+    try:
+        done = subprocess.run(
+            command, cwd=cwd, check=False, capture_output=True, text=True, timeout=240
+        )
+    except subprocess.TimeoutExpired:
+        raise FootprintError(f"{command[0]}: no end after four minutes") from None
+    if done.returncode:
+        raise FootprintError(f"{command[0]}: {(done.stdout + done.stderr).strip()[-2000:]}")
+    return done.stdout
+
+
+def interpreter():
+    """Return (folder of the npm package, the adapted .wasm), built when something changed."""
+    missing = lacking()
+    if missing:
+        raise FootprintError(missing)
+    names = ("package.json", "package-lock.json", ".npmrc", "interpreter.mjs")
+    wanted = "".join((HERE / name).read_text() for name in names)
+    stamp, wasm = BUILD / "stamp", BUILD / "board.wasm"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        print("setup: a 32-bit MicroPython by npm, into build/footprint ...", flush=True)
+        BUILD.mkdir(parents=True, exist_ok=True)
+        stamp.unlink(missing_ok=True)
+        for name in names:
+            shutil.copy(HERE / name, BUILD / name)
+        quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        _run("npm", "ci", *quiet, cwd=BUILD)
+        _run("node", "interpreter.mjs", f"{PACKAGE}/micropython.wasm", wasm, cwd=BUILD)
+        stamp.write_text(wanted)
+    return BUILD / PACKAGE, wasm
+
+
+def machine_code(path):
+    """Return the octets of machine code in a module, as compiled for an RP2040."""
+    source = path.read_text()
+    with tempfile.TemporaryDirectory(prefix="minipsec-footprint-") as temporary:
+        rest = pathlib.Path(temporary) / path.name
+        rest.write_text(viper.without(source))
+        with_it = mpy.compile_file(path, rest.with_suffix(".mpy"))
+        return with_it - mpy.compile_file(rest, rest.with_suffix(".mpy"))
+
+
+def firmware(directory):
+    """Compile firmware/minipsec as this interpreter wants it; return ({name: octets}, loops).
+
+    Viper functions become calls, and as much heap as their machine code takes on a board, unless
+    it is frozen into the firmware.  What
+    cannot be compiled without a board's own assembler is left out, as on boards without it.
+    """
+    code, loops = {}, {}
+    directory.mkdir(parents=True)
+    for name, path in mpy.sources().items():
+        if path.parent.name != "minipsec":
+            continue
+        source, functions = viper.split(path.read_text(), name)
+        if functions:
+            code[name] = machine_code(path)
+            source += f"\n_machine_code = bytes({code[name]} if _loops.in_heap else 0)\n"
+        loops.update(functions)
+        changed = directory / path.name
+        changed.write_text(source)
+        try:
+            mpy.compile_file(changed, changed.with_suffix(".mpy"), arch=None)
+        except mpy.CompileError:
+            if "asm_thumb" not in source:
+                raise
+        changed.unlink()
+    return code, loops
+
+
+def image(directory, target):
+    """Write a ROMFS image of a folder."""
+    mpremote = [sys.executable, "-m", "mpremote", "romfs"]
+    _run(*mpremote, "--no-mpy", "--output", str(target), "build", str(directory))
+
+
+def run(job):
+    """Run one job of run.mjs; return what it reports."""
+    package, wasm = interpreter()
+    job = {"interpreter": str(package), "wasm": str(wasm), **job}
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(job, file)
+        file.flush()
+        return json.loads(_run("node", str(HERE / "run.mjs"), file.name).splitlines()[-1])
