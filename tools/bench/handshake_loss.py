@@ -307,20 +307,19 @@ def modes_table(rows, kinds):
     """Lines of [(title, (method, mtu, pattern, percent))], the three modes side by side."""
     lines = []
     for title, cell in kinds:
-        sent = [
-            find(rows, cell[0], cell[1], mode, *cell[2:])["datagrams_out"]
-            + find(rows, cell[0], cell[1], mode, *cell[2:])["datagrams_in"]
-            for mode in MODES
-        ]
+        found = [find(rows, *cell[:2], mode, *cell[2:]) for mode in MODES]
+        sent, octets = (
+            [r[f"{what}_out"] + r[f"{what}_in"] for r in found] for what in ("datagrams", "octets")
+        )
         lines.append(
             f"| {title} | {_each(rows, cell, 'success', _percent)} | "
             f"{_each(rows, cell, 'mean_ms', _time)} | {_each(rows, cell, 'p95_ms', _time)} | "
             f"{_each(rows, cell, 'later_ms', _time)} | "
-            f"{' / '.join(f'{n:.1f}' for n in sent)} |"
+            f"{' / '.join(f'{n:.1f}' for n in sent)} | "
+            f"{' / '.join(f'{n:,.0f}' for n in octets)} |"
         )
-    return _table(
-        "| | succeed | mean, s | 95 of 100 within, s | without IKE_SA_INIT, s | datagrams |", lines
-    )
+    head = "| | succeed | mean, s | 95 of 100 within, s | without IKE_SA_INIT, s | datagrams "
+    return _table(head + "| octets |", lines)
 
 
 def single_table(rows, kinds):
