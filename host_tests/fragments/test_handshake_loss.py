@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from host_tests.sim import exchanges, link
+from host_tests.sim import key_exchanges, link
 from tools.bench import handshake_loss as bench
 from tools.bench import loss
 
@@ -18,7 +18,7 @@ SEEDS = range(2)
 
 
 def runs(*cell, seeds=SEEDS):
-    with exchanges.remembered():
+    with key_exchanges.remembered():
         return [bench.one(cell, seed) for seed in seeds]
 
 
@@ -104,7 +104,7 @@ def test_proof_notices_keys_that_differ(monkeypatch, micropython):
 
 def test_key_exchange_values_are_kept_and_nothing_else_is():
     cell = "mlkem768", 576, "eager", "independent", 0
-    with exchanges.remembered():
+    with key_exchanges.remembered():
         first, second = (bench.handshake_of(cell, seed) for seed in SEEDS)
         again = bench.handshake_of(cell, 0)
     assert [data for _, _, data in first.sent] == [data for _, _, data in again.sent]
@@ -185,7 +185,7 @@ def test_the_page_that_is_read_shows_the_picture():
 
 def test_a_quick_pass_writes_table_page_and_picture(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    with exchanges.remembered():
+    with key_exchanges.remembered():
 
         def measure(work, seeds, say, some, row):
             done = {}

@@ -110,7 +110,7 @@ def run(mode, fragments, seed, loss=None, rtt=RTT_MS, jitter=4.0, gap_ms=2, know
     p = profile(mode, fragment_gap_ms=gap_ms, **(changes or {}))
     initiator = Initiator(p, rng.randbytes, known_rtt)
     if not first_timer:
-        initiator._acks.interval = lambda sa, ms, datagrams: ms
+        initiator.interval = lambda ms, datagrams: ms
     if not copies:
         send = initiator.send
         initiator.send = lambda sent, reply=False: send(list(dict.fromkeys(sent)), reply)

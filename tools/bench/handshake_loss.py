@@ -3,7 +3,7 @@
 IKE_SA_INIT, IKE_INTERMEDIATE where ML-KEM was asked for, IKE_AUTH, until the sensor's tunnel is
 up. The sensor is firmware/'s core under CPython, the gateway tools/devgateway; link and clock are
 those of host_tests/sim. Key exchange values are computed once for all runs
-(host_tests/sim/exchanges.py), all else in each; `proof` makes one handshake of each kind with
+(host_tests/sim/key_exchanges.py), all else in each; `proof` makes one handshake of each kind with
 nothing kept, its ML-KEM by firmware's own code on MicroPython. README.md beside this file says
 how to read the results.
 """
@@ -12,7 +12,7 @@ import csv
 import functools
 import statistics
 
-from host_tests.sim import exchanges, handshake, link
+from host_tests.sim import handshake, key_exchanges, link
 
 SEEDS = 200
 RTT_MS = 100
@@ -139,7 +139,7 @@ def is_ack(datagram):
 @functools.cache
 def _remember():
     """Have this process compute each key exchange value once, from now on."""
-    context = exchanges.remembered()
+    context = key_exchanges.remembered()
     context.__enter__()
     return context
 
@@ -206,9 +206,9 @@ def proof(method, mtu=576):
     both ends have the same keys and the runs that are measured have the same datagrams.
     """
     cell = method, mtu, "eager", "independent", 0
-    with exchanges.using(exchanges.board):
+    with key_exchanges.using(key_exchanges.board):
         real = handshake_of(cell, 0)
-    with exchanges.remembered():
+    with key_exchanges.remembered():
         quick = handshake_of(cell, 0)
     shapes = []
     for run in (real, quick):
