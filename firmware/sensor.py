@@ -12,6 +12,7 @@ import sys
 import time
 
 from minipsec import ProfileError, load_profile
+from minipsec.backlog import Backlog
 from minipsec.report import reporter
 
 LED = None  # a pin's name or number, "LED" on a Pico W: on while the tunnel is up
@@ -110,14 +111,11 @@ async def work(profile, readings, log):
     from minipsec import port
     from minipsec.tunnel import Tunnel, describe
 
+    backlog = Backlog(QUEUE)
     if SPOOL:
         from minipsec.spool import Spool
 
         backlog = Spool(QUEUE, SPOOL, SPOOL_OCTETS)
-    else:
-        from minipsec.backlog import Backlog
-
-        backlog = Backlog(QUEUE)
     sleeps = profile["sleep"] != "off"
     pause = _PAUSE_MS
     sampler = None

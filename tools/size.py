@@ -22,11 +22,10 @@ from tools import mpy
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUDGETS = ROOT / "host_tests/budgets.toml"
 
-# What a session with a default profile loads, when the gateway acknowledges fragments:
-# host_tests/test_size.py watches one.
+# What a session with a default profile loads: host_tests/test_size.py watches one.
 DEFAULT = set(
-    "__init__ auth ccm dh esp established fragack ike inner kdf link loops machine port report "
-    "sequence store tunnel wire".split()
+    "__init__ auth ccm child dh esp established faults ike inner kdf keeper link loops machine "
+    "port report sequence store tunnel wire".split()
 )
 
 # Loaded only when the profile asks for a post-quantum exchange.

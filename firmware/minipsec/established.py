@@ -25,11 +25,20 @@ _S_DELETING = const(5)
 _S_DEAD = const(6)
 
 
+# What an SA is, after IKE_AUTH; all else is a handshake's, or as in a new Machine again.
+_KEPT = (
+    "state nat peer_nat with_ppk floated fragmentation room spi_i spi_r spi_out picked rtt drops "
+    "_acks _table _out _events _mid _peer_mid _answered _queues _queue_due _iv _tx _rx"
+)
+
+
 def adopt(sa):
     """Return the established SA as a plain Machine, so that what made it can be forgotten."""
     machine = Machine(sa.profile, sa.rand)
-    for name, value in sa.__dict__.items():
-        setattr(machine, name, value)
+    for name in _KEPT.split():
+        value = getattr(sa, name)
+        if value != getattr(machine, name):
+            setattr(machine, name, value)
     return machine
 
 
@@ -51,7 +60,7 @@ def delete(sa, now):
 def _on_informational(sa, payloads, now):
     for kind, _, body in payloads:
         if kind == _D and _deletes(sa, body):
-            sa.end_after_answer("deleted")
+            sa._ending = ("deleted",)
     return []
 
 

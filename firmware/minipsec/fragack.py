@@ -29,7 +29,6 @@ _BURST_MS = const(50)  # from one burst to the next
 _BUDGET = const(8)  # fragments resent of a message, in messages
 _BUDGET_EARLY = const(6)  # as long as the peer has not authenticated itself
 _MAX_SEEN = const(48)  # acknowledgments of one message that have an effect
-_FLOOR_MS = const(200)  # of the retransmission interval
 
 
 def encode(numbers):
@@ -153,12 +152,6 @@ class Acks:
             queue.due = now + wait + self._gap * len(missing)
 
     # What the peer lacks.
-
-    def interval(self, sa, ms, datagrams):
-        """Return the first retransmission interval of a request; `ms` is that of the profile."""
-        if sa.rtt:
-            ms = min(ms, max(_FLOOR_MS, 3 * sa.rtt) + len(datagrams) * self._gap)
-        return ms
 
     def resend(self, sa, answer):
         """Return the datagrams of a message of ours that are to be sent again, all or some."""

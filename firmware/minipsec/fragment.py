@@ -49,7 +49,7 @@ def gather(sa, outer, view, exchange, response, now):
         raise Drop("BAD_LENGTH")
     number, total = struct.unpack_from(">HH", body)
     queues = sa._queues
-    acks = sa._acks
+    acks = sa.acks()
     queue = queues.get(response)
     if queue is None or queue.exchange != exchange:
         queue = Reassembly(exchange)

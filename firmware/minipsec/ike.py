@@ -39,10 +39,8 @@ _N = const(41)
 _D = const(42)
 _VENDOR = const(43)
 
-_INVALID_KE_PAYLOAD = const(17)
 _AUTHENTICATION_FAILED = const(24)
 _NO_ADDITIONAL_SAS = const(35)
-_STATUS = const(16384)  # notify types from here on are no errors
 _NAT_DETECTION_SOURCE_IP = const(16388)
 _NAT_DETECTION_DESTINATION_IP = const(16389)
 _COOKIE = const(16390)
@@ -58,8 +56,6 @@ _ADDKE7 = const(12)
 # what we mean.  The first half of SHA-256("minipsec fragment acknowledgment 02").
 VENDOR_ID = b"\x82\x59\x0f\x17\x20\xa7\x37\xfe\x59\xd9\x0f\x01\x33\xdb\x70\x47"
 
-_MAX_ROUNDS = const(3)  # COOKIE and INVALID_KE_PAYLOAD answers in one retransmission interval
-
 _S_INIT = const(1)
 _S_INTERMEDIATE = const(2)
 _S_AUTH = const(3)
@@ -72,7 +68,6 @@ class Initiator(Machine):
 
     taken = ()  # inbound SPIs of our other SAs
     initial_contact = True  # no other SA of ours is with this gateway
-    _rounds = 0
     _ppk = None  # how a PPK may go in: "auth" or "int"
     _before = None  # an Intermediate, between IKE_SA_INIT and IKE_AUTH
     _cookie = b""
@@ -95,28 +90,31 @@ class Initiator(Machine):
         six = remote and len(remote[0]) == 16
         self.room = (p["fragment_size"] or (1280 if six else 576)) - (48 if six else 28)
         self._n_i = self.rand(32)
+        self._offer = [(1, b"", transforms) for _, transforms in p["ike"]]
+        transforms = [t for _, _, transforms in self._offer for t in transforms]
+        self._ke_id = [ident for kind, ident, _ in transforms if kind == 4][0]
         # `encap` asks for UDP encapsulation even without a NAT, by a hash that cannot match:
         # stock boards cannot receive plain ESP.
-        self._nat = [
-            (_NAT_DETECTION_SOURCE_IP, self._nat_hash(None if self.encap else local)),
-            (_NAT_DETECTION_DESTINATION_IP, self._nat_hash(remote)),
+        source = self._nat_hash(None if self.encap else local)
+        self._notes = notes = [
+            (_N, wire.notify(_NAT_DETECTION_SOURCE_IP, source)),
+            (_N, wire.notify(_NAT_DETECTION_DESTINATION_IP, self._nat_hash(remote))),
+            (_N, wire.notify(_IKEV2_FRAGMENTATION_SUPPORTED)),
         ]
-        self._offer = [(1, b"", transforms) for _, transforms in p["ike"]]
-        self._groups = [t[1] for t in self._transforms() if t[0] == 4]
-        self._ke_id = self._groups[0]
+        if p["frag_ack"] != "off":
+            notes.append((_N, wire.notify(p["frag_ack_types"][0])))
+            notes.append((_VENDOR, VENDOR_ID))
+        kinds = []
+        if p["ppk_id"]:
+            from .ppk import offers
+
+            kinds += offers()
+        if kinds or max(transforms)[0] >= _ADDKE1:
+            kinds.append(_INTERMEDIATE_EXCHANGE_SUPPORTED)
+        for kind in kinds:
+            notes.append((_N, wire.notify(kind)))
         self.go(_S_INIT)
-        self._send_init(now)
-
-    def _transforms(self):
-        return [t for _, _, transforms in self._offer for t in transforms]
-
-    def authenticating(self):
-        """Is IKE_AUTH on its way?"""
-        return self.state == _S_AUTH
-
-    def on_resend(self):
-        """Each retransmission interval may have rounds of its own."""
-        self._rounds = 0
+        self.send_init(now)
 
     def end(self):
         """Stop everything and let go of the keys."""
@@ -133,32 +131,17 @@ class Initiator(Machine):
 
     # IKE_SA_INIT.
 
-    def _send_init(self, now):
-        p = self.profile
+    def send_init(self, now):
+        """Send IKE_SA_INIT, the first or another one."""
         if self._ke is None:
             self._ke = method(self._ke_id)(self.rand)
         payloads = [
             (_SA, wire.sa_body(self._offer)),
             (_KE, struct.pack(">HH", self._ke_id, 0) + self._ke.public),
             (_NONCE, self._n_i),
-        ]
+        ] + self._notes
         if self._cookie:
             payloads.insert(0, (_N, wire.notify(_COOKIE, self._cookie)))
-        for note in self._nat:
-            payloads.append((_N, wire.notify(*note)))
-        kinds = [_IKEV2_FRAGMENTATION_SUPPORTED]
-        if p["frag_ack"] != "off":
-            kinds.append(p["frag_ack_types"][0])
-        before = len(kinds)
-        if p["ppk_id"]:
-            from .ppk import offers
-
-            kinds += offers()
-        if kinds[before:] or max(self._transforms())[0] >= _ADDKE1:
-            kinds.append(_INTERMEDIATE_EXCHANGE_SUPPORTED)
-        payloads += [(_N, wire.notify(kind)) for kind in kinds]
-        if before > 1:
-            payloads.insert(len(payloads) + before - len(kinds), (_VENDOR, VENDOR_ID))
         first, body = wire.chain(payloads)
         n = 28 + len(body)
         head = wire.header(self.spi_i, bytes(8), first, _IKE_SA_INIT, _I, 0, n)
@@ -176,7 +159,9 @@ class Initiator(Machine):
     def _on_init(self, payloads, now):
         found, notifies, vendors = sort(payloads)
         if _SA not in found:
-            self._on_init_notify(notifies, now)
+            from .again import refused
+
+            refused(self, notifies, now)
             return
         p = self.profile
         spi_r = bytes(self._view[8:16])
@@ -213,7 +198,7 @@ class Initiator(Machine):
         self.spi_r = spi_r
         self._n_r = n_r
         self._message_r = bytes(self._view)
-        self._view = None
+        self._view = self._notes = None
         self.picked = picked
         # Is a NAT between us?  To port 4500 then, and where nothing is known (RFC 7296 §2.23).
         for kind, data in notifies:
@@ -230,9 +215,7 @@ class Initiator(Machine):
         if p["frag_ack"] != "off" and self.fragmentation and p["frag_ack_types"][0] in kinds:
             # The type is from the private range: it means what we mean only beside our Vendor ID.
             if VENDOR_ID in vendors:
-                from .fragack import Acks
-
-                self._acks = Acks(p)
+                self._acks = True
         self.answer_came(now)
         self.make_keys(kdf.prf(self._n_i + n_r, shared))
         self.event("agreed", picked)
@@ -244,39 +227,6 @@ class Initiator(Machine):
             self._before.start(self, now)
         else:
             auth.send(self, now)
-
-    def _on_init_notify(self, notifies, now):
-        """React to an answer that refuses; nobody has authenticated it."""
-        for kind, data in notifies:
-            if kind == _COOKIE and 1 <= len(data) <= 64:
-                if data == self._cookie:
-                    raise Drop("OLD_COOKIE")  # sent back already; the answer came twice
-                self._round()
-                self._cookie = bytes(data)
-            elif kind == _INVALID_KE_PAYLOAD and len(data) == 2:
-                group = data[0] << 8 | data[1]
-                if group not in self._groups or group == self._ke_id:
-                    raise Drop("BAD_KE")
-                self._round()
-                self._ke_id = group
-                wipe(self._ke)
-                self._ke = None
-            elif kind < _STATUS:
-                # Anyone may have sent it: remembered for the final error, nothing more.
-                self.event("hint", kind)
-                raise Drop("UNAUTHENTICATED_ERROR")
-            else:
-                continue
-            tries, interval = self._tries, self._interval
-            self._send_init(now)
-            self._tries, self._interval = tries, interval
-            return
-        raise Drop("BAD_INIT")
-
-    def _round(self):
-        self._rounds += 1
-        if self._rounds > _MAX_ROUNDS:
-            raise Drop("TOO_MANY_ROUNDS")
 
     def make_keys(self, skeyseed):
         """Make the keys of IKE out of SKEYSEED (RFC 7296 §2.14)."""

@@ -55,7 +55,7 @@ class Intermediate:
             data = ppk.identity(sa.profile) + ppk.confirmation(sa)
             payloads.append((_N, wire.notify(_PPK_IDENTITY_KEY, data)))
         first, plain = wire.chain(payloads)
-        head = wire.header(sa.spi_i, sa.spi_r, _SK, _IKE_INTERMEDIATE, _I, sa.mid(), 0)
+        head = wire.header(sa.spi_i, sa.spi_r, _SK, _IKE_INTERMEDIATE, _I, sa._mid, 0)
         self.int_auth_i = _covered(sa.sk_pi, self.int_auth_i, head + bytes((first, 0)), plain)
         if sa.state != _S_INTERMEDIATE:
             sa.go(_S_INTERMEDIATE)
@@ -96,7 +96,7 @@ class Intermediate:
             if not _take_ppk(sa, notifies):
                 return
         if not self.start(sa, now):
-            auth.send(sa, now, self.int_auth_i + self.int_auth_r + struct.pack(">I", sa.mid()))
+            auth.send(sa, now, self.int_auth_i + self.int_auth_r + struct.pack(">I", sa._mid))
 
 
 def _covered(key, before, front, plain):

@@ -170,8 +170,17 @@ class Link:
         owner = self.owner
         owner.counters["datagrams_in"] += 1
         owner.counters["octets_in"] += len(datagram)
-        if end is self._udp:
-            self._dispatch(datagram, source)
+        # To IKE or to ESP: by the non-ESP marker or our SPIi, never by address.
+        marked = datagram[:4] == b"\0\0\0\0"
+        if end is not self._udp:
+            self._on_esp(datagram)
+        elif marked and self.ike.asleep:
+            owner.count("NO_IKE_SA")
+        elif marked or datagram[:8] == self.ike.spi_i:
+            self.ike.receive(datagram, owner.clock.now())
+            self._pump(source)
+        elif datagram == b"\xff":
+            owner.count("KEEPALIVE")
         else:
             self._on_esp(datagram)
 
@@ -187,20 +196,6 @@ class Link:
         _forget_handshake()
         if not self._retired:
             self.owner.on_down(self, OutOfMemory(NO_MEMORY))
-
-    def _dispatch(self, datagram, source):
-        """Give a datagram to IKE or to ESP: by the non-ESP marker or our SPIi, never by address."""
-        owner = self.owner
-        now = owner.clock.now()
-        if datagram[:4] == b"\0\0\0\0" and self.ike.asleep:
-            owner.count("NO_IKE_SA")
-        elif datagram[:4] == b"\0\0\0\0" or datagram[:8] == self.ike.spi_i:
-            self.ike.receive(datagram, now)
-            self._pump(source)
-        elif datagram == b"\xff":
-            owner.count("KEEPALIVE")
-        else:
-            self._on_esp(datagram)
 
     def _on_esp(self, datagram):
         owner = self.owner
@@ -220,7 +215,7 @@ class Link:
         gap = self.owner.profile["fragment_gap_ms"]
         while not self._pacer and self._send_next(source):
             # Radios and short queues drop what comes in bursts.
-            if gap and self.ike.more():
+            if gap and self.ike._out:
                 self._pacer = asyncio.create_task(self._pace(gap))
         while True:
             event = self.ike.next_event()
@@ -327,7 +322,7 @@ class Link:
 
 
 def _forget_handshake():
-    forget("ike", "auth", "dh", "groups", "intermediate", "ppk", "fragment")
+    forget("ike", "again", "auth", "dh", "groups", "intermediate", "ppk", "fragment")
     if port.FORGETS_NATIVE:
         forget("mlkem", "keccak")
     gc.collect()

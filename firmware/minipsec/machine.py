@@ -32,6 +32,7 @@ _UNSUPPORTED_CRITICAL_PAYLOAD = const(1)
 _INVALID_SYNTAX = const(7)
 
 _MAX_MESSAGE = const(3000)
+_FLOOR_MS = const(200)  # of the retransmission interval where fragments are acknowledged
 _GUESS_MS = const(125)  # least round trip taken for granted after a resend
 _MARKER = b"\0\0\0\0"
 
@@ -47,43 +48,43 @@ class Machine:
     """
 
     asleep = False
+    state = _S_IDLE
     nat = None  # are we behind one? None: not known
     peer_nat = True  # may the gateway be behind one, or does it say so?
     with_ppk = False  # did a PPK go in?
+    reply = False  # was the last datagram of poll_out an answer to a request?
+    fragmentation = False  # negotiated (RFC 7383)
+    message = None  # the response at hand: (its octets up to RESERVED of SK, plaintext)
+    room = 0  # octets of UDP payload that one datagram of ours may have
+    spi_r = bytes(8)
+    spi_out = picked = None  # of the Child SA; what was agreed on for this one
+    rtt = 0  # of the last exchange without fragments or resends, ms; 0: not known
+    _rounds = 0  # IKE_SA_INITs sent anew in this retransmission interval
+    _acks = None  # True when fragments may be acknowledged; then a fragack.Acks, see `acks`
+    _table = {}
+    _request = None  # datagrams of the outstanding request
+    _exchange = 0
+    _mid = 0  # Message ID of our next or outstanding request
+    _peer_mid = 0  # Message ID that the peer's next request must have
+    _answered = None  # (digest of the peer's last request, datagrams of our answer)
+    _queue_due = None
+    _sent = None  # when the request went out, where that tells the round trip
+    _tries = _interval = _deadline = 0
+    _due = None
+    _iv = 0
+    _ending = None  # the event with which this SA ends once an answer is out
+    _tx = _rx = None
 
     def __init__(self, profile, rand):
         self.profile = profile
         self.rand = rand
-        self.state = _S_IDLE
         self.drops = {}
         # From here on datagrams go to natt_port and carry the non-ESP marker.
         self.floated = profile["port"] == profile["natt_port"]
-        self.reply = False  # was the last datagram of poll_out an answer to a request?
-        self.fragmentation = False  # negotiated (RFC 7383)
-        self.message = None  # the response at hand: (its octets up to RESERVED of SK, plaintext)
-        self.room = 0  # octets of UDP payload that one datagram of ours may have
         self.spi_i = spi(rand, 8)
-        self.spi_r = bytes(8)
-        self.rtt = 0  # of the last exchange without fragments or resends, ms; 0: not known
-        self._acks = None  # a fragack.Acks once that is negotiated
-        self._table = {}
         self._out = []
         self._events = []
-        self._request = None  # datagrams of the outstanding request
-        self._exchange = 0
-        self._mid = 0  # Message ID of our next or outstanding request
-        self._peer_mid = 0  # Message ID that the peer's next request must have
-        self._answered = None  # (digest of the peer's last request, datagrams of our answer)
         self._queues = {}  # incomplete messages: {is it a response: Reassembly}
-        self._queue_due = None
-        self._sent = None  # when the request went out, where that tells the round trip
-        self._tries = 0
-        self._interval = 0
-        self._due = None
-        self._deadline = 0
-        self._iv = 0
-        self._ending = None  # the event with which this SA ends once an answer is out
-        self._tx = self._rx = None
 
     # The owner's side.
 
@@ -104,7 +105,7 @@ class Machine:
         if self._queue_due is not None and now >= self._queue_due:
             self._queue_due = None
             self._queues.pop(False, None)
-        if self._acks:
+        if self._acks and self._acks is not True:
             self._acks.timer(self, now)
         if self._due is None or now < self._due:
             return
@@ -115,9 +116,29 @@ class Machine:
         self._interval *= 2
         if self._sent is not None:
             self._sent = now
+        self._rounds = 0
         self.restart(now)
-        self.on_resend()
-        self.send(self._acks.resend(self, False) if self._acks else self._request)
+        self._resend(False, self._request)
+
+    def acks(self):
+        """Return the fragack.Acks of this SA, loaded with its first fragment; None without them."""
+        if self._acks is True:
+            from .fragack import Acks
+
+            self._acks = Acks(self.profile)
+        return self._acks
+
+    def interval(self, ms, datagrams):
+        """Return the first retransmission interval of a request; `ms` is that of the profile."""
+        if self._acks and self.rtt:
+            gap = self.profile["fragment_gap_ms"]
+            ms = min(ms, max(_FLOOR_MS, 3 * self.rtt) + len(datagrams) * gap)
+        return ms
+
+    def _resend(self, answer, datagrams):
+        if self._acks and len(datagrams) > 1:
+            datagrams = self.acks().resend(self, answer)
+        self.send(datagrams, answer)
 
     def restart(self, now):
         """Start the retransmission interval anew; the time to give up stays."""
@@ -128,13 +149,10 @@ class Machine:
         for datagram in datagrams:
             self._out.append((reply, datagram))
 
-    def on_resend(self):
-        """Take note of a resend by timer."""
-
     def next_timer(self):
         """Return the time at which `timer` wants to be called, or None."""
         times = [self._due, self._queue_due]
-        if self._acks:
+        if self._acks and self._acks is not True:
             times += self._acks.times(self)
         times = [time for time in times if time is not None]
         return min(times) if times else None
@@ -148,10 +166,6 @@ class Machine:
             return None
         self.reply, datagram = self._out.pop(0)
         return datagram
-
-    def more(self):
-        """Are further datagrams to be sent?"""
-        return bool(self._out)
 
     def next_event(self):
         """Return the next event, or None."""
@@ -189,7 +203,7 @@ class Machine:
         # Of the exchange that we answered last: its request again, or an acknowledgment.
         late = self._answered if mid == self._peer_mid - 1 else None
         if late and not response and late[0] == sha256(view).digest():
-            self.send(self._acks.resend(self, True) if self._acks else late[1], True)
+            self._resend(True, late[1])
             return
         if response:
             expected = self._request and exchange == self._exchange and mid == self._mid
@@ -223,7 +237,7 @@ class Machine:
         if ack:
             if not self._acks or kind != _SK:
                 raise Drop("UNEXPECTED_ACK")
-            self._acks.takes(self, ack, bytes(body[:16]), exchange, mid, now)
+            self.acks().takes(self, ack, bytes(body[:16]), exchange, mid, now)
             return
         if not expected:
             raise Drop("OLD_MESSAGE_ID")
@@ -308,9 +322,7 @@ class Machine:
         if self._request is None:
             ms = self.profile["retransmit_ms"]
             self._deadline = now + (ms << self.profile["retransmit_tries"]) - ms
-            if self._acks:
-                ms = self._acks.interval(self, ms, datagrams)
-            self._interval = ms
+            self._interval = self.interval(ms, datagrams)
             self._tries = 1
         self._exchange = exchange
         self._request = datagrams
@@ -325,10 +337,6 @@ class Machine:
             return False
         self.send_request(exchange, self.protect(exchange, _I, self._mid, payloads), now)
         return True
-
-    def mid(self):
-        """Return the Message ID of our next request, or of the one that is out."""
-        return self._mid
 
     def answer_came(self, now):
         """Close the outstanding exchange: its answer is here."""
@@ -349,10 +357,6 @@ class Machine:
         self._mid += 1
 
     # States.
-
-    def end_after_answer(self, *event):
-        """End with this event, once the request at hand is answered."""
-        self._ending = event
 
     def fail(self, kind, detail):
         """End with a ("failed", ...) event."""

@@ -1,7 +1,50 @@
-"""Where an SA outlives a sleep: RTC memory or files.  Loaded where the profile's `sleep` asks."""
+"""Where an SA outlives a sleep, RTC memory or files, and how a tunnel goes there and comes back.
+
+Loaded where the profile's `sleep` asks for it.
+"""
 
 import os
 import time
+
+from . import port, snapshot
+from .link import Link
+
+
+def wake(tunnel):
+    """Load what `put_away` kept; take it up at once where there is a network."""
+    p = tunnel.profile
+    tunnel._awake = snapshot.load(p, tunnel.memory, tunnel.clock.now(), wall())
+    if tunnel._awake and p["network"] == "up":
+        take_up(tunnel)
+
+
+def take_up(tunnel):
+    """Go on with the SA that outlived the sleep; where that fails a new one is made."""
+    awake, tunnel._awake = tunnel._awake, None
+    try:
+        Link(tunnel, awake.host, awake)
+    except OSError:
+        pass  # its port is taken, or there is no network
+
+
+def put_away(tunnel):
+    """Keep the SA of a tunnel and let go of its link; True when `wake` can take it up."""
+    link = tunnel._link
+    memory = tunnel.memory
+    if not link or tunnel._next:
+        return False
+    clock = memory.clock(tunnel.clock.now() - link.born)
+    window = link.receiver.window
+    # Answers used to come, and now they don't: the gateway may have lost the SA, or the
+    # link a datagram.  One time in four the next wake-up makes a new SA.
+    silent = link.waiting is not None and window.top and not link.heard
+    if silent and port.noise(1)[0] < 64:
+        memory.erase()
+    elif link.snapshot.save(link.sender.packets, window, clock):
+        tunnel._link = None
+        link.close()
+        return True
+    return False
 
 
 def wall():

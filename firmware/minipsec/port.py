@@ -174,6 +174,7 @@ class UDP:
         self.port = number
         self._to = None if _SENDTO_6 or not six else ()  # whom the socket is connected to
         self._target = target
+        self._spare = bytearray(MAX_DATAGRAM)
 
     @property
     def local(self):
@@ -207,7 +208,14 @@ class UDP:
         try:
             if self._to:
                 return self.socket.recv(MAX_DATAGRAM), self._to
-            return self.socket.recvfrom(MAX_DATAGRAM)
+            try:
+                return self.socket.recvfrom(MAX_DATAGRAM)
+            except MemoryError:
+                # In a heap that is cut up the piece that was kept for this will do.
+                self._spare = None
+                got = self.socket.recvfrom(MAX_DATAGRAM)
+                self._spare = bytearray(MAX_DATAGRAM)
+                return got
         except OSError:
             # Nothing there; or an ICMP error of an earlier send, which is no datagram either.
             return None
