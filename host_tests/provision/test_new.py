@@ -41,6 +41,7 @@ FULL = {
     "port": "501",
     "natt_port": "4501",
     "sn_tick_ms": "1000",
+    "spi": "4097 4098",
     "sleep": "mark",
     "retransmit_ms": "500",
     "retransmit_tries": "4",
@@ -78,7 +79,8 @@ def test_every_setting_reaches_the_firmware(tool, inventory, tmp_path):
     flags = inspect.signature(commands.new).parameters
     assert set(FIELDS) - set(flags) == {"psk", "wifi_key"}  # which are no arguments of a command
     (tmp_path / "all.json").write_text(json.dumps([FULL]))
-    tool("fleet", "import", tmp_path / "all.json")
+    said = tool("fleet", "import", tmp_path / "all.json").err
+    assert "privacy" in said and "DoS" in said  # what fixed SPIs cost
     profile = load(inventory / "devices/cellar@example.org")
     assert profile["id"] == (3, b"cellar@example.org")
     assert profile["gateway_id"] == (11, b"\x00\xff")
@@ -87,6 +89,14 @@ def test_every_setting_reaches_the_firmware(tool, inventory, tmp_path):
     assert len(profile["ppk"]) == 32 and profile["ppk_id"] == "ppk-cellar@example.org"
     assert profile["batch"] == 8 and profile["watchdog_ms"] == 8000
     assert profile["static_ip"][0] == "10.0.0.5"
+    assert profile["spi"] == [4097, 4098]
+
+
+def test_fixed_spis_are_told_what_they_cost_and_random_ones_are_not(tool, inventory):
+    assert "privacy" not in tool(*NEW, "random.example.org").err
+    said = tool(*NEW, "fixed.example.org", "--spi", "4097,4098").err
+    assert "privacy" in said and "DoS" in said
+    assert load(inventory / "devices/fixed.example.org")["spi"] == [4097, 4098]
 
 
 def test_each_device_has_a_key_of_its_own(tool, inventory):

@@ -17,6 +17,12 @@ from .options import DeviceArgument, InventoryOption, console, fact, open_invent
 from .problem import BadInput, Problem
 from .table import add_devices, differing, read_devices, settings, write_devices
 
+# draft-minimal-esp §3
+FIXED_SPI = (
+    "fixed SPIs let an onlooker count the devices and tell their application or model (privacy), and"
+    " each packet forged with one costs a device an ICV check, that is battery (DoS)"
+)
+
 fleet = typer.Typer(no_args_is_help=True, help="Many devices at once: tables in and out.")
 
 
@@ -80,6 +86,10 @@ def new(
     sn_tick_ms: Annotated[
         str | None, _rare("MS", "A step of the clock that sequence numbers follow; 100.")
     ] = None,
+    spi: Annotated[
+        str | None,
+        _rare("N,N,..", "Fixed inbound SPIs in place of random ones, and what they cost."),
+    ] = None,
     port: Annotated[str | None, _rare("PORT", "The gateway's IKE port; 500.")] = None,
     natt_port: Annotated[str | None, _rare("PORT", "Its port behind NATs; 4500.")] = None,
     retransmit_ms: Annotated[
@@ -118,6 +128,7 @@ def new(
         "static_ip": static_ip,
         "watchdog_ms": watchdog_ms,
         "sn_tick_ms": sn_tick_ms,
+        "spi": spi,
         "port": port,
         "natt_port": natt_port,
         "retransmit_ms": retransmit_ms,
@@ -133,6 +144,8 @@ def new(
     wanted = device(given)
     if wanted.network == "wifi" and not wanted.given["wifi_key"]:
         warn(f"no key for the Wi-Fi network {wanted.ssid}: it is taken for an open one")
+    if wanted.spi:
+        warn(FIXED_SPI)
     with open_inventory(inventory, create=True) as found:
         _add(found, wanted)
 
@@ -229,6 +242,9 @@ def _import(path, defaults, inventory):
         say(f"{len(fresh)} devices made, each with a key of its own, in {found.path}")
         if known:
             say(f"{len(known)} were there already, just so")
+    fixed = [made.id for made in devices if made.spi]
+    if fixed:
+        warn(f"{len(fixed)} of them, {fixed[0]} for one: {FIXED_SPI}")
 
 
 @fleet.command("import")

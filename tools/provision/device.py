@@ -111,6 +111,13 @@ def _four(text):
     return addresses
 
 
+def _spis(text):
+    numbers = [_whole(256, (1 << 31) - 1)(word) for word in text.replace(",", " ").split()]
+    if not 2 <= len(set(numbers)) == len(numbers) <= 8:
+        raise ValueError
+    return numbers
+
+
 def _secret(text):
     """A key that someone made elsewhere: hexadecimal, or text long enough not to be guessed."""
     if text.startswith("0x"):
@@ -203,6 +210,7 @@ FIELDS = {
         Field("port", _whole(1, 65535), "a port from 1 to 65535"),
         Field("natt_port", _whole(1, 65535), "a port from 1 to 65535"),
         Field("sn_tick_ms", _whole(1, 3600000), "milliseconds from 1 to 3600000"),
+        Field("spi", _spis, "2 to 8 different numbers from 256 to 2147483647, like 4097,4098"),
         Field("retransmit_ms", _whole(50, 60000), "milliseconds from 50 to 60000"),
         Field("retransmit_tries", _whole(1, 10), "a number from 1 to 10"),
         Field("batch", _whole(1, 64), "a number from 1 to 64"),
@@ -211,7 +219,7 @@ FIELDS = {
     )
 }
 _EXTRA = (
-    *("network", "ssid", "static_ip", "port", "natt_port", "sn_tick_ms", "sleep"),
+    *("network", "ssid", "static_ip", "port", "natt_port", "sn_tick_ms", "spi", "sleep"),
     *("retransmit_ms", "retransmit_tries", "batch", "watchdog_ms", "log"),
 )
 FROM_BOARD = ("sleep", "watchdog_ms")  # 0 and "off" may be left out of a profile

@@ -173,8 +173,8 @@ def settings(row, profile):
             value = row["board"]
         elif name in FROM_BOARD and row["board"]:
             value = value or "off"  # else it would follow from the board
-        elif name == "static_ip":
-            value = " ".join(value) if value else None
+        elif name in ("static_ip", "spi"):
+            value = " ".join(map(str, value)) if value else None
         elif name == "ppk":
             value = "yes" if "ppk_id" in profile else None
         values[name] = value
