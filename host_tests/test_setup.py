@@ -1,5 +1,6 @@
 """What `make` sets up by itself, and what it says when it cannot."""
 
+import re
 import subprocess
 import sys
 
@@ -52,10 +53,30 @@ def test_without_any_the_advice_is_printed_and_the_exit_code_is_2(no_venv, capsy
     assert "MICROPYTHON=" in said
 
 
+def test_a_chroot_that_is_no_mount_point_is_told_before_anything_is_installed(
+    monkeypatch, tmp_path
+):
+    import gateway
+
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text("24 1 254:0 / /dev rw,relatime - ext4 /dev/vda rw\n")
+    monkeypatch.setattr(gateway, "MOUNTS", mounts)
+    monkeypatch.setattr(gateway.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(gateway.os.path, "exists", lambda path: True)
+    monkeypatch.setattr(gateway.debian, "ensure", lambda *_, **__: pytest.fail("installed"))
+    assert "mount --bind" in gateway.lacking()
+    with pytest.raises(gateway.debian.Missing, match="mount --bind"):
+        gateway.ensure()
+
+
 def test_make_alone_lists_every_target_with_a_line(root):
     said = subprocess.run(["make"], cwd=root, check=True, capture_output=True, text=True).stdout
     lines = {line.split()[1]: line for line in said.splitlines()}
-    assert {"demo", "test", "lint", "size", "clean"} <= lines.keys()
+    assert {"venv", "demo", "test", "lint", "size", "clean"} <= lines.keys()
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (root / "Makefile").read_text(), re.M))
+    assert lines.keys() == targets - {"help"}
+    declared = re.search(r"^\.PHONY: (.*)$", (root / "Makefile").read_text(), re.M).group(1)
+    assert set(declared.split()) == targets
     assert all(len(line.split()) > 3 for line in lines.values())
 
 

@@ -5,6 +5,7 @@ missing; elsewhere it says in one line what the interop tests lack, and exits 0
 unless `--require` is given.
 """
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -33,6 +34,18 @@ def packages():
     return {**PACKAGES, **extra}
 
 
+MOUNTS = pathlib.Path("/proc/self/mountinfo")
+_PLAIN_CHROOT = (
+    "/ is no mount point, as in a plain chroot, and `ip netns exec` needs one:"
+    " outside of it, mount --bind DIRECTORY DIRECTORY"
+)
+
+
+def _plain_chroot():
+    with contextlib.suppress(OSError):
+        return all(line.split()[4] != "/" for line in MOUNTS.read_text().splitlines())
+
+
 def lacking():
     """Return None when interop tests can run here, else one line that says why not."""
     if not sys.platform.startswith("linux"):
@@ -41,6 +54,8 @@ def lacking():
         return "interop needs root (network namespaces)"
     if not os.path.exists("/dev/net/tun"):
         return "interop needs /dev/net/tun"
+    if _plain_chroot():
+        return f"interop: {_PLAIN_CHROOT}"
     try:
         gone = debian.missing(packages())
     except FileNotFoundError:  # no dpkg
@@ -58,6 +73,8 @@ def ensure():
         raise debian.Missing("root is needed for network namespaces and strongSwan")
     if not os.path.exists("/dev/net/tun"):
         raise debian.Missing("/dev/net/tun is missing: modprobe tun, or give it to the container")
+    if _plain_chroot():
+        raise debian.Missing(_PLAIN_CHROOT)
     debian.ensure(packages(), why="strongSwan for interop")
 
 
