@@ -9,13 +9,13 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv gateway-packages demo test conformance docs bench-loss bench-esp bench-heap bench-storm bench-idle bench-asm mpy romfs dist package fleet fuzz soak coverage types mutants histories lint size clean
+.PHONY: help venv demo test conformance docs bench-loss bench-esp bench-heap bench-storm bench-idle bench-asm mpy romfs dist package fleet fuzz soak coverage types mutants histories lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
 	  awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
-venv:
+venv: ## .venv with what everything here needs; every other target begins with it
 	@$(PYTHON) tools/setup/venv.py
 
 demo: venv ## a sensor sends readings to a gateway (READINGS=n, GATEWAY=strongswan, PQ=1, SLEEP=1, LOSS=percent, FRAGMENT_SIZE=octets)
