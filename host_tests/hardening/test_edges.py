@@ -1,11 +1,13 @@
 """Edges that one changed character would move: what mutation testing found no test for."""
 
+import struct
 import tracemalloc
 
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
 from minipsec import ccm
 from minipsec.ccm import CCM
+from minipsec.esp import Receiver, Sender
 from minipsec.sequence import ReplayWindow, Sequence
 
 # sequence
@@ -137,3 +139,52 @@ def test_additional_data_of_each_length_is_what_openssl_makes_of_it():
             buf = bytearray(text + bytes(16))
             CCM(key + b"abc", 16).seal_into(buf, 0, n, bytes(8), aad)
             assert buf == AESCCM(key, 16).encrypt(b"abc" + bytes(8), text, aad)
+
+
+# esp
+
+ENDS = (bytes((10, 9, 0, 5)), bytes((10, 3, 0, 10)), 5000, 5000)
+CHILD = {"spi_out": b"\1\2\3\4", "key_out": bytes(range(19)), "icv": 8, "transport": True}
+BACK = {"spi_in": CHILD["spi_out"], "key_in": CHILD["key_out"], "icv": 8, "transport": True}
+
+
+def packet(plaintext, sn=1):
+    """An ESP packet as a peer may make it, whatever stands in it."""
+    head = CHILD["spi_out"] + sn.to_bytes(4, "big")
+    iv = sn.to_bytes(8, "big")
+    cipher = AESCCM(CHILD["key_out"][:16], 8)
+    return head + iv + cipher.encrypt(CHILD["key_out"][16:] + iv, bytes(plaintext), head)
+
+
+def udp(octets):
+    return struct.pack(">HHHH", 5000, 5000, 8 + len(octets), 0) + octets
+
+
+def test_each_packet_counts_once_and_the_last_one_asks_for_a_new_sa():
+    sender = Sender(CHILD, ENDS, Sequence(0))
+    assert sender.spent(0)
+    for count in range(1, 6):
+        sender.seal(b"21.5", count * 100)
+        assert sender.packets == count
+        assert [sender.spent(most) for most in (count - 1, count, count + 1)] == [
+            True,
+            True,
+            False,
+        ]
+
+
+def test_padding_of_each_length_up_to_255_octets_is_taken():
+    for pad in range(256):
+        padding = bytes(range(1, pad + 1))
+        payload = b"x" * (-(pad + 2) % 4)
+        plaintext = udp(payload) + padding + bytes((pad, 17))
+        assert Receiver(BACK, ENDS, 64).open(packet(plaintext)) == payload
+
+
+def test_only_plaintexts_of_full_words_are_decrypted_at_all():
+    for n in range(40):
+        found = Receiver(BACK, ENDS, 64).open(packet(bytes(n)))
+        assert (found == "BAD_LENGTH") == (n == 0 or n % 4 != 0), n
+    whole = packet(bytes(16))
+    for n in range(24):
+        assert Receiver(BACK, ENDS, 64).open(whole[:n]) == "BAD_LENGTH"
