@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test conformance docs bench-loss bench-esp bench-heap bench-storm bench-idle bench-asm mpy romfs dist package fleet fuzz soak coverage types mutants histories lint size clean
+.PHONY: help venv demo test conformance docs bench bench-compare bench-loss bench-esp bench-heap bench-storm bench-idle bench-asm mpy romfs dist package fleet fuzz soak coverage types mutants histories lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -33,6 +33,12 @@ conformance: venv ## a line for each id of the checklists, and the tests that pr
 
 docs: venv ## pictures and tables of the READMEs, made from the sources
 	@$(PY) -m tools.docs
+
+bench: venv ## handshakes and readings beside DTLS on the same interpreter, as ratios: 3 minutes (ROUNDS=3 for a quick pass)
+	@ROUNDS='$(ROUNDS)' $(PY) -m tools.bench.handshake
+
+bench-compare: venv ## a new run of bench held against the kept one; a figure that is worse fails (ROUNDS=n)
+	@ROUNDS='$(ROUNDS)' $(PY) -m tools.bench.handshake --compare
 
 bench-loss: venv ## fragments and handshakes over links that lose: minutes (SEEDS=50 for a quick pass, PART=handshake)
 	@SEEDS='$(SEEDS)' $(PY) -m tools.bench.loss $(call flag,part,PART)

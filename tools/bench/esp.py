@@ -27,6 +27,7 @@ for _place in (ROOT / "host_tests/shims", ROOT / "firmware", ROOT):
         sys.path.insert(0, str(_place))
 
 from tools import mpy
+from tools.setup import debian
 from tools.setup.interpreter import require_micropython
 
 SIZES = (8, 32, 128, 512, 1200)
@@ -43,14 +44,15 @@ TCP = 20 + 12  # with timestamps, as Linux and lwIP have them
 
 
 class Relay:
-    """Passes datagrams or a stream on to a server and notes what the client sent.
+    """Passes datagrams or a stream on to a server and notes the sizes of what went through.
 
     `deaf` datagrams are no longer read, and are lost in a full queue: the sender pays the same for
     each of them, and never for waking a reader.
     """
 
     def __init__(self, target, stream):
-        self.sizes = []
+        self.sizes = []  # of what the client sent
+        self.back = []  # of what it got
         self.deaf = threading.Event()
         kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
         self._front = socket.socket(socket.AF_INET, kind)
@@ -100,6 +102,7 @@ class Relay:
             data = self._back.recv(65536)
             if not data:
                 return
+            self.back.append(len(data))
             if self._stream:
                 self._client.sendall(data)
             elif self._client:
@@ -109,6 +112,14 @@ class Relay:
         for end in (self._front, self._back, self._client):
             if isinstance(end, socket.socket):
                 end.close()
+
+
+def require_openssl():
+    """Install the `openssl` command or end with one line that says how."""
+    try:
+        debian.ensure({"openssl": "openssl"}, why="the DTLS server of the bench")
+    except debian.Missing as problem:
+        raise SystemExit(f"bench: {problem}") from None
 
 
 @contextlib.contextmanager
@@ -367,6 +378,7 @@ def main():
     directory = ROOT / "build/bench" if quick else RESULTS
     directory.mkdir(parents=True, exist_ok=True)
     require_matplotlib()
+    require_openssl()
     with tempfile.TemporaryDirectory() as temporary:
         firmware = pathlib.Path(temporary)
         mpy.stage(firmware)
