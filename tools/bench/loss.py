@@ -321,6 +321,8 @@ def main(arguments=None):
 
         found = handshake_loss.make(options.seeds or handshake_loss.SEEDS, directory, measure)
         show_found(found)
+    if quick:
+        print("a quick pass: with so few seeds a miss may be chance")
     print(f"written to {directory}")
     return 0
 
