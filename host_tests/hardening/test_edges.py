@@ -188,3 +188,14 @@ def test_only_plaintexts_of_full_words_are_decrypted_at_all():
     whole = packet(bytes(16))
     for n in range(24):
         assert Receiver(BACK, ENDS, 64).open(whole[:n]) == "BAD_LENGTH"
+
+
+def test_the_buffer_of_packets_grows_with_the_largest_and_is_never_made_anew_for_less():
+    sender = Sender(CHILD, ENDS, Sequence(0))
+    sender.seal(bytes(100), 100)
+    buffer = sender._buf
+    for size in (100, 99, 1, 0, 100):
+        sender.seal(bytes(size), 200)
+        assert sender._buf is buffer
+    sender.seal(bytes(104), 300)
+    assert len(sender._buf) > len(buffer)
