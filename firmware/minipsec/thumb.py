@@ -481,8 +481,7 @@ def ladder(k, u, bits=255):
     work[320] = bits - 1
     field(work, _PROGRAM)
     x = int.from_bytes(work[64:96], "little") % ((1 << 255) - 19)
-    for i in range(_SIZE):
-        work[i] = 0
+    work[:] = bytes(_SIZE)
     return x
 
 

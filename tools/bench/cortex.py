@@ -16,7 +16,8 @@ import tempfile
 from types import ModuleType
 from typing import NamedTuple
 
-from unicorn import UC_ARCH_ARM, UC_HOOK_BLOCK, UC_MODE_MCLASS, UC_MODE_THUMB, Uc
+from unicorn import UC_ARCH_ARM, UC_HOOK_BLOCK, UC_HOOK_MEM_READ, UC_HOOK_MEM_WRITE
+from unicorn import UC_MODE_MCLASS, UC_MODE_THUMB, Uc
 from unicorn import arm_const as arm
 
 from tools import mpy
@@ -145,16 +146,16 @@ def _cycles(word):
 class Leaf:
     """One function on an emulated processor: call it with integers and buffers.
 
-    After a call with `count` set, `instructions`, `cycles` and `helpers` (calls of the
-    interpreter, which convert arguments; they are not in the other two) say what it took.
+    With `count`, `instructions`, `cycles` and `helpers` (calls of the interpreter, which convert
+    arguments; they are not in the other two) say what the last call took, `calls` and `total`
+    how many there were and the cycles of all.  With `strict` a word or half a word from an address
+    that it cannot stand at is an error, as on an M0+; unicorn alone does not mind.
     """
 
-    def __init__(self, code):
+    def __init__(self, code, count=False, strict=False):
         self.code = code
-        self.count = False
         self.instructions = self.cycles = self.helpers = 0
-        self.calls = 0
-        self.total = 0  # cycles of all calls
+        self.calls = self.total = 0
         self._blocks = {}
         self._branch = None
         mu = self._mu = Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
@@ -169,6 +170,16 @@ class Leaf:
         mu.mem_write(_OBJECTS + 0x200, struct.pack("<I", _OBJECTS + 0x1000) * 8)
         mu.mem_write(_OBJECTS + 0x1000, struct.pack("<I", _RETURN + 0x100 | 1) * 256)
         mu.mem_write(_RETURN + 0x100, b"\x70\x47")  # bx lr
+        if count:
+            mu.hook_add(UC_HOOK_BLOCK, self._block)
+        self._crooked = None
+        if strict:
+            mu.hook_add(UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, self._access)
+
+    def _access(self, mu, access, address, size, value, _):
+        if address % size:
+            self._crooked = address, size
+            mu.emu_stop()
 
     def _block(self, mu, address, size, _):
         if self._branch is not None and address != self._branch:
@@ -229,18 +240,14 @@ class Leaf:
             mu.reg_write(register, value)
         mu.reg_write(arm.UC_ARM_REG_SP, _STACK + _PLACE - 64)
         mu.reg_write(arm.UC_ARM_REG_LR, _RETURN | 1)
-        hook = None
-        if self.count:
-            mu.ctl_flush_tb()  # what was translated before knows nothing of the hook
-            self.instructions = self.cycles = self.helpers = 0
-            self._branch = None
-            hook = mu.hook_add(UC_HOOK_BLOCK, self._block)
+        self.instructions = self.cycles = self.helpers = 0
+        self._branch = None
         mu.emu_start(_CODE | 1, _RETURN)
-        if hook is not None:
-            mu.hook_del(hook)
-            mu.ctl_flush_tb()
-            self.calls += 1
-            self.total += self.cycles
+        if self._crooked:
+            self._crooked, found = None, self._crooked
+            raise RuntimeError(f"{self.code.name}: HardFault, not aligned: {found}")
+        self.calls += 1
+        self.total += self.cycles
         registers = range(arm.UC_ARM_REG_R4, arm.UC_ARM_REG_R4 + 8)
         if [mu.reg_read(register) for register in registers] != kept:
             raise RuntimeError(f"{self.code.name} leaves registers changed")
@@ -253,10 +260,14 @@ class Leaf:
         return mu.reg_read(arm.UC_ARM_REG_R0) if self.code.returns else None
 
 
-def leaves(module):
-    """Return {name: Leaf} of a module of firmware/minipsec."""
-    path = mpy.FIRMWARE / f"minipsec/{module}.py"
-    return {code.name: Leaf(code) for code in functions(path)}
+def source(module):
+    """The source file of a module of firmware/minipsec; a path stays what it is."""
+    return mpy.FIRMWARE / f"minipsec/{module}.py" if isinstance(module, str) else module
+
+
+def leaves(module, **options):
+    """Return {name: Leaf} of a module of firmware/minipsec, or of the source file at a path."""
+    return {code.name: Leaf(code, **options) for code in functions(source(module))}
 
 
 def whole(module, found, **more):
@@ -264,7 +275,7 @@ def whole(module, found, **more):
 
     `more` are names that it imports from others of ours.
     """
-    path = mpy.FIRMWARE / f"minipsec/{module}.py"
+    path = source(module)
     tree = ast.parse(path.read_text())
     tree.body = [
         node
@@ -274,7 +285,7 @@ def whole(module, found, **more):
         and not (isinstance(node, ast.Import) and node.names[0].name == "micropython")
         and not (isinstance(node, ast.ImportFrom) and node.module == "micropython")
     ]
-    made = ModuleType(module)
+    made = ModuleType(path.stem)
     made.__dict__.update(found, const=lambda value: value, **more)
     exec(compile(tree, str(path), "exec"), made.__dict__)
     return made
