@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 flag = $(if $($(2)),--$(1)='$($(2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test conformance docs bench bench-compare bench-loss bench-esp bench-heap bench-storm bench-idle bench-asm mpy romfs dist package fleet fuzz soak coverage types mutants histories lint size clean
+.PHONY: help venv demo test conformance docs bench bench-compare bench-loss bench-esp bench-heap bench-storm bench-idle bench-asm footprint mpy romfs dist package fleet fuzz soak coverage types mutants histories lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -26,6 +26,7 @@ demo: venv ## a sensor sends readings to a gateway (READINGS=n, GATEWAY=strongsw
 test: venv ## all tests; as root with strongSwan in namespaces (ARGS='-k name -x')
 	@$(PY) tools/setup/interpreter.py
 	@$(PY) tools/setup/gateway.py
+	@$(PY) tools/setup/node.py
 	@$(PY) -m pytest $(ARGS)
 
 conformance: venv ## a line for each id of the checklists, and the tests that prove it (JSON=file)
@@ -57,6 +58,10 @@ bench-idle: venv ## wake-ups, heap and datagrams of a minute in which a sensor s
 
 bench-asm: venv ## machine code for an RP2040, run on an emulated one and counted: cycles, milliseconds
 	@$(PY) -m tools.bench.asm
+
+footprint: venv ## heap of each module and phase on a 32-bit MicroPython under Node.js: minutes
+	@$(PY) tools/setup/node.py --require
+	@$(PY) -m tools.footprint
 
 mpy: venv ## firmware as .mpy files, for one board or all (BOARD=RPI_PICO_W)
 	@$(PY) -m tools.build mpy $(BOARD)

@@ -1,8 +1,9 @@
 """`make docs`: what the READMEs show of the sources is made from the sources.
 
-Two pictures, firmware/states.svg from the state tables and firmware/path.svg; and in README.md and
-firmware/README.md what stands between `<!-- make docs: NAME -->` and `<!-- end -->`.  The same
-sources make the same octets, and host_tests/conformance/test_docs.py holds the files to them.
+Pictures, firmware/states.svg from the state tables, firmware/path.svg, and firmware/heap.svg from what
+`make footprint` measured last; and in README.md and firmware/README.md what stands between
+`<!-- make docs: NAME -->` and `<!-- end -->`.  The same sources make the same octets, and
+host_tests/conformance/test_docs.py holds the files to them.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import re
 import sys
 
 import drawsvg
+
+from tools.footprint import show
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FIRMWARE = ROOT / "firmware"
@@ -348,9 +351,17 @@ BLOCKS = {
         "swanctl.conf": swanctl_conf,
         "errors": errors,
     },
-    "firmware/README.md": {"modules": modules},
+    "firmware/README.md": {
+        "modules": modules,
+        "heap of phases": show.sessions,
+        "heap of modules": show.modules,
+    },
 }
-PICTURES = {"firmware/states.svg": state_diagram, "firmware/path.svg": path_diagram}
+PICTURES = {
+    "firmware/states.svg": state_diagram,
+    "firmware/path.svg": path_diagram,
+    "firmware/heap.svg": show.picture,
+}
 
 
 def filled(text, blocks, name):

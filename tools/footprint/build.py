@@ -8,6 +8,7 @@ import sys
 import tempfile
 
 from tools import mpy
+from tools.setup import node
 
 from . import viper
 
@@ -15,21 +16,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BUILD = ROOT / "build/footprint"
 PACKAGE = "node_modules/@micropython/micropython-webassembly-pyscript"
-WHAT_TO_INSTALL = "make footprint needs Node.js 18 or newer and npm (Debian: nodejs npm)"
 
 
 class FootprintError(Exception):
     """Something could not be built or run; the text says what."""
-
-
-def lacking():
-    """Return None when node and npm are here, else one line that says what to install."""
-    for tool in ("node", "npm"):
-        if not shutil.which(tool):
-            return WHAT_TO_INSTALL
-    done = subprocess.run(["node", "--version"], check=False, capture_output=True, text=True)
-    major = done.stdout.lstrip("v").partition(".")[0]
-    return None if major.isdigit() and int(major) >= 18 else WHAT_TO_INSTALL
 
 
 def _run(*command, cwd=None):
@@ -46,7 +36,7 @@ def _run(*command, cwd=None):
 
 def interpreter():
     """Return (folder of the npm package, the adapted .wasm), built when something changed."""
-    missing = lacking()
+    missing = node.lacking()
     if missing:
         raise FootprintError(missing)
     names = ("package.json", "package-lock.json", ".npmrc", "interpreter.mjs")

@@ -17,7 +17,8 @@ from tools import mpy
 from . import build
 
 ROOT = build.ROOT
-HEAP = 112 * 1024  # for the peaks: the less there is, the quicker a collection
+# For the peaks: the less there is, the quicker a collection.
+HEAPS = {"frozen": 96 * 1024, "romfs": 112 * 1024, "files": 192 * 1024}
 STEP = 256  # of the bisection
 READINGS = 8
 
@@ -105,7 +106,8 @@ class Bench:
     def __exit__(self, *_):
         self._folder.cleanup()
 
-    def _run(self, program, how, heap=300 * 1024, files=(), **job):
+    def run(self, program, how, heap=300 * 1024, files=(), **job):
+        """Run a program beside the firmware; return what it noted."""
         files = dict(files)
         romfs = how != "files"
         if not romfs:
@@ -130,7 +132,7 @@ class Bench:
     def modules(self, how):
         """Return {name: octets of heap that its import takes, its own imports not counted}."""
         names = [f"minipsec.{name}" for name in in_order()]
-        found = self._run(f"NAMES = {names}\n{_IMPORTS}", how)
+        found = self.run(f"NAMES = {names}\n{_IMPORTS}", how)
         if found["error"]:
             raise build.FootprintError(found["error"])
         return {
@@ -139,7 +141,7 @@ class Bench:
             if f"minipsec.{name}" in found
         }
 
-    def session(self, name, how, exact=False, heap=HEAP):
+    def session(self, name, how, exact=False, heap=None):
         """Run one session; return what session.py and run.mjs report."""
         session = self.sessions[name]
         profile = {
@@ -157,13 +159,16 @@ class Bench:
             path.write_text(json.dumps(octets))
             files[f"/{file}"] = str(path)
         seeds = [bytes.fromhex(seed) for seed in session["seeds"]]
-        return self._run(
+        return self.run(
             f"import session\nawait session.main({seeds}, {READINGS})\n",
-            how, heap, files, sessions=session["datagrams"], exact=exact,
+            how, heap or HEAPS[how], files, sessions=session["datagrams"], exact=exact,
         )  # fmt: skip
 
     def phases(self, name, how):
-        """Return {phase: peak} and {moment: live}, above an interpreter that does nothing."""
+        """Return {phase: peak} and {moment: live}, above an interpreter that does nothing.
+
+        In `frozen` code is in the firmware, in `romfs` in a ROMFS, in `files` in .mpy files.
+        """
         found = self.session(name, how, exact=True)
         if found["error"] or "failed" in found:
             raise build.FootprintError(f"{name}: {found['error'] or found['failed']}")
@@ -181,6 +186,7 @@ class Bench:
 
         Above what the interpreter itself takes of it; how the heap is cut up is part of it.
         """
+
         def passes(heap):
             try:
                 found = self.session(name, how, heap=heap)
@@ -188,7 +194,7 @@ class Bench:
                 return False  # not even the interpreter came up
             return "steady" in found
 
-        low, high = 16 * 1024, 192 * 1024
+        low, high = 24 * 1024, HEAPS[how]
         while high - low > STEP:
             middle = (low + high) // 2 // STEP * STEP
             if passes(middle):
@@ -198,18 +204,21 @@ class Bench:
         return high - self.session(name, how, heap=high)["empty"]
 
 
-def everything(quick=False):
-    """Return all figures; `quick` leaves out what has no budget."""
+def everything(say=print):
+    """Return all figures, and say how it goes."""
     with Bench() as bench:
+        say("modules", flush=True)
         found = {
             "machine_code": bench.machine_code,
-            "modules": {"romfs": bench.modules(True), "mpy": bench.modules(False)},
+            "modules": {how: bench.modules(how) for how in HEAPS},
             "sessions": {},
         }
         for name in bench.sessions:
-            peaks, live = bench.phases(name)
-            found["sessions"][name] = {"peaks": peaks, "live": live}
-            if not quick:
-                found["sessions"][name]["heap"] = bench.least_heap(name)
-                found["sessions"][name]["heap, .mpy files"] = bench.least_heap(name, False)
+            found["sessions"][name] = {}
+            for how in HEAPS:
+                say(f"{name}, {how}: peaks", end="", flush=True)
+                peaks, live = bench.phases(name, how)
+                say(", least heap", flush=True)
+                heap = bench.least_heap(name, how)
+                found["sessions"][name][how] = {"peaks": peaks, "live": live, "heap": heap}
     return found

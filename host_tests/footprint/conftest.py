@@ -1,0 +1,31 @@
+"""The interpreter under Node.js; without Node.js one line says why these tests are skipped."""
+
+import pytest
+
+from tools.footprint import build, measure
+from tools.setup import node
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _node():
+    why = node.lacking()
+    if why:
+        pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def bench():
+    with measure.Bench() as made:
+        yield made
+
+
+@pytest.fixture
+def run(bench):
+    """Run a program on the interpreter, `run(program, heap)` -> what it noted; an error fails."""
+
+    def run(program, heap=64 * 1024, how="romfs"):
+        found = bench.run(program, how, heap)
+        assert found["error"] is None, found["error"]
+        return found
+
+    return run
