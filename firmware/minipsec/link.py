@@ -70,8 +70,10 @@ class Link:
             resume(self, awake)
             owner.on_up(self)
             return
+        from . import dh
         from .ike import Initiator
 
+        dh.step = port.feed
         self.ike = ike = Initiator(p, port.rand)
         ike.encap = not self._esp
         # Only an SA without a predecessor may have the gateway forget the others.
@@ -324,5 +326,5 @@ class Link:
 def _forget_handshake():
     forget("ike", "again", "auth", "dh", "groups", "intermediate", "ppk", "fragment")
     if port.FORGETS_NATIVE:
-        forget("mlkem", "keccak")
+        forget("mlkem", "keccak", "thumb")
     gc.collect()
