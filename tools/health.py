@@ -134,7 +134,10 @@ def types(options):
         {
             "include": [f"{up}/tools"],
             # These run under MicroPython.
-            "ignore": [f"{up}/tools/bench/esp_client.py", f"{up}/tools/bench/fleet.py"],
+            "ignore": [
+                *(f"{up}/tools/bench/{n}.py" for n in ("esp_client", "fleet", "handshake_client")),
+                f"{up}/tools/footprint/board",
+            ],
             "venvPath": up,
             "venv": ".venv",
             "extraPaths": [up, f"{up}/firmware", f"{up}/host_tests/shims", f"{up}/tools/setup"],
