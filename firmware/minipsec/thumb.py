@@ -15,7 +15,7 @@ from micropython import const
 # Cells of the work space: 0 and 1 take a product, 2 .. 5 are x2, z2, x3, z3 of RFC 7748 §5, 6 is
 # u, 7 and 8 are free, 9 is the key, 10 three words: the number of the key's next bit, the bit
 # before that, and how often to square yet.
-_SIZE = const(332)
+_WORK = const(332)
 
 # What `field` does, four octets a step: 2 multiply, 4 square (so many times), 6 add, 8 subtract,
 # 10 multiply by 121665, 12 swap, 14 again, 16 end; the cell of the result; those of the operands.
@@ -472,7 +472,7 @@ def ladder(k, u, bits=255):
 
     With `bits` only that many low ones of k count.
     """
-    work = bytearray(_SIZE)
+    work = bytearray(_WORK)
     work[64] = work[160] = 1
     work[128:160] = work[192:224] = u
     work[159] &= 127  # RFC 7748 §5
@@ -481,7 +481,7 @@ def ladder(k, u, bits=255):
     work[320] = bits - 1
     field(work, _PROGRAM)
     x = int.from_bytes(work[64:96], "little") % ((1 << 255) - 19)
-    work[:] = bytes(_SIZE)
+    work[:] = bytes(_WORK)
     return x
 
 
