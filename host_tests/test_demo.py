@@ -7,6 +7,10 @@ import sys
 
 import pytest
 
+from host_tests.lab import Sensor
+from tools import mpy
+from tools.devgateway import RunningGateway
+
 
 def demo(root, *words, **environment):
     return subprocess.run(
@@ -116,3 +120,25 @@ def test_a_sleeping_sensor_is_shown_with_one_handshake_for_all_its_wake_ups(root
     sns = [int(line[1]) for line in lines]
     assert sns == sorted(set(sns))
     assert all(int(line[4]) < int(lines[0][4]) / 4 for line in lines[1:])
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["sources", "compiled"])
+def test_ten_readings_need_no_more_than_128_kib(tmp_path, compiled):
+    """From sources, too, whose compiler works in the same heap; objects are twice a board's."""
+    firmware = mpy.FIRMWARE
+    if compiled:
+        firmware = tmp_path
+        mpy.stage(firmware)
+    with RunningGateway({"any": "a pre-shared key"}) as gateway:
+        profile = {
+            "gateway": "127.0.0.1",
+            "port": gateway.port,
+            "natt_port": gateway.natt_port,
+            "retries": 0,
+        }
+        sensor = Sensor(profile, {"psk": "a pre-shared key"}, 10, heap="128k", firmware=firmware)
+        try:
+            assert sensor.wait(20) == 0, sensor.output
+            assert len(sensor.all("reply")) == 10
+        finally:
+            sensor.stop()

@@ -60,7 +60,7 @@ LATE |= {("ike", "again"), ("ike", "ppk"), ("auth", "ppk"), ("intermediate", "pp
 LATE.add(("dh", "thumb"))
 LATE |= {("port", "sources"), ("port", "uplink"), ("port", "local"), ("port", "__init__")}
 # These see both sides and may import everything.
-OPEN = {"__init__", "tunnel", "keeper", "link", "child", "memory", "selftest"}
+OPEN = {"__init__", "tunnel", "keeper", "link", "traffic", "child", "memory", "selftest"}
 NOT_CORE = OPEN | {"port", "store", "report", "sources", "uplink", "local", "rawip", "memory"}
 NOT_CORE |= {"backlog", "spool", "lamp"}
 # Who may turn a code into the long text for a person, and only when it is needed.

@@ -36,32 +36,23 @@ def load_profile(path="profile.json"):
     del store
     if profile["sleep"] == "off":
         # What a handshake takes, the largest first: a small heap has room for them in this order.
-        names = ["tunnel", "ike", "keeper", "machine"]
+        names = ["tunnel", "keeper", "ike", "machine"]
         if __file__.endswith(".py"):
-            # Sources: to compile this one beside all of the others would take too much.
-            names = ["established", "child"] + names
+            # Sources, whose compiler needs several times what it leaves: now or never.
+            names = ["local", "established", "child", "tunnel", "esp"] + names[1:]
         while names:
             gc.collect()
             try:
                 __import__("minipsec." + names[-1])
             except MemoryError:
-                if room and _is_full("a name that is new"):
+                if room:
                     room = None
                     gc.collect()
-                    _is_full(
-                        "another name that is new"
-                    )  # it takes that piece, before anything else can
+                    # A name that is new: if that table is full it grows now, into that piece.
+                    getattr(room, "a name that is new", room)
                     continue
             names.pop()  # what did not fit says so when it is needed
     return profile
-
-
-def _is_full(name):
-    """Is MicroPython's table of names full, and no room for a larger one?"""
-    try:
-        getattr(None, name, None)
-    except MemoryError:
-        return True
 
 
 def forget(*names):

@@ -75,7 +75,6 @@ def send(sa, now, int_auth=b""):
         ts_r = (sa._remote[0],) * 2
     ident = _id_body(p["id"])
     payloads = [(_IDI, ident)]
-    sa._plain = None
     if sa._ppk == "auth":
         from . import ppk
 

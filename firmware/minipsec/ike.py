@@ -69,6 +69,7 @@ class Initiator(Machine):
     taken = ()  # inbound SPIs of our other SAs
     initial_contact = True  # no other SA of ours is with this gateway
     _ppk = None  # how a PPK may go in: "auth" or "int"
+    _plain = None  # SK_d and SK_pr without the PPK, where the gateway may do without
     _before = None  # an Intermediate, between IKE_SA_INIT and IKE_AUTH
     _cookie = b""
     _ke = None
@@ -124,9 +125,14 @@ class Initiator(Machine):
     def forget(self):
         """Let go of all that only a handshake needs."""
         wipe(self._ke)
-        wipe(self._before)
-        self._before = self._plain = self._int_auth = None
-        self._ke = self._n_i = self._n_r = self._message_i = self._message_r = None
+        if self._before:
+            wipe(self._before)
+            self._before = None
+        if self._plain:
+            self._plain = None
+        self._ke = self._int_auth = self._n_i = self._n_r = self._message_i = self._message_r = (
+            None
+        )
         self.sk_d = self.sk_pi = self.sk_pr = None
 
     # IKE_SA_INIT.
@@ -198,7 +204,7 @@ class Initiator(Machine):
         self.spi_r = spi_r
         self._n_r = n_r
         self._message_r = bytes(self._view)
-        self._view = self._notes = None
+        del self._view, self._notes
         self.picked = picked
         # Is a NAT between us?  To port 4500 then, and where nothing is known (RFC 7296 §2.23).
         for kind, data in notifies:

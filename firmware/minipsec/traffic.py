@@ -1,0 +1,118 @@
+"""What moves the datagrams of a link: its sockets, the core's timer, a pace."""
+
+import asyncio
+from micropython import const
+
+from . import port
+
+_NO_MEMORY_MS = const(50)  # until the next try
+_MAX_DRAIN = const(8)  # datagrams read in one go: as many as Tunnel keeps for the application
+
+
+class Traffic:
+    """The part of a Link between its sockets and its core; see there."""
+
+    def _let_go(self):
+        for task in (self._reader, self._timer, self._esp_reader, self._pacer):
+            if task and task is not asyncio.current_task():
+                task.cancel()
+        self._timer = self._pacer = None
+        if self._udp:
+            self._udp.close()
+            self._udp = None
+        self._drop_esp()
+
+    def _drop_esp(self):
+        if self._esp:
+            self._esp.close()
+            self._esp = None
+
+    async def _read(self, end):
+        while end is self._udp or end is self._esp:
+            await port.readable(end)
+            for _ in range(_MAX_DRAIN):
+                try:
+                    got = (end is self._udp or end is self._esp) and end.receive()
+                except MemoryError:
+                    # Too fragmented for a buffer at present.
+                    self.owner.count("NO_MEMORY")
+                    await asyncio.sleep_ms(_NO_MEMORY_MS)
+                    break
+                if not got:
+                    break
+                self._safely(self._take, end, *got)
+            else:
+                await asyncio.sleep_ms(0)
+
+    def _take(self, end, datagram, source):
+        owner = self.owner
+        owner.counters["datagrams_in"] += 1
+        owner.counters["octets_in"] += len(datagram)
+        # To IKE or to ESP: by the non-ESP marker or our SPIi, never by address.
+        marked = datagram[:4] == b"\0\0\0\0"
+        if end is not self._udp:
+            self._on_esp(datagram)
+        elif marked and self.ike.asleep:
+            owner.count("NO_IKE_SA")
+        elif marked or datagram[:8] == self.ike.spi_i:
+            self.ike.receive(datagram, owner.clock.now())
+            self._pump(source)
+        elif datagram == b"\xff":
+            owner.count("KEEPALIVE")
+        else:
+            self._on_esp(datagram)
+
+    def _pump(self, source=None):
+        """Take what the core has for us: datagrams, events, its timer."""
+        gap = self.owner.profile["fragment_gap_ms"]
+        while not self._pacer and self._send_next(source):
+            # Radios and short queues drop what comes in bursts.
+            if gap and self.ike._out:
+                self._pacer = asyncio.create_task(self._pace(gap))
+        while True:
+            event = self.ike.next_event()
+            if event is None:
+                break
+            self._handle(event)
+        self._arm()
+
+    def _send_next(self, source=None):
+        datagram = self.ike.poll_out()
+        if datagram is not None:
+            target = self._natt if self.ike.floated else self._gateway
+            self._transmit(datagram, source if source and self.ike.reply else target)
+        return datagram
+
+    async def _pace(self, ms):
+        await asyncio.sleep_ms(ms)
+        self._pacer = None
+        self._safely(self._pump)
+
+    def _transmit(self, datagram, target, end=None):
+        owner = self.owner
+        owner.counters["datagrams_out"] += 1
+        owner.counters["octets_out"] += len(datagram)
+        self.sent = owner.clock.now()
+        end = end or self._udp
+        if end and end.send(datagram, target):
+            return True
+        owner.count("SEND_FAILED")
+        return False
+
+    def _arm(self):
+        due = self.ike.next_timer()
+        if due is None or not self._udp or (self._timer and self._timer_due <= due):
+            return
+        if self._timer:
+            self._timer.cancel()
+        self._timer_due = due
+        self._timer = asyncio.create_task(self._wake(due - self.owner.clock.now()))
+
+    async def _wake(self, ms):
+        await asyncio.sleep_ms(max(ms, 0))
+        self._timer = None
+        self._safely(self._tick)
+
+    def _tick(self):
+        self.ike.timer(self.owner.clock.now())
+        self._pump()
