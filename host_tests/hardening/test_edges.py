@@ -141,6 +141,26 @@ def test_additional_data_of_each_length_is_what_openssl_makes_of_it():
             assert buf == AESCCM(key, 16).encrypt(b"abc" + bytes(8), text, aad)
 
 
+def test_plans_of_eight_sizes_are_kept_and_all_lie_in_the_present_work_space():
+    cipher = CCM(bytes(19), 8)
+
+    def seal(n):
+        cipher.seal_into(memoryview(bytearray(n + 8)), 0, n, bytes(8), bytes(8))
+
+    seal(1300)  # the largest: no other work space comes after it
+    ccm._plans.clear()
+    for count, n in enumerate((4, 8, 12, 16, 20, 24, 28, 32), 1):
+        seal(n)
+        assert len(ccm._plans) == count
+    seal(36)
+    assert len(ccm._plans) == 1
+    ccm._work = ccm._make(128)
+    ccm._plans.clear()
+    for n in (4, 200, 8, 400):
+        seal(n)
+        assert all(plan[5] is ccm._work[2] for plan in ccm._plans.values())
+
+
 # esp
 
 ENDS = (bytes((10, 9, 0, 5)), bytes((10, 3, 0, 10)), 5000, 5000)
@@ -199,3 +219,20 @@ def test_the_buffer_of_packets_grows_with_the_largest_and_is_never_made_anew_for
         assert sender._buf is buffer
     sender.seal(bytes(104), 300)
     assert len(sender._buf) > len(buffer)
+
+
+def test_readings_in_ipv4_carry_a_checksum_of_udp_and_in_transport_mode_none():
+    """RFC 768's, which a NAT on the way of transport mode would spoil."""
+    for transport in (False, True):
+        sealed = bytes(
+            Sender(CHILD | {"transport": transport}, ENDS, Sequence(0)).seal(b"21.5", 0)
+        )
+        cipher = AESCCM(CHILD["key_out"][:16], 8)
+        inside = cipher.decrypt(CHILD["key_out"][16:] + sealed[8:16], sealed[16:], sealed[:8])
+        if transport:
+            assert inside[6:8] == bytes(2)
+            continue
+        datagram = inside[20:32]
+        summed = ENDS[0] + ENDS[1] + struct.pack(">HH", 17, 12) + datagram
+        total = sum(struct.unpack(f">{len(summed) // 2}H", summed))
+        assert datagram[6:8] != bytes(2) and total % 0xFFFF == 0
