@@ -2,13 +2,13 @@
 
 import pytest
 
-from tools.footprint import build, measure
+from tools.footprint import measure
 from tools.setup import node
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _node():
-    why = node.lacking()
+def pytest_runtest_setup(item):
+    """From here, so that it is one line."""
+    why = "bench" in item.fixturenames and node.lacking()
     if why:
         pytest.skip(why)
 
