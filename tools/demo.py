@@ -68,8 +68,8 @@ class DevelopmentGateway:
         )
         return self._events(name)[count - 1]
 
-    def start(self, profile, readings, firmware):
-        sensor = Sensor(profile, {"psk": self.psk}, readings, heap=HEAP, firmware=firmware)
+    def start(self, profile, readings, firmware, heap=HEAP):
+        sensor = Sensor(profile, {"psk": self.psk}, readings, heap=heap, firmware=firmware)
         self._stack.callback(sensor.stop)
         return sensor
 
@@ -112,8 +112,8 @@ class StrongSwan:
         self._echo = self._lab.echo()
         self.profile = {}
 
-    def start(self, profile, readings, firmware):
-        return self._lab.sensor(profile, {"psk": self.psk}, readings, heap=HEAP, firmware=firmware)
+    def start(self, profile, readings, firmware, heap=HEAP):
+        return self._lab.sensor(profile, {"psk": self.psk}, readings, heap=heap, firmware=firmware)
 
     def reading(self, n):
         return self._echo.received(n, _TIMEOUT)[n - 1]["data"]

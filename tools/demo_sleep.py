@@ -11,9 +11,10 @@ import time
 from rich.markup import escape
 
 from tools import mpy
-from tools.demo import GATEWAYS, HEAP, DemoError, console, fact, wait
+from tools.demo import GATEWAYS, DemoError, console, fact, wait
 from tools.setup import interpreter
 
+HEAP = "160k"  # what keeps the SA over a sleep takes its share
 WAKE_UPS = 3
 ASLEEP_S = 1.0
 HEADERS = 28  # IPv4 and UDP, around each datagram
@@ -72,7 +73,9 @@ def run(options):
             **gateway.profile,
         }
         made = []
-        ms = started(lambda: made[0], lambda: made.append(gateway.start(profile, 1, firmware)))
+        ms = started(
+            lambda: made[0], lambda: made.append(gateway.start(profile, 1, firmware, HEAP))
+        )
         sensor = made[0]
         sent, stats = finish(sensor)
         up = sensor.first("up")
