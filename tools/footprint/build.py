@@ -1,5 +1,6 @@
 """The interpreter, the images and the recordings that a measurement needs, all below build/."""
 
+import fcntl
 import json
 import pathlib
 import shutil
@@ -39,6 +40,12 @@ def interpreter():
     missing = node.lacking()
     if missing:
         raise FootprintError(missing)
+    with open(HERE / "package.json") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two tests at once: the second finds it done
+        return _interpreter()
+
+
+def _interpreter():
     names = ("package.json", "package-lock.json", ".npmrc", "interpreter.mjs")
     wanted = "".join((HERE / name).read_text() for name in names)
     stamp, wasm = BUILD / "stamp", BUILD / "board.wasm"

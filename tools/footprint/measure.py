@@ -179,6 +179,7 @@ class Bench:
             peaks[phase["name"]] = max(peak, peaks.get(phase["name"], 0))
         moments = ("profile", "tunnel", "up", "steady")
         live = {moment: found[moment] - empty for moment in moments}
+        live["names"] = found["names at steady"] - found["names at empty"]
         return peaks, live
 
     def least_heap(self, name, how):

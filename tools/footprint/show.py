@@ -24,6 +24,7 @@ _MOMENTS = {
     "tunnel": "live before the handshake",
     "up": "live after it",
     "steady": "live between readings",
+    "names": "names loaded (not octets)",
 }
 HANDSHAKE = ("IKE_SA_INIT", "IKE_INTERMEDIATE", "IKE_AUTH", "UP")
 
@@ -61,7 +62,7 @@ def sessions(found=None):
     ]
     rows.append(row("**handshake**", handshake))
     rows += [
-        row(title, lambda f, moment=moment: f["live"][moment])
+        row(title, lambda f, moment=moment: f["live"].get(moment))
         for moment, title in _MOMENTS.items()
     ]
     rows.append(row("least heap that serves", lambda f: f["heap"]))

@@ -5,6 +5,7 @@ The gateway is a recording.  `Tunnel` and all below it run as on a board, asynci
 
 import asyncio
 import gc
+import micropython
 from hashlib import sha256
 
 import _host
@@ -42,6 +43,8 @@ def live(name):
     _host.end()
     gc.collect()
     _host.note(name, _host.used())
+    micropython.qstr_info()
+    _host.note("names at " + name, _host.names())
 
 
 async def bursts(until):
