@@ -24,8 +24,8 @@ READINGS = 8
 
 # The names of a session's phases, in order; several handshake states are one phase here.
 PHASES = (
-    "profile",
-    "tunnel",
+    "load_profile",
+    "Tunnel",
     "IKE_SA_INIT",
     "IKE_INTERMEDIATE",
     "IKE_AUTH",

@@ -11,8 +11,8 @@ TARGETS = {"X25519": 40960, "X25519, ML-KEM-768": 61440, "steady": 12288}
 
 WHERE = {"frozen": "frozen", "romfs": "in a ROMFS", "files": "`.mpy` files"}
 _PHASES = {
-    "profile": "`load_profile()`, modules included",
-    "tunnel": "`Tunnel(profile)`",
+    "load_profile": "`load_profile()`, modules included",
+    "Tunnel": "`Tunnel(profile)`",
     "IKE_SA_INIT": "IKE_SA_INIT: key pair, shared secret",
     "IKE_INTERMEDIATE": "IKE_INTERMEDIATE: ML-KEM",
     "IKE_AUTH": "IKE_AUTH",
@@ -83,7 +83,7 @@ def modules(found=None):
 
 
 _COLORS = {"X25519": "#4c78a8", "X25519, ML-KEM-768": "#f58518"}
-_BARS = ("profile", *HANDSHAKE, "readings", "steady", "replace")
+_BARS = ("load_profile", *HANDSHAKE, "readings", "steady", "replace")
 
 
 def picture(found=None):

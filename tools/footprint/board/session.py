@@ -63,12 +63,12 @@ async def bursts(until):
 async def main(seeds, readings):
     parts.install()
     live("empty")
-    _host.phase("profile")
+    _host.phase("load_profile")
     from minipsec import load_profile
 
     profile = load_profile("/profile.json")
     live("profile")
-    _host.phase("tunnel")
+    _host.phase("Tunnel")
     from minipsec import Tunnel, port
 
     tunnel = Tunnel(profile, log)
