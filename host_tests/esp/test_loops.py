@@ -159,3 +159,45 @@ def test_machine_code_that_computes_wrongly_is_not_taken(micropython, tmp_path):
         assert old in good
         (tmp_path / "minipsec/fast.py").write_text(good.replace(old, new))
         assert micropython(program).stdout == f"{bool(old)}\n", old
+
+
+GARBAGE = """
+import gc
+from minipsec.ccm import CCM
+
+out, back = CCM(bytes(19), 8), CCM(bytes(19), 8)
+iv, aad = bytes(8), bytes(8)
+bufs = [bytearray(16 + n + 8) for n in (4, 64, 512, 1200)]
+
+
+def rounds(count):
+    for _ in range(count):
+        for buf in bufs:
+            n = len(buf) - 24
+            out.seal_into(buf, 16, n, iv, aad)
+            if not back.open_in(buf, 16, n, iv, aad):
+                raise ValueError
+
+
+rounds(2)
+gc.collect()
+gc.disable()
+before = gc.mem_alloc()
+rounds(50)
+print(gc.mem_alloc() - before)
+"""
+
+
+def test_sealing_and_opening_packets_of_known_sizes_allocates_nothing(micropython):
+    assert int(micropython(GARBAGE).stdout) < 100  # of 400 packets: what range and print take
+
+
+def test_the_sizes_that_are_remembered_are_few():
+    from minipsec import ccm
+
+    key = ccm.CCM(bytes(19), 8)
+    for n in range(100):
+        key.seal_into(bytearray(n + 8), 0, n, bytes(8), bytes(8))
+        assert len(ccm._plans) <= 8
+    key.seal_into(bytearray(5000), 0, 4000, bytes(8), bytes(8))
+    assert 4000 << 16 | 8 not in ccm._plans
