@@ -17,6 +17,7 @@ _ECB = const(1)
 _CBC = const(2)
 _SALT = const(3)
 _L = const(4)  # octets of the length field: 15 - (3 + 8)
+_SMALL = const(128)  # octets of work space to begin with
 _KEEP = const(1344)  # octets of work space that are kept for the next packet
 _PLANS = const(8)  # sizes of packets for which plans are kept
 
@@ -30,7 +31,7 @@ def _make(size):
     return bytearray(size), counters, bytearray(size)
 
 
-_work = _make(128)  # shared by all keys: each call leaves nothing that the next one reads
+_work = _make(_SMALL)  # shared by all keys: each call leaves nothing that the next one reads
 _plans = {}
 
 
@@ -72,6 +73,11 @@ class CCM:
     """
 
     def __init__(self, key, icv):
+        global _work
+        if len(_work[0]) > _SMALL:
+            # What a handshake's messages took; readings are smaller.
+            _plans.clear()
+            _work = _make(_SMALL)
         self._ecb = aes(key[:-_SALT], _ECB)
         # One CBC object for life; its last block is taken out of the next first one.
         self._tag = bytearray(16)

@@ -102,10 +102,10 @@ def test_a_leap_of_the_peers_numbers_costs_no_memory():
 # ccm
 
 
-def sealed(n):
+def sealed(n, cipher=CCM(bytes(range(19)), 8)):
     """Seal `n` octets; return the work space that stays."""
     buf = bytearray(n + 16)
-    CCM(bytes(range(19)), 8).seal_into(buf, 0, n, bytes(8), bytes(8))
+    cipher.seal_into(buf, 0, n, bytes(8), bytes(8))
     return ccm._work
 
 
@@ -116,6 +116,16 @@ def test_work_space_for_a_packet_of_the_usual_size_stays_and_for_a_larger_one_go
         assert sealed(n) is first
     for n in (1344 - 31, 3000):
         assert sealed(n) is first
+
+
+def test_a_new_key_begins_with_little_work_space_whatever_earlier_messages_took():
+    assert len(sealed(1000)[0]) > 1000 and ccm._plans
+    small = CCM(bytes(19), 8)
+    assert [len(part) for part in ccm._work] == [128] * 3 and not ccm._plans
+    assert sealed(16, small) is ccm._work and len(ccm._plans) == 1
+    kept = ccm._work, dict(ccm._plans)
+    CCM(bytes(19), 8)  # there is nothing to let go of
+    assert (ccm._work, ccm._plans) == kept
 
 
 def test_each_part_of_the_work_space_is_as_long_as_the_others():
