@@ -196,7 +196,8 @@ def _multiply_base(k, rand):
         if i:
             point = _add(*(_double(1, *point) + table[digit]))
         else:
-            point = _blind(*table[digit | 8][:2], rand)
+            x, y = table[digit | 8][:2]
+            point = _blind(x, y, rand)
     x, y = _affine(*point)
     return x, y if k & 1 else _P - y
 

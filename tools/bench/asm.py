@@ -166,7 +166,7 @@ class Machine:
             "mlkem", self.leaves["mlkem"], Sponge=self.keccak.Sponge, mix=self.keccak.mix
         )
         self.ccm = cortex.whole("ccm", self.leaves["fast"])
-        self.ccm.aes = self._aes
+        vars(self.ccm)["aes"] = self._aes
         self.blocks = 0
 
     def _aes(self, key, mode, *iv):
@@ -231,10 +231,12 @@ def measure(runs=5):
         ("p25519: swap by a bit of the key", SWAP),
     ):
         rows.append(row(what, thumb, [field(thumb, source, step) for _ in range(runs)]))
-    modules = [machine.leaves[name] for name in ("fast", "keccak", "mlkem")]
+    leaves = machine.leaves
     constants = bytes(machine.keccak.Sponge().work[400:])  # of Keccak's rounds
     table = bytearray(machine.mlkem._ZETA.tobytes())
-    for what, leaf, arguments in small(*modules, constants, table):
+    for what, leaf, arguments in small(
+        leaves["fast"], leaves["keccak"], leaves["mlkem"], constants, table
+    ):
         takings = []
         for _ in range(runs):
             leaf(*arguments(source))

@@ -17,8 +17,9 @@ from types import ModuleType
 from typing import NamedTuple
 
 from unicorn import UC_ARCH_ARM, UC_HOOK_BLOCK, UC_HOOK_MEM_READ, UC_HOOK_MEM_WRITE
-from unicorn import UC_MODE_MCLASS, UC_MODE_THUMB, Uc
+from unicorn import UC_MODE_MCLASS, UC_MODE_THUMB
 from unicorn import arm_const as arm
+from unicorn.unicorn import Uc
 
 from tools import mpy
 
