@@ -2,12 +2,15 @@
 
 import struct
 import tracemalloc
+import types
 
+import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
-from minipsec import ccm
+from minipsec import ccm, wire
 from minipsec.ccm import CCM
 from minipsec.esp import Receiver, Sender
+from minipsec.fragack import Acks
 from minipsec.sequence import ReplayWindow, Sequence
 
 # sequence
@@ -246,3 +249,48 @@ def test_readings_in_ipv4_carry_a_checksum_of_udp_and_in_transport_mode_none():
         summed = ENDS[0] + ENDS[1] + struct.pack(">HH", 17, 12) + datagram
         total = sum(struct.unpack(f">{len(summed) // 2}H", summed))
         assert datagram[6:8] != bytes(2) and total % 0xFFFF == 0
+
+
+# fragack
+
+PROFILE = {
+    "frag_ack_types": [50201, 50202, 50203],
+    "frag_ack_policy": "eager",
+    "frag_ack": "02",
+    "fragment_gap_ms": 2,
+}
+
+
+def half_open(**changes):
+    """What `Acks` needs of an IKE SA that waits for the answer to a request in three fragments."""
+    datagrams = [bytes(18) + bytes((35, n)) for n in range(3)]
+    facts = {"rtt": 0, "room": 576, "floated": False, "state": 0, "_mid": 1, "_peer_mid": 0}
+    facts |= {"_request": datagrams, "_answered": None, "_queues": {}, "_tries": 1}
+    sa = types.SimpleNamespace(**facts | changes, sent=[])
+    sa._tx = types.SimpleNamespace(size=lambda n: n + 17)
+    sa.seal = lambda *_: b"acknowledgment"
+    sa.send = sa.sent.extend
+    sa.restart = lambda now: None
+    return sa
+
+
+def lacking(*numbers, total=4):
+    queue = types.SimpleNamespace(asks=0, asked=0, due=None, total=total, exchange=35)
+    queue.missing = lambda: list(numbers)
+    return queue
+
+
+def test_the_next_question_comes_after_the_round_trip_its_slack_and_the_fragments_gaps():
+    for rtt, wait in ((0, 800 + 200), (100, 100 + 25), (60, 60 + 20)):
+        queue = lacking(2, 3)
+        Acks(PROFILE)._ask(half_open(rtt=rtt), queue, True, 1000)
+        assert queue.due == 1000 + wait + 2 * 2
+
+
+def test_forty_eight_reports_on_a_message_have_an_effect_and_no_more():
+    acks, sa = Acks(PROFILE), half_open()
+    report = wire.notify(50202, b"\0\2\0\2")
+    for n in range(48):
+        acks.takes(sa, report, n.to_bytes(8, "big"), 35, 1, 1000 * n)
+    with pytest.raises(wire.Drop, match="REPLAYED_ACK"):
+        acks.takes(sa, report, bytes(7) + b"\x99", 35, 1, 10**6)
