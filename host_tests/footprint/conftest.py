@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.footprint import measure
+from tools.footprint import build, measure
 from tools.setup import node
 
 
@@ -15,6 +15,10 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(scope="session")
 def bench():
+    try:
+        build.interpreter()
+    except build.NotInstalled as problem:
+        pytest.skip(str(problem).partition("\n")[0])
     with measure.Bench() as made:
         yield made
 

@@ -23,6 +23,10 @@ class FootprintError(Exception):
     """Something could not be built or run; the text says what."""
 
 
+class NotInstalled(FootprintError):
+    """npm could not fetch the interpreter; the text is what it said."""
+
+
 def _run(*command, cwd=None):
     try:
         done = subprocess.run(
@@ -56,7 +60,10 @@ def _interpreter():
         for name in names:
             shutil.copy(HERE / name, BUILD / name)
         quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        _run("npm", "ci", *quiet, cwd=BUILD)
+        try:
+            _run("npm", "ci", *quiet, cwd=BUILD)
+        except FootprintError as problem:
+            raise NotInstalled(f"the footprint needs an interpreter from npm; {problem}") from None
         _run("node", "interpreter.mjs", f"{PACKAGE}/micropython.wasm", wasm, cwd=BUILD)
         stamp.write_text(wanted)
     return BUILD / PACKAGE, wasm
