@@ -35,7 +35,7 @@ conformance: venv ## a line for each id of the checklists, and the tests that pr
 docs: venv ## pictures and tables of the READMEs, made from the sources
 	@$(PY) -m tools.docs
 
-bench: venv ## handshakes and readings beside DTLS on the same interpreter, as ratios: 3 minutes (ROUNDS=3 for a quick pass)
+bench: venv ## handshakes and readings beside DTLS on the same interpreter, as ratios: 2 minutes (ROUNDS=3 for a quick pass)
 	@ROUNDS='$(ROUNDS)' $(PY) -m tools.bench.handshake
 
 bench-compare: venv ## a new run of bench held against the kept one; a figure that is worse fails (ROUNDS=n)

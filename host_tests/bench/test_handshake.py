@@ -14,9 +14,7 @@ KEPT = handshake.RESULTS / "handshake.json"
 def test_one_round_gives_every_table_and_every_figure(tmp_path):
     bench = handshake.Bench(tmp_path, 1)
     result = {
-        "handshake": handshake.handshakes(bench),
-        "exchange": handshake.exchanges(bench),
-        "start": handshake.starts(bench),
+        **handshake.handshakes(bench),
         "packets": handshake.packets(bench, (8, 1200), 20),
         "fragments": handshake.fragments(bench, (1280, 200)),
         "many": handshake.many(bench, (1, 3), 1),

@@ -350,8 +350,15 @@ def paired(values, others):
 
 
 def handshakes(bench, ours=tuple(OURS), theirs=THEIRS):
-    """{name: {"cpu_ms", "ratio" to DTLS's, "wall_ms", "octets", "datagrams"}}, taking turns."""
+    """What handshakes cost, and what of it is what, taking turns.
+
+    {"handshake": {name: {"cpu_ms", "ratio" to DTLS's, "wall_ms", "octets", "datagrams"}},
+    "exchange": {group: our half of a key exchange}, "start": {"interpreter": its start, name:
+    loading the code of a handshake}}.
+    """
     cpu, wall, found = {}, {}, {}
+    exchange = {name: [] for name in GROUPS}
+    start = {name: [] for name in ("interpreter", *LOADS)}
     with bench.gateway() as gateway, bench.client() as keeps, bench.client() as reloads:
         clients = {name: reloads if OURS[name][1] else keeps for name in ours}
         # First through relays that count, which also warms up; the least of a few times, since a
@@ -377,11 +384,20 @@ def handshakes(bench, ours=tuple(OURS), theirs=THEIRS):
                 else:
                     with bench.dtls_server(name) as (port, task):
                         took(name, keeps.run("dtls", port=port, **task))
+            for name, group in GROUPS.items():
+                exchange[name].append(keeps.run("exchange", group=group)["cpu"])
+            for name, modules in LOADS.items():
+                with bench.client(program=_LOADER % modules) as client:
+                    start[name].append(client.run("load")["cpu"])
+                    start["interpreter"].append(client.cpu() - start[name][-1])
     for name, row in found.items():
         row["cpu_ms"] = spread(cpu[name])
         row["wall_ms"] = spread(wall[name])
         row["ratio"] = paired(cpu[name], cpu[DTLS])
-    return found
+    parts = {"exchange": exchange, "start": start}
+    for part in parts.values():
+        part.update({name: spread(values) for name, values in part.items()})
+    return {"handshake": found, **parts}
 
 
 def least(measure, bench, *rest):
@@ -419,37 +435,13 @@ def totals(*relays):
     return {"octets": sum(sizes) + IP_UDP * len(sizes), "datagrams": len(sizes)}
 
 
-def exchanges(bench, groups=GROUPS):
-    """{group: CPU of a key pair and a shared secret}, the part of a handshake that it takes."""
-    times = {name: [] for name in groups}
-    with bench.client() as client:
-        for n in range(-1, bench.rounds):
-            for name, group in groups.items():
-                took = client.run("exchange", group=group)["cpu"]
-                if n >= 0:
-                    times[name].append(took)
-    return {name: spread(values) for name, values in times.items()}
-
-
-def starts(bench, loads=LOADS):
-    """{"interpreter": its start, name: what loading the code for a handshake takes}, CPU in ms."""
-    times = {"interpreter": []}
-    for n in range(bench.rounds):
-        bench.say(f"start-up, round {n + 1} of {bench.rounds}")
-        for name, modules in loads.items():
-            with bench.client(program=_LOADER % modules) as client:
-                took = client.run("load")["cpu"]
-                times["interpreter"].append(client.cpu() - took)
-            times.setdefault(name, []).append(took)
-    return {name: spread(values) for name, values in times.items()}
-
-
 def packets(bench, sizes=SIZES, count=PACKETS):
     """{way: {"cpu_us": {size: ..}, "garbage": {size: octets}}}, a packet each.
 
     Ways: `seal`, `open`; `tunnel.send`, `DTLS write` and `UDP send` into a queue that nobody reads,
     so that the sender never pays for waking a reader; and `echo`, a reading and its answer.
-    "ratio" is that to the DTLS write of the same size.
+    "ratio" is that to the DTLS write of the same size, best batch by best batch: how much an
+    interpreter suffers from what else runs on the machine, and C does not, is not in it.
     """
     ways = {
         "seal": ("seal", {}),
@@ -481,27 +473,30 @@ def packets(bench, sizes=SIZES, count=PACKETS):
         esp.deaf.set()
         time.sleep(0.2)
         direct = bench.profile(gateway)
-        for size in sizes:
-            cpu = {way: [] for way in found}
-            wall = []
-            for n in range(-1, bench.rounds * TURNS):
-                bench.say(f"packets of {size} octets, round {n // TURNS + 1} of {bench.rounds}")
+        cpu = {(way, size): [] for way in found for size in sizes}
+        wall = {size: [] for size in sizes}
+        for n in range(-1, bench.rounds * TURNS):
+            bench.say(f"packets, round {n // TURNS + 1} of {bench.rounds}")
+            for size in sizes:
                 for way, (task, options) in ways.items():
                     got = client.run(task, size=size, count=count, **options)
                     if n >= 0:
-                        cpu[way].append(got["cpu"] / count)
+                        cpu[way, size].append(got["cpu"] / count)
                         found[way]["garbage"][size] = got["garbage"]
+        for size in sizes:
+            bench.say(f"readings of {size} octets and their answers")
             for _ in range(max(bench.rounds // 5, 1)):
                 got = client.run("echo", profile=direct, size=size, count=ECHOES)
                 if got["heard"] != ECHOES:
                     raise BenchError(f"echo: {got['heard']} of {ECHOES} came back")
-                cpu["echo"].append(got["cpu"] / ECHOES)
-                wall.append(got["wall"] / ECHOES)
-            for way, values in cpu.items():
-                found[way]["cpu_us"][size] = spread(values, 1e6)
-                if way in ways:
-                    found[way]["ratio"][size] = paired(values, cpu["DTLS write"])
-            found["echo"]["wall_us"][size] = spread(wall, 1e6)
+                cpu["echo", size].append(got["cpu"] / ECHOES)
+                wall[size].append(got["wall"] / ECHOES)
+            for way in found:
+                found[way]["cpu_us"][size] = spread(cpu[way, size], 1e6)
+            for way in ways:
+                ratio = min(cpu[way, size]) / min(cpu["DTLS write", size])
+                found[way]["ratio"][size] = round(ratio, 3)
+            found["echo"]["wall_us"][size] = spread(wall[size], 1e6)
     return found
 
 
@@ -564,9 +559,7 @@ def heap_for(tunnels):
 
 def measure(bench):
     """Everything; return the object that handshake.json holds."""
-    result = {"handshake": handshakes(bench)}
-    result["exchange"] = exchanges(bench)
-    result["start"] = starts(bench)
+    result = handshakes(bench)
     result["packets"] = packets(bench)
     result["fragments"] = fragments(bench)
     result["many"] = many(bench)
