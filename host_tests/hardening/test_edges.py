@@ -174,6 +174,22 @@ def test_plans_of_eight_sizes_are_kept_and_all_lie_in_the_present_work_space():
         assert all(plan[5] is ccm._work[2] for plan in ccm._plans.values())
 
 
+def test_nothing_is_written_behind_the_end_of_a_buffer(monkeypatch):
+    """Python's would grow; machine code would write over what is there."""
+    real = ccm.mix
+
+    def mix(out, x, at, x_at, n, end):
+        assert at + n <= len(out) and x_at + n <= len(x) and end <= len(out)
+        real(out, x, at, x_at, n, end)
+
+    monkeypatch.setattr(ccm, "mix", mix)
+    cipher = CCM(bytes(range(19)), 16)
+    for n in (0, 1, 15, 16, 100):
+        sealed = cipher.seal(bytes(20), bytes(8), bytes(n))
+        assert len(sealed) == 8 + n + 1 + 16
+        assert cipher.open(bytes(20), sealed) == bytes(n)
+
+
 # esp
 
 ENDS = (bytes((10, 9, 0, 5)), bytes((10, 3, 0, 10)), 5000, 5000)
@@ -294,3 +310,13 @@ def test_forty_eight_reports_on_a_message_have_an_effect_and_no_more():
         acks.takes(sa, report, n.to_bytes(8, "big"), 35, 1, 1000 * n)
     with pytest.raises(wire.Drop, match="REPLAYED_ACK"):
         acks.takes(sa, report, bytes(7) + b"\x99", 35, 1, 10**6)
+
+
+def test_a_report_takes_as_many_pairs_as_the_room_has():
+    for room, each in ((80, 4), (81, 5), (84, 5), (85, 6)):
+        sa, reports = half_open(room=room), []
+        sa.seal = lambda *words, made=reports: made.append(words[-1]) or b""
+        Acks(PROFILE)._ask(sa, lacking(*range(1, 41, 2), total=41), True, 0)
+        assert [len(plain) - 8 for plain in reports] == [
+            4 * min(each, 20 - done) for done in range(0, 20, each)
+        ]
