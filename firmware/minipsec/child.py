@@ -3,7 +3,6 @@
 Loaded when IKE_AUTH is done or a sleep is over, and forgotten again.
 """
 
-from . import port
 from .esp import Receiver, Sender
 from .sequence import ReplayWindow, Sequence
 
@@ -53,7 +52,7 @@ def resume(link, awake):
 
 def _fields(link, child):
     return {
-        "inner": port.text(child["inner"]),
+        "inner": text(child["inner"]),
         "gateway": link.host,
         "spi_in": child["spi_in"].hex(),
         "spi_out": child["spi_out"].hex(),
@@ -79,3 +78,10 @@ def _words(profile, picked):
         if word:
             found.append(word)
     return "-".join(found)
+
+
+def text(address):
+    """Return a packed address as people write it; IPv6 without shortening."""
+    if len(address) == 4:
+        return ".".join([str(octet) for octet in address])
+    return ":".join(["%x" % (address[i] << 8 | address[i + 1]) for i in range(0, 16, 2)])

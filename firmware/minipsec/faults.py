@@ -30,3 +30,13 @@ class OutOfMemory(MinipsecError):
     """The heap is too small, or in too small pieces; the tunnel tries again."""
 
     check = "that the board has minipsec as .mpy files; what else takes memory there"
+
+
+def describe(error):
+    """Return the log fields of an error."""
+    return {
+        "error": type(error).__name__,
+        "notify": error.notify,
+        "text": str(error),
+        "check": error.check,
+    }

@@ -15,7 +15,6 @@ Events are tuples:
 """
 
 import struct
-from hashlib import sha1
 from micropython import const
 
 from . import auth, kdf, wire
@@ -36,10 +35,8 @@ _SA = const(33)
 _KE = const(34)
 _NONCE = const(40)
 _N = const(41)
-_D = const(42)
 _VENDOR = const(43)
 
-_AUTHENTICATION_FAILED = const(24)
 _NO_ADDITIONAL_SAS = const(35)
 _NAT_DETECTION_SOURCE_IP = const(16388)
 _NAT_DETECTION_DESTINATION_IP = const(16389)
@@ -66,8 +63,6 @@ _S_DEAD = const(6)
 class Initiator(Machine):
     """One IKE SA and its Child SA, from the first IKE_SA_INIT to its end."""
 
-    taken = ()  # inbound SPIs of our other SAs
-    initial_contact = True  # no other SA of ours is with this gateway
     _ppk = None  # how a PPK may go in: "auth" or "int"
     _plain = None  # SK_d and SK_pr without the PPK, where the gateway may do without
     _before = None  # an Intermediate, between IKE_SA_INIT and IKE_AUTH
@@ -156,11 +151,10 @@ class Initiator(Machine):
         self.send_request(_IKE_SA_INIT, [self.marked(self._message_i)], now)
 
     def _nat_hash(self, address):
-        """SHA-1(SPIi | SPIr | address | port), RFC 7296 §2.23; random where it is not known."""
+        """Return what tells of a NAT; random where the address is not known."""
         if address is None:
             return self.rand(20)
-        port = struct.pack(">H", address[1])
-        return sha1(self.spi_i + self.spi_r + address[0] + port).digest()
+        return wire.nat_hash(self.spi_i + self.spi_r, *address)
 
     def _on_init(self, payloads, now):
         found, notifies, vendors = sort(payloads)
@@ -204,7 +198,7 @@ class Initiator(Machine):
         self.spi_r = spi_r
         self._n_r = n_r
         self._message_r = bytes(self._view)
-        del self._view, self._notes
+        del self._view, self._notes, self._ke_id
         self.picked = picked
         # Is a NAT between us?  To port 4500 then, and where nothing is known (RFC 7296 §2.23).
         for kind, data in notifies:
@@ -257,18 +251,6 @@ class Initiator(Machine):
     def nonces(self):
         """Return Ni | Nr."""
         return self._n_i + self._n_r
-
-    # Ends.
-
-    def refuse(self, why, kind="peer"):
-        """End an SA whose peer did not prove who it is, telling it so (RFC 7296 §2.21.2)."""
-        self.once(_INFORMATIONAL, [(_N, wire.notify(_AUTHENTICATION_FAILED))])
-        self.fail(kind, why)
-
-    def leave(self, kind, detail):
-        """End an authenticated SA of no use, deleting it at the peer (RFC 7815 §2.1, B.1)."""
-        self.once(_INFORMATIONAL, [(_D, struct.pack(">BBH", 1, 0, 0))])
-        self.fail(kind, detail)
 
 
 def _on_intermediate(sa, payloads, now):

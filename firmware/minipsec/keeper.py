@@ -8,7 +8,7 @@ import asyncio
 from micropython import const
 
 from . import port
-from .faults import NO_MEMORY, LinkDown, OutOfMemory
+from .faults import NO_MEMORY, LinkDown, OutOfMemory, describe
 from .link import Link
 
 _MAX_INBOX = const(8)  # downlink messages that wait for receive(); later ones are discarded
@@ -105,8 +105,9 @@ class Keeper:
             if error.notify is None:
                 self._turn += 1  # it was silence
         self._failed = error
-        self.log("error", describe(error))
+        # Even where there is no memory for a line of the log.
         self._tell()
+        self.log("error", describe(error))
 
     def on_stale(self, link):
         """The link holds, but a new one is wanted in its place."""
@@ -124,14 +125,14 @@ class Keeper:
             self._old.remove(link)
             self._tell()
 
-    def on_payload(self, payload, octets):
+    def on_payload(self, data, octets):
         """A downlink message came."""
         if len(self._inbox) >= _MAX_INBOX:
             self.count("INBOX_FULL")
             return
         self.counters["received"] += 1
-        self.log("reply", {"octets": octets, "data": payload})
-        self._inbox.append(payload)
+        self.log("reply", {"octets": octets, "data": data})
+        self._inbox.append(data)
         self._tell()
 
     def count(self, reason):
@@ -162,7 +163,7 @@ class Keeper:
         self._tries += 1
         try:
             if not online:
-                raise OSError("no network")
+                raise OSError("there is no network")
             port.hurry(True)
             self._next = Link(self, host)
         except (OSError, MemoryError) as e:
@@ -243,25 +244,15 @@ async def within(event, timeout_ms):
             pass
 
 
-def describe(error):
-    """Return the log fields of an error."""
-    return {
-        "error": type(error).__name__,
-        "notify": error.notify,
-        "text": str(error),
-        "check": error.check,
-    }
-
-
 def _jittered(least, spread):
     """Return a random number of milliseconds from `least` on, `spread` wide."""
     return least + int.from_bytes(port.noise(4), "big") % (spread + 1)
 
 
-def _add(total, drops):
+def _add(counters, drops):
     for reason, n in drops.items():
-        total[reason] = total.get(reason, 0) + n
+        counters[reason] = counters.get(reason, 0) + n
 
 
-def _silent(event, fields):
+def _silent(*_):
     pass

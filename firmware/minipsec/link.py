@@ -6,11 +6,9 @@ octets)`.  It decides nothing; that is the Tunnel's part.
 """
 
 import asyncio
-import gc
 
 from . import forget, port
-from .faults import NO_MEMORY, OutOfMemory
-from .traffic import Traffic
+from .traffic import Traffic, forget_handshake
 
 
 class Link(Traffic):
@@ -100,10 +98,6 @@ class Link(Traffic):
             owner.on_stale(self)
         return len(packet) if self._transmit(packet, self._natt, self._esp) else 0
 
-    def keepalive(self):
-        """Send a NAT keepalive (RFC 3948 §2.3)."""
-        self._transmit(b"\xff", self._natt)
-
     def check(self):
         """Ask the gateway whether it is alive; without an IKE SA, only a new one can tell."""
         if self.ike.asleep:
@@ -132,32 +126,6 @@ class Link(Traffic):
             pass  # a last word does not wait its turn
         self._let_go()
         self.owner.on_closed(self)
-
-    def _safely(self, work, *args):
-        """Return work(*args); without the memory for it, end: half done is of no use."""
-        try:
-            return work(*args)
-        except MemoryError:
-            pass
-        # Only here, where nothing holds the half-done work any more, is there some for the error.
-        self.close()
-        self.ike = self.sender = self.receiver = work = args = None
-        _forget_handshake()
-        if not self._retired:
-            self.owner.on_down(self, OutOfMemory(NO_MEMORY))
-
-    def _on_esp(self, datagram):
-        owner = self.owner
-        if self.receiver is None:
-            owner.count("UNEXPECTED_ESP")
-        else:
-            payload = self.receiver.open(datagram)
-            if isinstance(payload, str):
-                owner.count(payload)
-            else:
-                self.heard = True
-                self.waiting = None
-                owner.on_payload(payload, len(datagram))
 
     def _handle(self, event):
         kind = event[0]
@@ -202,21 +170,17 @@ class Link(Traffic):
     def _up(self, child):
         from .established import adopt
 
+        # Most of the heap is in use here, and what is free in pieces.
+        self._udp.spare = None
         # The handshake's part of the code makes room for ESP's.
         self.ike = ike = adopt(self.ike)
-        _forget_handshake()
+        forget_handshake()
         if ike.nat is not False or ike.peer_nat:
             self._drop_esp()
         from .child import up
 
         forget("child")
         up(self, child)
+        self._udp.spare = bytearray(port.MAX_DATAGRAM)
         self._hint = None
         self.owner.on_up(self)
-
-
-def _forget_handshake():
-    forget("ike", "again", "auth", "dh", "groups", "intermediate", "ppk", "fragment")
-    if port.FORGETS_NATIVE:
-        forget("mlkem", "keccak", "thumb")
-    gc.collect()

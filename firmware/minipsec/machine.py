@@ -23,6 +23,7 @@ _R = const(0x20)
 
 _SA = const(33)
 _N = const(41)
+_D = const(42)
 _VENDOR = const(43)
 _SK = const(46)
 _SKF = const(53)
@@ -30,6 +31,8 @@ _LAST_KNOWN = const(48)  # payload types 33..48 are RFC 7296's own
 
 _UNSUPPORTED_CRITICAL_PAYLOAD = const(1)
 _INVALID_SYNTAX = const(7)
+_AUTHENTICATION_FAILED = const(24)
+_INFORMATIONAL = const(37)
 
 _MAX_MESSAGE = const(3000)
 _FLOOR_MS = const(200)  # of the retransmission interval where fragments are acknowledged
@@ -49,6 +52,8 @@ class Machine:
 
     asleep = False
     state = _S_IDLE
+    taken = ()  # inbound SPIs of our other SAs
+    initial_contact = True  # no other SA of ours is with this gateway
     nat = None  # are we behind one? None: not known
     peer_nat = True  # may the gateway be behind one, or does it say so?
     with_ppk = False  # did a PPK go in?
@@ -362,6 +367,16 @@ class Machine:
         """End with a ("failed", ...) event."""
         self.end()
         self.event("failed", kind, detail)
+
+    def refuse(self, why, kind="peer"):
+        """End an SA whose peer did not prove who it is, telling it so (RFC 7296 §2.21.2)."""
+        self.once(_INFORMATIONAL, [(_N, wire.notify(_AUTHENTICATION_FAILED))])
+        self.fail(kind, why)
+
+    def leave(self, kind, detail):
+        """End an authenticated SA of no use, deleting it at the peer (RFC 7815 §2.1, B.1)."""
+        self.once(_INFORMATIONAL, [(_D, struct.pack(">BBH", 1, 0, 0))])
+        self.fail(kind, detail)
 
     def end(self):
         """Stop everything and let go of the keys."""

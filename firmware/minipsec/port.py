@@ -12,7 +12,6 @@ import sys
 import time
 
 MAX_DATAGRAM = 1504  # more would have come in IP fragments
-_FIRST_PORT = 49152
 
 # sys.platform: is urandom fit for keys? does sendto know IPv6? the longest watchdog in ms;
 # does it count on in a sleep?
@@ -130,13 +129,6 @@ def packed(sockaddr):
     return bytes(sockaddr[8:24] if len(sockaddr) > 16 else sockaddr[4:8]), number
 
 
-def text(address):
-    """Return a packed address as people write it; IPv6 without shortening."""
-    if len(address) == 4:
-        return ".".join([str(octet) for octet in address])
-    return ":".join(["%x" % (address[i] << 8 | address[i + 1]) for i in range(0, 16, 2)])
-
-
 def deep_sleep(ms):
     """Switch the radio off and sleep until a reset; returns where the port can't, as on a PC."""
     from .uplink import sleep
@@ -153,7 +145,8 @@ class UDP:
     """One UDP socket that never blocks, on a port of its own.
 
     `local` is (packed address, port) towards the target, or None where the port can't tell.
-    `number` asks for a certain port; `port` is the one it became, or 0.
+    `number` asks for a certain port; `port` is the one it became, or 0.  `spare` is a piece of
+    memory for a datagram, for when the heap has none left in one piece.
     """
 
     def __init__(self, target, number=0):
@@ -162,7 +155,7 @@ class UDP:
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         # A port of our choice, since nothing tells us which one the system chose.
         for _ in range(8):
-            number = number or _FIRST_PORT + (int.from_bytes(rand(2), "big") & 0x3FFF)
+            number = number or int.from_bytes(rand(2), "big") | 0xC000
             try:
                 self.socket.bind(resolve("::" if six else "0.0.0.0", number))
                 break
@@ -174,7 +167,7 @@ class UDP:
         self.port = number
         self._to = None if _SENDTO_6 or not six else ()  # whom the socket is connected to
         self._target = target
-        self._spare = bytearray(MAX_DATAGRAM)
+        self.spare = bytearray(MAX_DATAGRAM)
 
     @property
     def local(self):
@@ -212,9 +205,9 @@ class UDP:
                 return self.socket.recvfrom(MAX_DATAGRAM)
             except MemoryError:
                 # In a heap that is cut up the piece that was kept for this will do.
-                self._spare = None
+                self.spare = None
                 got = self.socket.recvfrom(MAX_DATAGRAM)
-                self._spare = bytearray(MAX_DATAGRAM)
+                self.spare = bytearray(MAX_DATAGRAM)  # where the first one's buffer was
                 return got
         except OSError:
             # Nothing there; or an ICMP error of an earlier send, which is no datagram either.

@@ -1,9 +1,11 @@
 """What moves the datagrams of a link: its sockets, the core's timer, a pace."""
 
 import asyncio
+import gc
 from micropython import const
 
-from . import port
+from . import forget, port
+from .faults import NO_MEMORY, OutOfMemory
 
 _NO_MEMORY_MS = const(50)  # until the next try
 _MAX_DRAIN = const(8)  # datagrams read in one go: as many as Tunnel keeps for the application
@@ -29,20 +31,19 @@ class Traffic:
 
     async def _read(self, end):
         while end is self._udp or end is self._esp:
-            await port.readable(end)
-            for _ in range(_MAX_DRAIN):
-                try:
+            try:
+                await port.readable(end)
+                for _ in range(_MAX_DRAIN):
                     got = (end is self._udp or end is self._esp) and end.receive()
-                except MemoryError:
-                    # Too fragmented for a buffer at present.
-                    self.owner.count("NO_MEMORY")
-                    await asyncio.sleep_ms(_NO_MEMORY_MS)
-                    break
-                if not got:
-                    break
-                self._safely(self._take, end, *got)
-            else:
-                await asyncio.sleep_ms(0)
+                    if not got:
+                        break
+                    self._safely(self._take, end, *got)
+                else:
+                    await asyncio.sleep_ms(0)
+            except MemoryError:
+                # Too fragmented for a buffer at present.
+                self.owner.count("NO_MEMORY")
+                await asyncio.sleep_ms(_NO_MEMORY_MS)
 
     def _take(self, end, datagram, source):
         owner = self.owner
@@ -116,3 +117,41 @@ class Traffic:
     def _tick(self):
         self.ike.timer(self.owner.clock.now())
         self._pump()
+
+    def keepalive(self):
+        """Send a NAT keepalive (RFC 3948 §2.3)."""
+        self._transmit(b"\xff", self._natt)
+
+    def _safely(self, work, *args):
+        """Return work(*args); without the memory for it, end: half done is of no use."""
+        try:
+            return work(*args)
+        except MemoryError:
+            pass
+        # Only here, where nothing holds the half-done work any more, is there some for the error.
+        self.close()
+        self.ike = self.sender = self.receiver = work = args = None
+        forget_handshake()
+        if not self._retired:
+            self.owner.on_down(self, OutOfMemory(NO_MEMORY))
+
+    def _on_esp(self, datagram):
+        owner = self.owner
+        if self.receiver is None:
+            owner.count("UNEXPECTED_ESP")
+        else:
+            payload = self.receiver.open(datagram)
+            if isinstance(payload, str):
+                owner.count(payload)
+            else:
+                self.heard = True
+                self.waiting = None
+                owner.on_payload(payload, len(datagram))
+
+
+def forget_handshake():
+    """Let go of the code that only a handshake needs."""
+    forget("ike", "again", "auth", "dh", "groups", "intermediate", "ppk", "fragment")
+    if port.FORGETS_NATIVE:
+        forget("mlkem", "keccak", "thumb")
+    gc.collect()

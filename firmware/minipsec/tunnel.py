@@ -7,8 +7,8 @@ import asyncio
 from micropython import const
 
 from . import port
-from .faults import UsageError
-from .keeper import Keeper, describe, within  # noqa: F401  describe is for applications
+from .faults import UsageError, describe  # noqa: F401  for applications
+from .keeper import Keeper, within
 
 _MAX_WAITING = const(16)  # sends that wait for the tunnel; one more is refused and counted
 

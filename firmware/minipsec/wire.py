@@ -6,6 +6,7 @@ message they were read from.
 """
 
 import struct
+from hashlib import sha1
 from micropython import const
 
 _HEADER = ">8s8sBBBBII"
@@ -111,6 +112,11 @@ def parse_notify(body):
     if len(body) < 4 + spi_size:
         raise Drop("BAD_PAYLOAD")
     return kind, body[4 + spi_size :], protocol, spi_size
+
+
+def nat_hash(spis, address, port):
+    """Return SHA-1(SPIi | SPIr | address | port), RFC 7296 §2.23."""
+    return sha1(spis + address + struct.pack(">H", port)).digest()
 
 
 def sa_body(proposals):

@@ -102,6 +102,13 @@ def test_a_refusal_that_nobody_authenticated_names_the_timeout(kind):
     assert_is(errors.failure(event, kind), kind, "no answer but an unauthenticated")
 
 
+@pytest.mark.parametrize("reason", ["BAD_SA", "BAD_TS", "BAD_CP", "TOO_LARGE"])
+def test_what_an_answer_lacks_is_said_in_words(reason):
+    error = errors.failure(("failed", "peer", reason))
+    assert type(error) is errors.PeerMisbehaved
+    assert reason not in str(error) and len(str(error).split()) > 3
+
+
 def test_silence_without_a_hint_is_link_down():
     error = errors.failure(("failed", "timeout", IKE_SA_INIT))
     assert type(error) is errors.LinkDown and error.notify is None and "firewall" in error.check

@@ -349,6 +349,19 @@ def test_addresses_of_two_ip_versions_do_not_mix():
     )
 
 
+def test_a_fragment_with_aes_cbc_over_ipv6_must_hold_a_block():
+    values = dict(PROFILE, gateway="fd77::1", ike=["aes128-sha256-prfsha256-x25519"])
+    for size in (None, 136, 1280):
+        assert complaint(dict(values, fragment_size=size) if size else values) is None
+    for size in (128, 135):
+        assert complaint(dict(values, fragment_size=size)) == (
+            "profile: fragment_size: expected 136 or more with AES-CBC over IPv6, got %d" % size
+        )
+    # Neither IPv4 nor AES-CCM asks for so much.
+    for changes in ({"gateway": "10.77.0.1"}, {"ike": ["aes128ccm16-prfsha256-x25519"]}):
+        assert complaint(dict(values, fragment_size=128, **changes)) is None
+
+
 def test_secrets_are_text_or_hex():
     for given, result in (
         ({"psk": "correct horse"}, {"psk": b"correct horse"}),

@@ -32,7 +32,7 @@ from host_tests.core.responder import (
     nat_hash,
     notify,
 )
-from minipsec import dh, link, port
+from minipsec import dh, link, port, traffic
 
 X25519 = 31
 GATEWAY = "10.77.0.1"
@@ -146,7 +146,8 @@ class Net:
         port.readable = readable
         port.UDP = lambda target, *_: Socket(self, target)
         dh.METHODS[X25519] = QuickExchange
-        link.forget = lambda *names: None  # which would compile them anew for each handshake
+        # Which would compile them anew for each handshake.
+        link.forget = traffic.forget = lambda *names: None
 
     def gateway(self, address=GATEWAY):
         self.gateways[address] = gateway = Gateway(self, address)
