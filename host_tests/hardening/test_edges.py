@@ -320,3 +320,21 @@ def test_a_report_takes_as_many_pairs_as_the_room_has():
         assert [len(plain) - 8 for plain in reports] == [
             4 * min(each, 20 - done) for done in range(0, 20, each)
         ]
+
+
+def test_a_request_in_two_fragments_is_resent_as_it_was_reported():
+    acks, sa = Acks(PROFILE), half_open(rtt=100, _tries=2)
+    del sa._request[2:]
+    assert acks.resend(sa, False) == sa._request[:1]  # nobody has said anything
+    acks.takes(sa, wire.notify(50202, b"\0\2\0\2"), bytes(8), 35, 1, 1000)
+    assert sa.sent == sa._request[1:]
+    assert acks.resend(sa, False) == sa._request
+
+
+def test_a_request_of_which_the_peer_has_all_is_one_fragment_whatever_was_reported():
+    acks, sa = Acks(PROFILE), half_open()
+    acks.takes(sa, wire.notify(50202, b"\0\2\0\3"), bytes(8), 35, 1, 1000)
+    del sa._request[1:]
+    assert acks.resend(sa, False) == sa._request and len(sa._request) == 1
+    with pytest.raises(wire.Drop, match="LATE_ACK"):
+        acks.takes(sa, wire.notify(50202, b"\0\1\0\1"), b"12345678", 35, 1, 2000)
