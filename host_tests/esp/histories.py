@@ -77,7 +77,7 @@ class ReadFile:
 
 
 class Device:
-    """Hardware: what outlives a boot.  Stands for `time`, `os`, `open` and `machine` of port."""
+    """Hardware: what outlives a boot.  Stands for `time`, `os`, `open` and `machine`."""
 
     # board: RTC memory? does the wall clock run through resets? through a loss of power?
     BOARDS = {
@@ -374,11 +374,12 @@ class History:
         return child
 
     def plug_in(self):
-        """Put the device where port finds it."""
+        """Put the device where port and memory find it."""
         device = self.device
         sys.modules["machine"] = device if device.has_rtc else None
-        port.time = port.os = device
-        port.open = device.open
+        for module in (port, storage):
+            module.time = module.os = device
+        storage.open = device.open
 
     def again(self, lost):
         """Power comes back after it was `lost`, or the processor starts anew."""
@@ -524,8 +525,8 @@ class History:
 
 @contextlib.contextmanager
 def plugged(history):
-    """The simulated device is port's while this lasts; a `Violation` carries the story."""
-    saved = port.time, port.os
+    """The simulated device is the board while this lasts; a `Violation` carries the story."""
+    saved = [(module, module.time, module.os) for module in (port, storage)]
     try:
         history.plug_in()
         yield
@@ -534,8 +535,9 @@ def plugged(history):
         story = "\n  ".join([str(vars(s)), *history.told])
         raise Violation("seed %s: %s\n  %s" % (history.seed, violation, story)) from None
     finally:
-        port.time, port.os = saved
-        del port.open
+        for module, time, os in saved:
+            module.time, module.os = time, os
+        del storage.open
         del sys.modules["machine"]
 
 
