@@ -53,6 +53,24 @@ def test_without_any_the_advice_is_printed_and_the_exit_code_is_2(no_venv, capsy
     assert "MICROPYTHON=" in said
 
 
+def test_a_virtual_environment_of_another_folder_is_left_alone(root, tmp_path):
+    """A clone whose .venv is a link to this one would empty it."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/file").write_text("kept")
+    (tmp_path / "clone/tools/setup").mkdir(parents=True)
+    for name in ("pyproject.toml", f"{SETUP}/venv.py"):
+        (tmp_path / "clone" / name).write_bytes((root / name).read_bytes())
+    (tmp_path / "clone/.venv").symlink_to(tmp_path / "theirs")
+    done = subprocess.run(
+        [sys.executable, f"{SETUP}/venv.py"],
+        cwd=tmp_path / "clone",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "link" in done.stderr
+    assert (tmp_path / "theirs/file").read_text() == "kept"
+
+
 def test_a_chroot_that_is_no_mount_point_is_told_before_anything_is_installed(
     monkeypatch, tmp_path
 ):

@@ -64,6 +64,8 @@ def pip(requirements, what):
 def make():
     if sys.version_info < (3, 11):
         die("Python 3.11 or newer is needed, this is {}.{}".format(*sys.version_info))
+    if VENV.is_symlink():  # to another clone's, most likely, which would be emptied
+        die(".venv is a symbolic link; remove it, and it is made here")
     want = wanted()
     if present() == want:
         return
