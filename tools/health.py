@@ -142,6 +142,8 @@ def types(options):
             "venv": ".venv",
             "extraPaths": [up, f"{up}/firmware", f"{up}/host_tests/shims", f"{up}/tools/setup"],
             **_RULES,
+            # matplotlib and the like are installed by the first run of what needs them.
+            "reportMissingImports": False,
         },
     )
     errors = {}
