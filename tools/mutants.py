@@ -38,7 +38,11 @@ TESTS = {
         "core/test_esp_variants.py",
         "hardening/test_published.py",
     ),
-    "fragack": ("fragments/test_acks.py", "fragments/test_bad_input.py"),
+    "fragack": (
+        "fragments/test_acks.py",
+        "hardening/test_edges.py",
+        "fragments/test_bad_input.py",
+    ),
 }
 # One replacement of each operator is enough to see whether a test looks at it.
 _ONE_FOR = {
@@ -47,7 +51,8 @@ _ONE_FOR = {
     "Pow": "Mul",
 }  # fmt: skip
 _LEFT_OUT = ("Variable", "ExceptionReplacer", "RemoveDecorator", "Is_", "NotEq_Is", "Eq_Is")
-SECONDS = 40  # a change that makes a test run longer is noticed, too
+SECONDS = 300  # of the tests; a change that makes them run longer is noticed, too
+TIMES = 5  # their processor time without any change, then as well
 
 
 def wanted(name):
@@ -94,14 +99,18 @@ class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self._source, f"{self._name}, changed", "exec"), module.__dict__)
 
 
-def passes(name, source):
-    """Run the module's tests on a source, in a process of its own; False when one noticed."""
+def passes(name, source, seconds=SECONDS):
+    """Run the module's tests on a source, in a process of its own.
+
+    Return the seconds of processor time that it took; 0 when a test noticed, or it took more.
+    """
     sys.stdout.flush()
     child = os.fork()
     if not child:
         code = 2
         try:
             signal.alarm(SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, seconds)
             os.nice(5)
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, 1)
@@ -116,8 +125,8 @@ def passes(name, source):
                 code = int(pytest.main(words))
         finally:
             os._exit(code)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status) == 0
+    _, status, usage = os.wait4(child, 0)
+    return 0 if os.waitstatus_to_exitcode(status) else usage.ru_utime + usage.ru_stime
 
 
 def warm_up():
@@ -140,7 +149,8 @@ def reason(reasons, change):
 def run(name):
     """Try each change of a module; return those that survive without an explanation."""
     source = (ROOT / f"firmware/minipsec/{name}.py").read_text()
-    if not passes(name, source):
+    seconds = TIMES * passes(name, source)
+    if not seconds:
         raise SystemExit(f"mutants: the tests of {name} fail without any change")
     reasons = explained().get(name, {})
     began = told = time.monotonic()
@@ -148,7 +158,7 @@ def run(name):
     known = count = 0
     for change, changed in mutants(source):
         count += 1
-        if passes(name, changed):
+        if passes(name, changed, seconds):
             if reason(reasons, change):
                 known += 1
             else:

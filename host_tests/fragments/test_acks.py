@@ -17,6 +17,7 @@ from host_tests.fragments.bench import (
     REQ,
     RES,
     SK,
+    SUPPORTED,
     VENDOR,
     Bench,
     I,
@@ -269,6 +270,18 @@ def test_the_type_tells_the_direction_where_both_could_be_meant(flags):
     assert bench.drops == {}
 
 
+@item("AMB-03")
+def test_its_types_may_be_agreed_in_any_order():
+    """They are for private use: nothing says that RES is the larger number."""
+    bench = Bench(frag_ack_types=[SUPPORTED, RES, REQ])
+    first = bench.request(500)
+    assert bench.send(bench.ack((2, 2), kind=RES)) == first[1:2]
+    bench.sa.answer = [(VENDOR, octets(30))]
+    answer = bench.send(bench.message([], flags=0))
+    assert bench.send(bench.ack((3, 3), kind=REQ, flags=0)) == answer[2:3]
+    assert bench.drops == {}
+
+
 @item("AMB-04")
 def test_in_fragments_it_is_none():
     bench = Bench()
@@ -319,6 +332,25 @@ def test_what_was_resent_is_out_of_the_union_until_it_is_reported_again():
     assert bench.wait(BURST_MS) == []
     bench.now += 101
     assert bench.send(bench.ack((3, 3))) == [first[2]]
+
+
+@item("AMB-05")
+def test_from_a_round_trip_after_the_burst_a_report_is_taken_at_its_word():
+    bench = Bench(rtt=100)
+    first = bench.request(900)
+    assert bench.send(bench.ack((2, 4))) == first[1:4]
+    bench.now += 99
+    assert bench.send(bench.ack((2, 2))) == []
+    bench.now += 1
+    assert bench.send(bench.ack((3, 3))) == [first[2]]
+
+
+@item("AMB-05")
+def test_a_first_report_is_answered_at_once_when_the_clock_has_just_begun():
+    bench = Bench(rtt=0)
+    bench.now = 0
+    first = bench.request(500)
+    assert bench.send(bench.ack((2, 2))) == first[1:2]
 
 
 @item("AMB-05")
@@ -410,9 +442,12 @@ def test_bursts_are_50_ms_apart():
 
 
 @item("AMB-12", "AMB-18")
-@pytest.mark.parametrize(("state", "messages"), [(4, 8), (3, 6)])
+@pytest.mark.parametrize(("state", "messages"), [(4, 8), (3, 6), (5, 8)])
 def test_amplification_is_bounded_per_exchange(state, messages):
-    """However many acknowledgments a peer sends, it gets 8 messages' worth, 6 before AUTH."""
+    """However many acknowledgments a peer sends, it gets 8 messages' worth, 6 before AUTH.
+
+    State 5 is that of an SA being deleted, whose peer has authenticated itself, too.
+    """
     bench = Bench()
     sent = first = bench.request(900, AUTH)
     bench.sa.state = state
@@ -633,6 +668,42 @@ def test_reports_on_an_answer_before_the_last_one_are_late():
     assert bench.send(bench.ack((2, 2), kind=RES, mid=1)) == answer[1:2]
 
 
+@item("AMB-15")
+@pytest.mark.parametrize(("ours", "peers"), [(0, 3), (3, 0)])
+def test_reports_on_a_request_are_of_its_message_id(ours, peers):
+    """As a request it may have any Message ID that a request of the peer's may have."""
+    bench = Bench()
+    bench.sa._mid, bench.sa._peer_mid = ours, peers
+    first = bench.request(500)
+    assert bench.send(bench.ack((2, 2), flags=0, mid=peers)) == []
+    assert bench.drops == {"LATE_ACK": 1}
+    assert bench.send(bench.ack((2, 2), mid=ours)) == first[1:2]
+
+
+@item("AMB-15")
+@pytest.mark.parametrize("ours", [0, 7])
+def test_reports_on_an_answer_are_of_its_message_id(ours):
+    bench = Bench()
+    bench.sa.answer = [(VENDOR, octets(50))]
+    bench.sa._mid, bench.sa._peer_mid = ours, 3
+    answer = bench.send(bench.message([], flags=0, mid=3))
+    bench.request(500)
+    assert bench.send(bench.ack((2, 2), kind=RES, mid=ours)) == []
+    assert bench.send(bench.ack((2, 2), kind=RES, flags=0, mid=4)) == []
+    assert bench.drops == {"LATE_ACK": 2}
+    assert bench.send(bench.ack((2, 2), kind=RES, flags=0, mid=3)) == answer[1:2]
+
+
+@item("AMB-15", "ACK-07")
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_reports_of_another_exchange_are_late(exchange):
+    bench = Bench()
+    bench.request(500, exchange)
+    others = [other for other in EXCHANGES if other != exchange]
+    assert bench.send(*(bench.ack((2, 2), flags=0, exchange=other) for other in others)) == []
+    assert bench.drops == {"LATE_ACK": len(others)}
+
+
 # Asking.
 
 
@@ -710,6 +781,28 @@ def test_duplicates_within_a_round_trip_of_a_question_do_not_repeat_it():
     assert bench.send(fragments[0]) + bench.wait(99) == []
     bench.send(fragments[0])
     assert bench.asked(bench.wait(SLACK_MS + 2 * 10))
+
+
+@item("ACK-15")
+def test_a_duplicate_hastens_the_next_question_from_a_round_trip_after_the_last_one():
+    for after, wait in ((99, 256), (100, 100 + SLACK_MS)):
+        bench, fragments = asking(Bench(retransmit_ms=60000))
+        bench.wait(287)  # that of the third question; alone the next one comes 256 ms later
+        bench.wait(after)
+        assert bench.send(fragments[9]) == []
+        assert bench.wait(wait - after - 1) == []
+        assert asked_in(bench, 1)[0] == (RES, [(3, 4), (7, 7)])
+
+
+@item("ACK-15")
+@pytest.mark.parametrize("late", [1, 70, 1000])
+def test_a_timer_that_is_called_late_still_asks(late):
+    """A board that was busy is not on time for a single millisecond."""
+    bench, _ = asking(Bench(retransmit_ms=60000))
+    assert bench.sa.next_timer() == bench.now + SLACK_MS
+    bench.now += SLACK_MS + late
+    bench.sa.timer(bench.now)
+    assert bench.asked(bench.out()) == [(RES, [(3, 4), (7, 7)])] * 2
 
 
 @item("ACK-15")
