@@ -38,7 +38,7 @@ _plans = {}
 def _plan(n, k):
     """Return how `n` octets of text with `k` of AAD lie in the work space, and views of that."""
     global _work
-    start = 32 if k <= 14 else (k + 33) & -16
+    start = (k + 33) & -16
     end = (start + n + 15) & -16
     size = (n + 31) & -16
     work = _work

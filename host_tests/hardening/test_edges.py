@@ -131,6 +131,18 @@ def test_a_new_key_begins_with_little_work_space_whatever_earlier_messages_took(
     assert (ccm._work, ccm._plans) == kept
 
 
+def test_a_size_that_is_remembered_serves_that_size_alone():
+    """Half of it, twice of it, and the same sum with the AAD."""
+    key = bytes(range(16))
+    ours = CCM(key + bytes(3), 16)
+    for n in (64, 32, 16, 8, 4, 8, 16, 32, 64, 128):
+        for k in (8, 16, 12):
+            text, aad, iv = bytes(range(n)), bytes(range(k)), bytes([n, k]) + bytes(6)
+            buf = bytearray(text) + bytes(16)
+            ours.seal_into(buf, 0, n, iv, aad)
+            assert buf == AESCCM(key, 16).encrypt(bytes(3) + iv, text, aad)
+
+
 def test_each_part_of_the_work_space_is_as_long_as_the_others():
     for part in sealed(700)[:3]:
         assert len(part) == len(ccm._work[0])
