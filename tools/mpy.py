@@ -86,3 +86,72 @@ def stage(directory):
             shutil.copy(path, target)
             sizes[name] = target.stat().st_size
     return sizes
+
+
+# Kinds of objects and of code in a .mpy (py/persistentcode.h, py/emitglue.h).
+INT, _TUPLE = 7, 10
+_NATIVE, VIPER, ASM = 1, 2, 3
+
+
+def read(data):
+    """Return the constants and the machine code in a `.mpy` file of version 6, in its order.
+
+    Constants are (kind, octets), those of tuples one by one; code is (kind, octets).  Numbers in
+    the file are 7 bits an octet, high ones first (docs.micropython.org, "MicroPython .mpy files").
+    """
+    at = 4
+
+    def number():
+        nonlocal at
+        value = 0
+        while True:
+            octet = data[at]
+            at += 1
+            value = value << 7 | octet & 127
+            if octet < 128:
+                return value
+
+    def item():
+        nonlocal at
+        kind = data[at]
+        at += 1
+        if kind > 4:  # below are those that are nothing but their kind
+            size = number()
+            if kind == _TUPLE:
+                for _ in range(size):
+                    yield from item()
+            else:
+                yield kind, data[at : at + size]
+                at += size + (kind in (5, 6))  # text and octets end with a zero
+
+    def code():
+        nonlocal at
+        head = number()
+        kind, size = head & 3, head >> 3
+        octets = data[at : at + size]
+        at += size
+        if kind:
+            yield kind, octets
+            if kind == _NATIVE:
+                number()
+            else:
+                flags = number()
+                if flags & 0x70:
+                    raise ValueError("this code wants to be linked")
+                if kind == ASM:
+                    number()
+                    number()
+        if head & 4:
+            for _ in range(number()):
+                yield from code()
+
+    names, objects = number(), number()
+    for _ in range(names):
+        size = number()
+        if not size & 1:
+            at += (size >> 1) + 1
+    constants = [one for _ in range(objects) for one in item()]
+    machine = list(code())
+    if at != len(data):
+        raise ValueError("there is something behind the code")
+    return constants, machine

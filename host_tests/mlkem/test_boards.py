@@ -28,44 +28,9 @@ def test_no_constant_is_a_big_integer(arch, tmp_path):
 
 
 def integers(data):
-    """The integers among the constant objects of a `.mpy` file, version 6."""
-    at = 4
-
-    def uint():
-        nonlocal at
-        value = 0
-        while True:
-            octet = data[at]
-            at += 1
-            value = value << 7 | octet & 127
-            if octet < 128:
-                return value
-
-    names, objects = uint(), uint()
-    for _ in range(names):
-        length = uint()
-        if not length & 1:
-            at += (length >> 1) + 1
-    found = []
-
-    def item():
-        nonlocal at
-        kind = data[at]
-        at += 1
-        if kind <= 4:  # the function table, None, False, True, Ellipsis
-            return
-        length = uint()
-        if kind == 10:  # a tuple
-            for _ in range(length):
-                item()
-            return
-        if kind == 7:  # as text
-            found.append(int(data[at : at + length]))
-        at += length + (kind in (5, 6))  # str and bytes end with a zero
-
-    for _ in range(objects):
-        item()
-    return found
+    """The integers among the constant objects of a `.mpy` file."""
+    objects, _ = mpy.read(data)
+    return [int(octets) for kind, octets in objects if kind == mpy.INT]
 
 
 def test_the_reader_of_constants_sees_a_big_integer(tmp_path):

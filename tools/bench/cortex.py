@@ -29,7 +29,7 @@ HERTZ = 125_000_000
 _CODE, _HEAP, _STACK, _OBJECTS, _RETURN = 0x10000, 0x200000, 0x300000, 0x400000, 0x500000
 _PLACE = 0x20000
 _GUARD = b"\xa5" * 32  # stands between buffers, and must not change
-_NATIVE, _VIPER, _ASM = 1, 2, 3  # kinds of code in a .mpy (py/emitglue.h); 0 is bytecode
+_VIPER, _ASM = mpy.VIPER, mpy.ASM
 
 
 class Code(NamedTuple):
@@ -42,68 +42,6 @@ class Code(NamedTuple):
     returns: bool
 
 
-def native(data):
-    """Yield (kind, machine code) of each native function in a `.mpy` file of version 6, in order.
-
-    docs.micropython.org, "MicroPython .mpy files"; numbers are 7 bits an octet, high ones first.
-    """
-    at = 4
-
-    def number():
-        nonlocal at
-        value = 0
-        while True:
-            octet = data[at]
-            at += 1
-            value = value << 7 | octet & 127
-            if octet < 128:
-                return value
-
-    def item():
-        nonlocal at
-        kind = data[at]
-        at += 1
-        if kind > 4:  # below are those that are nothing but their kind
-            size = number()
-            if kind == 10:  # a tuple
-                for _ in range(size):
-                    item()
-            else:
-                at += size + (kind in (5, 6))  # text and octets end with a zero
-
-    def code():
-        nonlocal at
-        head = number()
-        kind, size = head & 3, head >> 3
-        octets = data[at : at + size]
-        at += size
-        if kind:
-            yield kind, octets
-            if kind == _NATIVE:
-                number()
-            else:
-                flags = number()
-                if flags & 0x70:
-                    raise ValueError("this code wants to be linked")
-                if kind == _ASM:
-                    number()
-                    number()
-        if head & 4:
-            for _ in range(number()):
-                yield from code()
-
-    names, objects = number(), number()
-    for _ in range(names):
-        size = number()
-        if not size & 1:
-            at += (size >> 1) + 1
-    for _ in range(objects):
-        item()
-    yield from code()
-    if at != len(data):
-        raise ValueError("there is something behind the code")
-
-
 def functions(path):
     """Return the viper and assembler functions of a source file, compiled for ARMv6-M."""
     found = []
@@ -114,7 +52,7 @@ def functions(path):
     with tempfile.TemporaryDirectory(prefix="minipsec-asm-") as directory:
         target = pathlib.Path(directory) / "module.mpy"
         mpy.compile_file(path, target, "armv6m")
-        made = list(native(target.read_bytes()))
+        _, made = mpy.read(target.read_bytes())
     if [kind for _, kind in found] != [kind for kind, _ in made]:
         raise ValueError(f"{path.name}: functions and code do not match")
     return [
