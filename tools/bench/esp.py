@@ -27,7 +27,7 @@ for _place in (ROOT / "host_tests/shims", ROOT / "firmware", ROOT):
     if str(_place) not in sys.path:
         sys.path.insert(0, str(_place))
 
-from tools import mpy
+from tools import mpy, pins
 from tools.setup import debian
 from tools.setup.interpreter import require_micropython
 
@@ -379,13 +379,11 @@ def show(result, directory):
 
 
 def main():
-    from .loss import require_matplotlib
-
     rounds = int(os.environ.get("ROUNDS") or ROUNDS)
     quick = rounds < QUICK
     directory = ROOT / "build/bench" if quick else RESULTS
     directory.mkdir(parents=True, exist_ok=True)
-    require_matplotlib()
+    pins.require("bench", "matplotlib")
     require_openssl()
     with tempfile.TemporaryDirectory() as temporary:
         firmware = pathlib.Path(temporary)

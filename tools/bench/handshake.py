@@ -29,7 +29,7 @@ for _place in (ROOT / "host_tests/shims", ROOT / "firmware", ROOT):
     if str(_place) not in sys.path:
         sys.path.insert(0, str(_place))
 
-from tools import mpy
+from tools import mpy, pins
 from tools.devgateway import RunningGateway
 from tools.setup.interpreter import require_micropython
 
@@ -617,10 +617,8 @@ def main(arguments=None):
     directory = options.to or (ROOT / "build/bench" if quick else RESULTS)
     if options.compare:
         return compare(options, directory)
-    from .loss import require_matplotlib
-
     require_openssl()
-    require_matplotlib()
+    pins.require("bench", "matplotlib")
     directory.mkdir(parents=True, exist_ok=True)
     result = run(options.rounds)
     handshake_report.write(result, directory)

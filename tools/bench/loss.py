@@ -16,9 +16,7 @@ import multiprocessing
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
-import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
@@ -27,6 +25,7 @@ for _place in (ROOT / "host_tests/shims", ROOT / "firmware", ROOT):
         sys.path.insert(0, str(_place))
 
 from host_tests.sim import exchange, link
+from tools.pins import require
 
 MODES = ("rfc7383", "conservative", "eager", "limit")
 FRAGMENTS = (3, 8, 20, 45)
@@ -290,20 +289,6 @@ def plots(rows, directory):
         pyplot.close(figure)
 
 
-def require_matplotlib():
-    """Install what the plots need, as pinned in pyproject.toml, when it is not there."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        pins = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["bench"]
-        print("bench: installing matplotlib for the plots")
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-        command += ["--disable-pip-version-check", "--no-input", *pins]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"bench: pip could not install them:\n{done.stdout}{done.stderr}")
-
-
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m tools.bench.loss", description=__doc__)
     parser.add_argument("--seeds", type=int, default=int(os.environ.get("SEEDS") or 0))
@@ -313,7 +298,7 @@ def main(arguments=None):
     quick = options.seeds and options.seeds < SEEDS // 2
     directory = options.to or (ROOT / "build/bench" if quick else RESULTS)
     directory.mkdir(parents=True, exist_ok=True)
-    require_matplotlib()
+    require("bench", "matplotlib")
     if options.part != "handshake":
         exchange_part(options.seeds or SEEDS, directory)
     if options.part != "exchange":

@@ -20,6 +20,7 @@ RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 sys.path[:0] = [str(ROOT), str(ROOT / "tools/setup")]
 
 import interpreter
+from tools import pins
 
 SENSORS = 1000
 CAPACITY = 100
@@ -125,9 +126,7 @@ def main(arguments=None):
     directory = options.to or (RESULTS if options.sensors == SENSORS else ROOT / "build/bench")
     directory.mkdir(parents=True, exist_ok=True)
 
-    from .loss import require_matplotlib
-
-    require_matplotlib()
+    pins.require("bench", "matplotlib")
     found = {name: simulate(name, options.sensors) for name in TITLES}
     rows = [summary(name, options.sensors, *result) for name, result in found.items()]
     with open(directory / "storm.csv", "w", newline="") as file:

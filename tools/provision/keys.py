@@ -5,9 +5,6 @@ so each can be told from what the three places say, and the same command again g
 """
 
 import contextlib
-from typing import Annotated
-
-import typer
 
 from ..gateway.config import secrets_of
 from ..gateway.live import Charon
@@ -19,6 +16,7 @@ from .options import (
     VICI,
     DeviceArgument,
     InventoryOption,
+    NoGatewayOption,
     PortOption,
     ViciOption,
     WaitOption,
@@ -34,9 +32,7 @@ from .push import Push, check_board, contents
 def revoke(
     name: DeviceArgument,
     vici: ViciOption = VICI,
-    no_gateway: Annotated[
-        bool, typer.Option("--no-gateway", help="Leave charon alone; it is told by other means.")
-    ] = False,
+    no_gateway: NoGatewayOption = False,
     inventory: InventoryOption = None,
 ):
     """Cut a device off: its key is forgotten here and at the gateway, its tunnel ends at once.
@@ -78,9 +74,7 @@ def rotate(
     name: DeviceArgument,
     port: PortOption = None,
     vici: ViciOption = VICI,
-    no_gateway: Annotated[
-        bool, typer.Option("--no-gateway", help="Leave charon alone; it is told by other means.")
-    ] = False,
+    no_gateway: NoGatewayOption = False,
     wait: WaitOption = 0,
     inventory: InventoryOption = None,
 ):

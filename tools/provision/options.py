@@ -45,6 +45,9 @@ ViciOption = Annotated[
         help="charon's vici socket: a path, or tcp://HOST:PORT.",
     ),
 ]
+NoGatewayOption = Annotated[
+    bool, typer.Option("--no-gateway", help="Leave charon alone; it is told by other means.")
+]
 VICI = "/var/run/charon.vici"
 
 console = Console(highlight=False, soft_wrap=True)
