@@ -12,7 +12,6 @@ the line is lost, as on a board; `output` has all of it.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -20,7 +19,6 @@ import re
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 import tty

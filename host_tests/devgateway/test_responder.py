@@ -9,7 +9,7 @@ from host_tests.devgateway.peer import HERE, HERE_NATT, Peer, connect, natt, onl
 from tools.devgateway import wire
 from tools.devgateway.numbers import Cfg, CfgAttr, Exchange, Flag, Group, N, P, Protocol
 from tools.devgateway.sa_init import nat_hash
-from tools.devgateway.wire import Notify, Payload
+from tools.devgateway.wire import Payload
 
 
 def init_notifies(gateway, request, endpoint=HERE, now=0):

@@ -4,7 +4,7 @@ import os
 import types
 
 import pytest
-from minipsec import port, sequence, snapshot
+from minipsec import sequence, snapshot
 
 from host_tests.esp import histories
 

@@ -14,7 +14,6 @@ import pytest
 from host_tests.conformance.stage import (
     DELETE_IKE,
     IN_STATE,
-    UNKNOWN,
     UNDER_KEYS,
     Gateway,
     assert_dropped,

@@ -12,7 +12,6 @@ from host_tests.lab import (
     SENSOR_4,
     SENSOR_6,
     SERVER_4,
-    SERVER_6,
     Lab,
 )
 

@@ -7,7 +7,6 @@ import ast
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
