@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -14,6 +15,10 @@ import gateway as gateway_packages
 import interpreter
 
 CI = os.environ.get("CI") == "true"
+
+# A shell's background job ignores Ctrl-C, and so would every program that the tests start and end by
+# it: with a handler here they begin as in a terminal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _LACKING = pytest.StashKey()

@@ -44,6 +44,12 @@ def tell():
     print(json.dumps({"loaded": loaded, "keys": keys, "heap": gc.mem_alloc()}))
 
 
+async def answered(tunnel, octets):
+    """Send a reading and take its echo, which else lies in the heap or is still on its way."""
+    await tunnel.send(octets)
+    assert await tunnel.receive(timeout_ms=2000) == octets
+
+
 async def main(profile, watch):
     if watch:
         from minipsec import mlkem
@@ -51,7 +57,7 @@ async def main(profile, watch):
         watched(mlkem)
     tunnel = Tunnel(profile)
     await tunnel.connect()
-    await tunnel.send(b"one")
+    await answered(tunnel, b"one")
     tell()
     if watch:
         from minipsec import mlkem
@@ -61,8 +67,8 @@ async def main(profile, watch):
     tunnel.on_stale(tunnel._link)
     while tunnel.counters["replaced"] == replaced:
         await asyncio.sleep_ms(20)
-    await tunnel.send(b"two")
-    await asyncio.sleep_ms(50)
+    await answered(tunnel, b"two")
+    await asyncio.sleep_ms(50)  # for the end of the first SA
     tell()
     await tunnel.close()
 
