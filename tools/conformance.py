@@ -40,11 +40,13 @@ def load(path=CHECKLIST):
         for number, (tag, title) in members.items():
             if tag not in TAGS:
                 raise ChecklistError(f"{family}-{number}: tag {tag}")
-            lines[f"{family}-{number}"] = {
+            # MIN-01 is a requirement of a text, A1 a case of the field.
+            name = f"{family}-{number}" if len(family) > 1 else family + number
+            lines[name] = {
                 "tag": tag,
                 "title": title,
                 "required": family in required,
-                "left_out": left_out.get(f"{family}-{number}"),
+                "left_out": left_out.get(name),
             }
     for family in required:
         if family not in data:
