@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..provision.files import write_private
+from ..provision.files import private_file, write_private
 from ..provision.options import fact, say
 from ..provision.problem import BadInput, Problem
 from . import packets
@@ -16,6 +16,8 @@ from .keys import Keys
 from .reading import Reader
 
 _ETH_P_ALL = 3
+_LIKE_ETHERNET = (1, 772)  # Ethernet, loopback
+_NO_HEADER = (65534, 519, 768, 769, 776)  # none, raw IP, tunnels
 
 
 def capture(
@@ -57,11 +59,18 @@ def capture(
     if keylog:
         keys.read_keylog(keylog)
     reader = Reader(keys)
-    for frame in packets.read(file):
+    recording = packets.Recording(file)
+    for frame in recording.read():
         packet = packets.parse(*frame)
         if packet:
             reader.add(packet)
-    tell(file, reader.found, decrypted, bool(charon_log or keylog))
+    found = reader.found
+    tell(file, found, decrypted, bool(charon_log or keylog))
+    faults = list(recording.faults)
+    if faults:
+        raise Problem(f"not all of {file} could be read: {'; '.join(faults)}")
+    if not found.ike_messages and not found.esp_packets:
+        raise Problem(f"there is neither IKE nor ESP in the {recording.frames} frames of {file}")
 
 
 def record(interface, path, seconds):
@@ -75,7 +84,6 @@ def record(interface, path, seconds):
         raise Problem(f"only root may record from {interface}", "sudo, or setcap") from None
     except OSError as error:
         raise Problem(f"cannot record from {interface}: {error.strerror}") from None
-    # Of an interface without Ethernet the kernel says so in the address of each frame.
     frames = 0
     end = time.monotonic() + seconds if seconds else None
     try:
@@ -92,7 +100,7 @@ def record(interface, path, seconds):
                 except TimeoutError:
                     continue
                 if link is None:
-                    link = packets.RAW if address[3] == 65534 else packets.ETHERNET
+                    link = _link_type(interface, address[3])
                     file.write(packets.header(link))
                 now = time.time_ns()
                 if packets.parse(now, link, frame):
@@ -103,6 +111,18 @@ def record(interface, path, seconds):
         if link is None:
             file.write(packets.header(packets.ETHERNET))
     return frames
+
+
+def _link_type(interface, hardware):
+    """The link type of an interface, by the kernel's number for its kind (linux/if_arp.h)."""
+    if hardware in _NO_HEADER:
+        return packets.RAW
+    if hardware in _LIKE_ETHERNET:
+        return packets.ETHERNET
+    raise Problem(
+        f"cannot record from {interface}: its frames have no form that is known ({hardware})",
+        "record with tcpdump and read its file",
+    )
 
 
 def tell(path, found, decrypted, keyed):
@@ -121,7 +141,7 @@ def tell(path, found, decrypted, keyed):
         write_private(table, text.getvalue())
         fact("for Wireshark", f"copy {table} to ~/.config/wireshark/ikev2_decryption_table")
     if decrypted:
-        with open(decrypted, "wb") as file:
+        with private_file(decrypted, binary=True) as file:
             file.write(packets.header(packets.RAW))
             for time_ns, packet in found.inner:
                 file.write(packets.record(time_ns, packet))

@@ -17,8 +17,8 @@ def make_directory(path):
 
 
 @contextlib.contextmanager
-def private_file(path, sync=True):
-    """Open a new text file of mode 0600 that replaces `path` when the block ends well.
+def private_file(path, sync=True, binary=False):
+    """Open a new file of mode 0600 that replaces `path` when the block ends well.
 
     Without `sync` a power cut soon after may still take it away.
     """
@@ -27,7 +27,8 @@ def private_file(path, sync=True):
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            kind = ("wb", None) if binary else ("w", "utf-8")
+            with os.fdopen(descriptor, kind[0], encoding=kind[1]) as file:
                 yield file
                 file.flush()
                 if sync:
