@@ -3,10 +3,18 @@
 A tool adds itself here by one line, with a function whose signature is its options.
 """
 
+import importlib.metadata
+import inspect
+import os
+import signal
 import sys
+import tomllib
+from typing import Annotated
 
 import typer
+from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
+from . import mpy
 from .capture.command import capture
 from .devgateway.command import devgateway
 from .gateway.commands import gateway
@@ -16,16 +24,42 @@ from .provision.doctor import doctor
 from .provision.flash import flash
 from .provision.keys import revoke, rotate
 from .provision.label import label
-from .provision.options import complain
-from .provision.problem import Problem
+from .provision.options import MODULE, PROGRAM, complain
+from .provision.problem import BadInput, Interrupted, Problem
 from .provision.push import push
+from .secrecy import no_core_dumps
 
 app = typer.Typer(
-    help="Tools for minipsec on a PC.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=PROGRAM != MODULE,
     pretty_exceptions_enable=False,
 )
+
+
+def version():
+    """The version of this checkout, or of what pip installed."""
+    project = mpy.ROOT / "pyproject.toml"
+    if project.exists():
+        return tomllib.loads(project.read_text())["project"]["version"]
+    return importlib.metadata.version("minipsec")
+
+
+def _tell_version(wanted: bool):
+    if wanted:
+        typer.echo(f"minipsec {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _tools(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_tell_version, help="Tell the version."),
+    ] = False,
+):
+    """Tools for minipsec on a PC."""
+
+
 app.command()(commands.new)
 app.command("list")(commands.list_devices)
 app.command()(commands.show)
@@ -43,19 +77,58 @@ app.add_typer(commands.fleet, name="fleet")
 app.command()(devgateway)
 
 
+def _flow(typer_app):
+    """Have help texts fill their lines: those of the source mean nothing."""
+    for command in typer_app.registered_commands:
+        paragraphs = inspect.getdoc(command.callback).split("\n\n")
+        command.help = "\n\n".join(" ".join(part.split()) for part in paragraphs)
+    for group in typer_app.registered_groups:
+        _flow(group.typer_instance)
+
+
+_flow(app)
+
+
 def run(arguments=None):
-    """Run one command; return its exit code. A `Problem` is told in one message."""
+    """Run one command; return its exit code. Whatever goes wrong is told in one line."""
     try:
-        app(arguments, prog_name="python -m tools")
+        code = app(arguments, prog_name=PROGRAM, standalone_mode=False)
+        if code == Interrupted.code:
+            raise Interrupted("interrupted")
+        return code or 0
     except SystemExit as end:
         return end.code or 0
-    except Problem as problem:
-        complain(problem)
-        return problem.code
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    except NoArgsIsHelpError as problem:
+        problem.show()
+        return BadInput.code
+    except ClickException as error:
+        problem = _usage(error)
+    except Problem as error:
+        problem = error
+    except (KeyboardInterrupt, typer.Abort):
+        problem = Interrupted("interrupted")
+    except BrokenPipeError:
+        # Who read our output has gone; Python would complain at the end once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Problem.code
+    complain(problem)
+    return problem.code
+
+
+def _usage(error):
+    """What typer says of a command line, as a `Problem` like every other."""
+    text = error.format_message().rstrip(".")
+    where = error.ctx.command_path if getattr(error, "ctx", None) else PROGRAM
+    return BadInput(text[:1].lower() + text[1:], f"{where} --help")
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def main():
+    """The command line of a process: a terminal that closes ends it as Ctrl-C does."""
+    no_core_dumps()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     sys.exit(run())

@@ -13,11 +13,12 @@ from tools import cli
 
 @dataclasses.dataclass
 class Said:
-    """What a command left: exit code, standard output, standard error."""
+    """What a command left: exit code, standard output, standard error and its lines."""
 
     code: int
     out: str
     err: str
+    lines: int
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def tool(inventory, capsys):
         if ended and words[0] != "doctor":  # whose findings are no error of its own
             # One message, never a traceback.
             assert said.err.count("error:") == 1 and "Traceback" not in said.err, said.err
-        return Said(ended, said.out, re.sub(r"\s+", " ", said.err))
+        return Said(ended, said.out, re.sub(r"\s+", " ", said.err), said.err.count("\n"))
 
     return run
 

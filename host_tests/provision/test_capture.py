@@ -57,7 +57,7 @@ def test_a_session_with_strongswan_can_be_read(tool, lab, tmp_path, profile):
     inner = tmp_path / "inner.pcap"
     flags = ("--charon-log", charon.directory / "log", "--decrypted", inner)
     said = tool("capture", path, *flags).out
-    assert "keys for 1 SAs" in said and "6 packets, 6 opened" in said
+    assert "keys for 1 SA" in said and "6 packets, 6 opened" in said
     told = tshark(inner, "-T", "fields", "-e", "ip.src", "-e", "udp.dstport", "-e", "udp.payload")
     rows = [line.split("\t") for line in told.splitlines()]
     readings = [line["data"].encode().hex() for line in sensor.all("sent")]

@@ -108,7 +108,7 @@ def test_two_gateways_are_told_apart(tool, inventory):
     tool("new", "--id", "b.example.org", "--gateway", "two.example.org", "--server", SERVER_4)
     out = ("gateway", "config", "--out", inventory.parent / "gw")
     assert "--gateway 10.77.0.1 or two.example.org" in tool(*out, code=2).err
-    assert "1 secrets" in tool(*out, "--gateway", "two.example.org").out
+    assert "1 secret" in tool(*out, "--gateway", "two.example.org").out
     assert "no device has gateway three" in tool(*out, "--gateway", "three", code=2).err
 
 
@@ -167,7 +167,7 @@ def test_applied_devices_come_in_and_revoked_ones_do_not(tool, inventory, lab, c
     echo.received(2)
     secrets = json.loads((inventory / "devices/a.example.org/secrets.json").read_text())
     said = tool("revoke", "a.example.org").out
-    assert "1 secrets forgotten, 1 SAs ended" in said
+    assert "1 secret forgotten, 1 SA ended" in said
     assert charon.list_sas() == []
     assert not (inventory / "devices/a.example.org/secrets.json").exists()
     refused = sensor(lab, inventory, "a.example.org", secrets=secrets)

@@ -248,7 +248,7 @@ def test_sleep_and_watchdog_are_the_boards(
     )
     assert "just so" in tool(*words).err
     tool("fleet", "export", tmp_path / "out.csv")
-    assert "1 were there already" in tool("fleet", "import", tmp_path / "out.csv").out
+    assert "1 was there already" in tool("fleet", "import", tmp_path / "out.csv").out
 
 
 def test_a_wifi_key_comes_from_the_environment_and_its_lack_is_told(tool, inventory, monkeypatch):
@@ -383,7 +383,7 @@ def test_a_broken_row_is_named_and_nothing_is_imported(tool, tmp_path, inventory
     assert where in said.err and "nothing was imported" in said.err
     assert not inventory.exists()
     path.write_text(HEADER + good)
-    assert "1 devices made" in tool("fleet", "import", path).out
+    assert "1 device made" in tool("fleet", "import", path).out
 
 
 @pytest.mark.parametrize(
@@ -426,7 +426,7 @@ def test_an_inner_address_belongs_to_one_device(tool, tmp_path):
 def test_excel_s_semicolons_and_byte_order_mark_are_fine(tool, tmp_path):
     path = tmp_path / "fleet.csv"
     path.write_bytes(b"\xef\xbb\xbfid;gateway;server\r\ns1.example.org;gw;10.3.0.10\r\n")
-    assert "1 devices made" in tool("fleet", "import", path).out
+    assert "1 device made" in tool("fleet", "import", path).out
 
 
 # The database.

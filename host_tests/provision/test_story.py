@@ -84,7 +84,7 @@ def test_from_a_board_in_its_box_to_its_revocation(tool, inventory, lab, charon,
 
     # The end of it.
     said = tool("revoke", DEVICE)
-    assert "1 SAs ended" in said.out
+    assert "1 SA ended" in said.out
     assert charon.list_sas() == []
     board.wait_output('"notify": "AUTHENTICATION_FAILED"', start=start)
     count = len(echo.received())

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..provision.files import private_file, write_private
-from ..provision.options import fact, say
+from ..provision.options import count, fact, say
 from ..provision.problem import BadInput, Problem
 from . import packets
 from .keys import Keys
@@ -52,7 +52,7 @@ def capture(
     keys = Keys()
     if interface:
         frames = record(interface, file, seconds)
-        say(f"{frames} frames of IKE and ESP in {file}")
+        say(f"{count(frames, 'frame')} of IKE and ESP in {file}")
     # Only now: a session that is being recorded writes its keys meanwhile.
     if charon_log:
         keys.read_charon(charon_log)
@@ -70,7 +70,9 @@ def capture(
     if faults:
         raise Problem(f"not all of {file} could be read: {'; '.join(faults)}")
     if not found.ike_messages and not found.esp_packets:
-        raise Problem(f"there is neither IKE nor ESP in the {recording.frames} frames of {file}")
+        raise Problem(
+            f"there is neither IKE nor ESP in {file} ({count(recording.frames, 'frame')})"
+        )
 
 
 def record(interface, path, seconds):
@@ -127,8 +129,9 @@ def _link_type(interface, hardware):
 
 def tell(path, found, decrypted, keyed):
     """Write the keys for Wireshark and the opened packets; say what there was."""
-    fact("IKE", f"{found.ike_messages} messages, keys for {len(found.rows)} SAs")
-    fact("ESP", f"{found.esp_packets} packets, {found.opened} opened")
+    messages = count(found.ike_messages, "message")
+    fact("IKE", f"{messages}, keys for {count(len(found.rows), 'SA')}")
+    fact("ESP", f"{count(found.esp_packets, 'packet')}, {found.opened} opened")
     if found.closed and keyed:
         fact("", f"no key for the SPIs {', '.join(sorted(found.closed))}")
     if found.rows:
@@ -145,4 +148,8 @@ def tell(path, found, decrypted, keyed):
             file.write(packets.header(packets.RAW))
             for time_ns, packet in found.inner:
                 file.write(packets.record(time_ns, packet))
-        fact("inside ESP", f"{len(found.inner)} packets in {decrypted}, {found.dummies} dummies")
+        fact(
+            "inside ESP",
+            f"{count(len(found.inner), 'packet')} in {decrypted},"
+            f" {count(found.dummies, 'dummy', 'dummies')}",
+        )

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..provision.problem import BadInput
 from .config import Config, ConfigError, load_ppks, load_secrets
 from .proposals import DEFAULT_ESP, DEFAULT_IKE
 from .report import json_reporter, text_reporter
@@ -51,7 +52,8 @@ def devgateway(
     ike: Annotated[
         list[str] | None,
         typer.Option(
-            help="IKE suite that is taken, best first; repeatable. E.g. aes128ccm8-prfsha256-x25519."
+            metavar="SUITE",
+            help="IKE suite that is taken, best first; repeatable. In strongSwan's notation.",
         ),
     ] = None,
     esp: Annotated[
@@ -150,6 +152,5 @@ def devgateway(
         report = json_reporter() if json else text_reporter()
         server = Server(config, bind, port, natt_port, report, loss, seed)
     except (ConfigError, ValueError) as error:
-        typer.echo("devgateway: %s" % error, err=True)
-        raise typer.Exit(2) from None
+        raise BadInput(str(error)) from None
     asyncio.run(_serve(server))

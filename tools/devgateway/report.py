@@ -4,7 +4,9 @@ import json
 import sys
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
+
+from ..provision.options import printable
 
 _STYLES = {
     "ready": "bold green",
@@ -53,6 +55,7 @@ def text_reporter():
 
     def report(name, fields):
         style = _STYLES.get(name, "")
-        console.print("[%s]%-9s[/] %s" % (style or "none", name, escape(_text(name, fields))))
+        # A reading is text of somebody else's.
+        console.print(Text("%-9s" % name, style) + Text(" " + printable(_text(name, fields))))
 
     return report

@@ -4,19 +4,21 @@ import pathlib
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from ..provision.identity import Identity, from_strongswan
 from ..provision.keys import revoke
 from ..provision.options import (
     VICI,
     InventoryOption,
+    JsonOption,
     ViciOption,
     bar,
-    console,
+    count,
     fact,
     open_inventory,
     say,
+    table,
+    tell_json,
 )
 from .config import choose_gateway, plan, secret, write_files
 from .live import Charon
@@ -56,7 +58,8 @@ def config(
     with open_inventory(inventory) as found:
         wanted = plan(found, host, pool, pool6)
         paths = write_files(wanted, out)
-    say(f"{len(wanted.connections)} connections, {len(wanted.secrets)} secrets")
+    connections = count(len(wanted.connections), "connection")
+    say(f"{connections}, {count(len(wanted.secrets), 'secret')}")
     fact("connections", paths[0])
     fact("secrets", f"{paths[1]} (only you can read it)")
 
@@ -81,7 +84,7 @@ def apply(
             "secrets": shown.add_task("secrets", total=len(wanted.secrets), what=""),
         }
         done = charon.apply(wanted, lambda what, n: shown.advance(tasks[what], n))
-    say(f"charon knows {len(wanted.secrets)} secrets of {wanted.gateway}'s devices")
+    say(f"charon knows {count(len(wanted.secrets), 'secret')} of {wanted.gateway}'s devices")
     fact("connections", done["connections"])
     fact("secrets", f"{done['secrets']} new, {done['kept']} known already")
     fact("forgotten", f"{done['forgotten']}; SAs ended: {done['ended']}")
@@ -89,7 +92,10 @@ def apply(
 
 @gateway.command("list")
 def list_devices(
-    vici: ViciOption = VICI, host: GatewayOption = None, inventory: InventoryOption = None
+    vici: ViciOption = VICI,
+    host: GatewayOption = None,
+    as_json: JsonOption = False,
+    inventory: InventoryOption = None,
 ):
     """Show what charon knows beside what the inventory says: secrets, SAs, traffic."""
     with open_inventory(inventory) as found, Charon(vici) as charon:
@@ -100,9 +106,7 @@ def list_devices(
             identity = from_strongswan(sa.get("remote-id", ""))
             if identity:
                 sas.setdefault(identity.key, []).append(sa)
-        table = Table(box=None, pad_edge=False)
-        for title in ("device", "state", "secret", "SA", "inner address", "in", "out"):
-            table.add_column(title)
+        cells = []
         up = 0
         for row in found.rows(gateway=name):
             established = [s for s in sas.pop(row["key"], []) if s["state"] == "ESTABLISHED"]
@@ -112,11 +116,17 @@ def list_devices(
                 if state in ("new", "provisioned"):
                     found.set_state(row, "active")
                     state = "active"
-            table.add_row(row["id"], state, _secret(found, row, names), *_traffic(established[:1]))
+            traffic = _traffic(established[:1])
+            cells.append((row["id"], state, _secret(found, row, names), *traffic))
         for unknown in sas.values():
-            table.add_row(unknown[0]["remote-id"], "not here", "", *_traffic(unknown[:1]))
-    console.print(table)
-    say(f"{up} devices have a tunnel")
+            cells.append((unknown[0]["remote-id"], "not here", "", *_traffic(unknown[:1])))
+    head = ("device", "state", "secret", "SA", "inner address", "in", "out")
+    if as_json:
+        keys = [title.lower().replace(" ", "_") for title in head]
+        tell_json([dict(zip(keys, row, strict=True)) for row in cells])
+        return
+    table(head, cells)
+    say(f"{count(up, 'device has', 'devices have')} a tunnel")
 
 
 def _secret(found, row, names):

@@ -7,13 +7,23 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from ..inventory import STATES
 from .device import FIELDS, REQUIRED, SECRETS, device, duration_text
 from .files import private_file
 from .firmware import board_facts
-from .options import DeviceArgument, InventoryOption, console, fact, open_inventory, say, warn
+from .options import (
+    DeviceArgument,
+    InventoryOption,
+    JsonOption,
+    count,
+    fact,
+    open_inventory,
+    say,
+    table,
+    tell_json,
+    warn,
+)
 from .problem import BadInput, Problem
 from .table import add_devices, differing, read_devices, settings, write_devices
 
@@ -239,9 +249,10 @@ def _import(path, defaults, inventory):
     devices = read_devices(path, defaults)
     with open_inventory(inventory, create=True) as found:
         fresh, known = add_devices(found, devices)
-        say(f"{len(fresh)} devices made, each with a key of its own, in {found.path}")
+        made = count(len(fresh), "device")
+        say(f"{made} made, each with a key of its own, in {found.path}")
         if known:
-            say(f"{len(known)} were there already, just so")
+            say(f"{count(len(known), 'was', 'were')} there already, just so")
     fixed = [made.id for made in devices if made.spi]
     if fixed:
         warn(f"{len(fixed)} of them, {fixed[0]} for one: {FIXED_SPI}")
@@ -299,39 +310,60 @@ def fleet_export(
         return
     with private_file(path) as file:
         write_devices(file, entries, form)
-    say(f"{len(entries)} devices in {path}" + (" (with their keys)" if with_secrets else ""))
+    say(
+        f"{count(len(entries), 'device')} in {path}"
+        + (" (with their keys)" if with_secrets else "")
+    )
 
 
 def list_devices(
     state: Annotated[
         list[str] | None, typer.Option(help="Only devices of this state; repeatable.")
     ] = None,
+    as_json: JsonOption = False,
     inventory: InventoryOption = None,
 ):
     """List the devices of the inventory."""
+    for name in state or ():
+        if name not in STATES:
+            raise BadInput(f"--state: expected {', '.join(STATES)}, got {name!r}")
     with open_inventory(inventory) as found:
         rows = found.rows(*(state or ()))
-    table = Table(box=None, pad_edge=False)
-    for title in ("device", "state", "gateway", "inner address", "board"):
-        table.add_column(title)
+    if as_json:
+        tell_json([_row(row) for row in rows])
+        return
+    head = ("device", "state", "gateway", "inner address", "board")
+    cells = []
     for row in rows:
         inner = row["inner_address"] or "from the gateway"
-        table.add_row(row["id"], row["state"], row["gateway"], inner, row["board"] or "")
-    console.print(table)
+        cells.append((row["id"], row["state"], row["gateway"], inner, row["board"] or ""))
+    table(head, cells)
     states = [row["state"] for row in rows]
     say(", ".join(f"{states.count(name)} {name}" for name in STATES if name in states))
 
 
-def show(name: DeviceArgument, inventory: InventoryOption = None):
+def _row(row):
+    """What the inventory's table says of a device, for other programs."""
+    names = ("id", "state", "gateway", "inner_address", "board", "chip", "firmware", "created")
+    return {name: row[name] for name in names}
+
+
+def show(name: DeviceArgument, as_json: JsonOption = False, inventory: InventoryOption = None):
     """Tell all about one device but its keys."""
     with open_inventory(inventory) as found:
         row = found.find(name)
+        profile, history = found.profile(row), found.history(row)
+        if as_json:
+            history = [{"at": at, "what": what} for at, what in history]
+            files = str(found.directory(row))
+            tell_json({**_row(row), "profile": profile, "files": files, "history": history})
+            return
         say(row["id"])
         fact("state", row["state"])
-        for key, value in found.profile(row).items():
+        for key, value in profile.items():
             fact(key, " ".join(map(str, value)) if isinstance(value, list) else value)
         fact("board", row["board"] or "")
         fact("chip", row["chip"] or "not seen yet")
         fact("files", found.directory(row))
-        for at, what in found.history(row):
+        for at, what in history:
             fact(at.partition("+")[0], what)

@@ -20,6 +20,7 @@ from .options import (
     PortOption,
     ViciOption,
     WaitOption,
+    count,
     fact,
     open_inventory,
     say,
@@ -66,7 +67,8 @@ def revoke(
     if no_gateway:
         fact("gateway", "not told: run `gateway apply`, or `gateway config` and --load-all there")
     else:
-        fact("gateway", f"{forgotten} secrets forgotten, {ended} SAs ended")
+        secrets = count(forgotten, "secret")
+        fact("gateway", f"{secrets} forgotten, {count(ended, 'SA')} ended")
     fact("inventory", "its keys are deleted")
 
 

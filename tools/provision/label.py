@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .identity import Identity
-from .options import InventoryOption, open_inventory, say
+from .options import InventoryOption, count, open_inventory, say
 from .problem import BadInput, Problem
 
 _FORMS = (".svg", ".png", ".pdf", ".txt")
@@ -53,4 +53,4 @@ def label(
             code.save(str(path), scale=8)
         except OSError as error:
             raise Problem(f"cannot write {path}: {error.strerror}") from None
-    say(f"{len(rows)} labels in {directory or out}")
+    say(f"{count(len(rows), 'label')} in {directory or out}")

@@ -15,3 +15,9 @@ class BadInput(Problem):
     """What was typed or read makes no sense; nothing was changed."""
 
     code = 2
+
+
+class Interrupted(Problem):
+    """Ctrl-C; the text says what was left behind."""
+
+    code = 130
