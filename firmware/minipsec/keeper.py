@@ -73,6 +73,10 @@ class Keeper:
         """Return the inbound SPIs in use."""
         return [link.child["spi_in"] for link in [self._link] + self._old if link and link.child]
 
+    def replaces(self, link):
+        """Is another SA there or about to be in place of this one?"""
+        return link in self._old or (link is self._link and self._handing_over())
+
     def on_up(self, link):
         """The link carries from now on; its predecessor is deleted."""
         port.hurry(False)
@@ -177,7 +181,7 @@ class Keeper:
 
     def _retire(self, link):
         self._old.append(link)
-        link.delete()
+        link.retire()
 
     async def _keep(self):
         """Watch over the tunnel for as long as it lives."""

@@ -26,7 +26,7 @@ class Link(Traffic):
         self.waiting = None  # since when something that we sent is without an answer
         self.heard = False  # did ESP ever come?
         self._spent = self._retired = False
-        self._hint = self._timer = self._pacer = None
+        self._hint = self._timer = self._pacer = self._drainer = None
         self._esp = self._esp_reader = None  # a socket for ESP straight on IP
         self._timer_due = 0
         p = owner.profile
@@ -80,17 +80,21 @@ class Link(Traffic):
     def send(self, payload):
         """Send one ESP packet; return its octets on the wire, or 0 if it is not there.
 
-        That is so without a network, and when the SA must send no more and has closed itself.
+        That is so without a network, while the gateway ends the SA, and when the SA must send no more
+        and has closed itself.
         None when it is a millisecond or two too early, see sequence.Sequence.
         """
         owner = self.owner
         now = owner.clock.now()
+        if self._drainer:
+            return 0
         packet = self.sender.seal(payload, now)
         if packet is None:
             self._handle(("failed", "spent", None))
             return 0
         if not packet:
             return None
+        self.busy = now
         if self.waiting is None:
             self.waiting = now
         if not self._spent and self.sender.spent(owner.profile["max_packets"]):
@@ -108,11 +112,18 @@ class Link(Traffic):
         check(self.ike, self.owner.clock.now())
         self._pump()
 
+    def retire(self):
+        """Delete the SA as `delete` does, once it is quiet: its successor is up."""
+        self._retired = True
+        if not self._drains():
+            self.delete()
+
     def delete(self):
         """Delete the SA at the gateway; `on_closed` follows when it answered or never will."""
         from .established import delete
 
         self._retired = True
+        self._rest()
         if self.ike.asleep:
             self.close()
             return
@@ -142,7 +153,7 @@ class Link(Traffic):
             deaf = self.heard and self.waiting is not None
             self.waiting = None
             if self._retired:
-                self.delete()
+                self.retire()
             elif deaf:
                 owner.on_stale(self)
         elif kind == "rekey":

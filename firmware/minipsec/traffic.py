@@ -8,17 +8,22 @@ from . import forget, port
 from .faults import NO_MEMORY, OutOfMemory
 
 _NO_MEMORY_MS = const(50)  # until the next try
+_QUIET_MS = const(1000)  # without ESP, until an SA that is replaced may end
+_MAX_QUIET = const(4)  # times that; a gateway waits as long for an answer to its DELETE
+_S_DEAD = const(6)
 _MAX_DRAIN = const(8)  # datagrams read in one go: as many as Tunnel keeps for the application
 
 
 class Traffic:
     """The part of a Link between its sockets and its core; see there."""
 
+    busy = -_QUIET_MS  # when ESP went or came last
+
     def _let_go(self):
-        for task in (self._reader, self._timer, self._esp_reader, self._pacer):
+        for task in (self._reader, self._timer, self._esp_reader, self._pacer, self._drainer):
             if task and task is not asyncio.current_task():
                 task.cancel()
-        self._timer = self._pacer = None
+        self._timer = self._pacer = self._drainer = None
         if self._udp:
             self._udp.close()
             self._udp = None
@@ -65,6 +70,9 @@ class Traffic:
 
     def _pump(self, source=None):
         """Take what the core has for us: datagrams, events, its timer."""
+        # A gateway that replaces an SA deletes the old one, and ends it as soon as we answer.
+        if self.ike.state == _S_DEAD and self.owner.replaces(self) and self._drains():
+            return
         gap = self.owner.profile["fragment_gap_ms"]
         while not self._pacer and self._send_next(source):
             # Radios and short queues drop what comes in bursts.
@@ -88,6 +96,32 @@ class Traffic:
         await asyncio.sleep_ms(ms)
         self._pacer = None
         self._safely(self._pump)
+
+    def _drains(self):
+        """Is something still on its way by this SA, for all we know?  Then it ends by itself later.
+
+        A gateway that is busy decrypts late, and lets replies out late.
+        """
+        if not self._drainer and self._restless() > 0:
+            self._drainer = asyncio.create_task(self._drain())
+        return self._drainer
+
+    def _restless(self):
+        return self.busy + _QUIET_MS - self.owner.clock.now()
+
+    async def _drain(self):
+        for _ in range(_MAX_QUIET):
+            await asyncio.sleep_ms(max(self._restless(), 0))
+        self._drainer = None
+        self._rest()
+        self._safely(self.delete if self._retired else self._pump)
+
+    def _rest(self):
+        """Wait for nothing that is on its way."""
+        if self._drainer:
+            self._drainer.cancel()
+            self._drainer = None
+        self.busy = -_QUIET_MS
 
     def _transmit(self, datagram, target, end=None):
         owner = self.owner
@@ -145,6 +179,7 @@ class Traffic:
                 owner.count(payload)
             else:
                 self.heard = True
+                self.busy = owner.clock.now()
                 self.waiting = None
                 owner.on_payload(payload, len(datagram))
 

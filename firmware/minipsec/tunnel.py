@@ -152,7 +152,9 @@ class Tunnel(Keeper):
         self._link = self._next = None
         self._tell()
         if link:
-            self._retire(link)
+            self._old.append(link)
+        for link in self._old[:]:
+            link.delete()
         await self._while(lambda: self._old, until)
         for link in self._old[:]:
             link.close()

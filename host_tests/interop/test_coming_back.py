@@ -301,6 +301,7 @@ def test_a_gateway_that_presses_for_new_keys_gets_new_sas_and_every_reading(lab,
     assert_only_the_last_are_missing(sensor, echo, most=0)
 
 
+@pytest.mark.item("H4")
 def test_twenty_replacements_lose_double_and_delay_no_reading(lab):
     """By time and by packets, side by side."""
     psk = "0x" + "22" * 32

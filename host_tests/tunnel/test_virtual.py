@@ -10,12 +10,12 @@ HERE = pathlib.Path(__file__).resolve().parent
 PROGRAMS = sorted(HERE.glob("virtual_*.py"))
 
 
-def names(path):
-    return [
-        node.name
-        for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-    ]
+def found(path):
+    """Each test of a program, with what its `@item("..")` says."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            ids = [ast.literal_eval(id) for mark in node.decorator_list for id in mark.args]
+            yield pytest.param(path, node.name, marks=pytest.mark.item(*ids) if ids else ())
 
 
 _results = {}
@@ -23,7 +23,7 @@ _results = {}
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [(path, name) for path in PROGRAMS for name in names(path)],
+    [test for path in PROGRAMS for test in found(path)],
     ids=lambda value: value.stem if isinstance(value, pathlib.Path) else value,
 )
 def test_on_a_clock_that_leaps(path, name, root, micropython):

@@ -2,12 +2,14 @@
 
 import asyncio
 
+from host_tests.core.checklist import item
 from host_tests.tunnel.world import GATEWAY, LATENCY_MS, Log, Net, Time, profile, run
 from minipsec.tunnel import Tunnel
 
 DAY_MS = 86400000
 INITIAL_CONTACT = 16384
 HANDSHAKE_MS = 4 * LATENCY_MS
+QUIET_MS = 1000  # without ESP, until an SA that is replaced is deleted
 
 
 def world(**changes):
@@ -58,11 +60,11 @@ def test_many_replacements_by_time_lose_double_and_delay_nothing():
     # Sends wait for IKE_AUTH alone, which is half of the handshake.
     assert 0 < max(took) <= HANDSHAKE_MS // 2
     assert len([ms for ms in took if ms]) <= 2 * tunnel.counters["replaced"]
-    assert len(gateway.established()) == 1
-    # Each old SA was deleted, and only after its successor was there.
-    assert gateway.count("DELETE") == tunnel.counters["replaced"]
-    for auth, delete in zip(gateway.times("AUTH")[1:], gateway.times("DELETE")):
-        assert delete == auth + 2 * LATENCY_MS
+    # Each old SA was deleted, and only when its successor was there and nothing more came by it.
+    deletes = gateway.times("DELETE")
+    assert len(deletes) + len(gateway.established()) == tunnel.counters["replaced"] + 1
+    for auth, delete in zip(gateway.times("AUTH")[1:], deletes):
+        assert QUIET_MS <= delete - auth <= QUIET_MS + 4 * LATENCY_MS
 
 
 def test_many_replacements_by_packets_lose_double_and_delay_nothing():
@@ -220,6 +222,86 @@ def test_a_gateway_that_keeps_one_sa_an_identity_may_delete_the_old_one_first():
     assert_each_once(gateway, 1000)
     assert tunnel.counters["replaced"] >= 4
     assert log.all("error") == [] and downs == []
+
+
+@item("H4")
+def test_a_gateway_that_is_busy_loses_no_reading_and_no_reply_of_the_sa_that_it_replaces():
+    """It decrypts and replies late, and ends the old SA as soon as its DELETE is answered."""
+    for slow in (50, 300, 900):
+        for unique in (True, False):
+            _, gateway, log, tunnel = world(lifetime_ms=4000)
+            gateway.unique = unique
+            gateway.slow = slow
+            replies = []
+
+            async def main():
+                await tunnel.connect()
+                collector = asyncio.create_task(collect(tunnel, replies))
+                await report(tunnel, 1000, 20)
+                await asyncio.sleep_ms(2 * slow)
+                collector.cancel()
+
+            run(main())
+            replies.sort(key=int)  # those by the old SA and by the new one overtake each other
+            assert_each_once(gateway, 1000, replies)
+            assert tunnel.counters["replaced"] >= 4
+            assert gateway.count("STRANGE") == 0 and log.all("error") == []
+            assert len(gateway.established()) <= 2
+
+
+@item("H4")
+def test_an_sa_that_is_replaced_ends_though_packets_go_on_coming_by_it():
+    _, gateway, _, tunnel = world()
+    ended = []
+
+    async def main():
+        await tunnel.connect()
+        await asyncio.sleep_ms(2000)
+        (old,) = gateway.established()
+        tunnel.on_stale(tunnel._link)
+        began = Time.now
+        while old in gateway.established():
+            gateway.down(old, b"for the old one")
+            await asyncio.sleep_ms(500)
+        ended.append(Time.now - began)
+
+    run(main())
+    assert ended[0] <= 4 * QUIET_MS + 1000
+
+
+@item("H4")
+def test_one_that_was_quiet_ends_at_once_when_it_is_replaced():
+    _, gateway, _, tunnel = world()
+
+    async def main():
+        await tunnel.connect()
+        await asyncio.sleep_ms(2000)
+        tunnel.on_stale(tunnel._link)
+        await asyncio.sleep_ms(HANDSHAKE_MS + 4 * LATENCY_MS)
+
+    run(main())
+    assert gateway.times("DELETE") == [gateway.times("AUTH")[1] + 2 * LATENCY_MS]
+
+
+@item("H4")
+def test_closing_does_not_wait_for_an_sa_to_be_quiet():
+    net, gateway, _, tunnel = world()
+    took = []
+
+    async def main():
+        await tunnel.connect()
+        await asyncio.sleep_ms(2000)
+        await tunnel.send(b"reading")
+        tunnel.on_stale(tunnel._link)
+        while tunnel.counters["replaced"] < 1:
+            await asyncio.sleep_ms(5)
+        began = Time.now
+        await tunnel.close()
+        took.append(Time.now - began)
+
+    run(main())
+    assert took[0] <= 2 * LATENCY_MS
+    assert gateway.count("DELETE") == 2 and gateway.established() == [] and net.sockets == []
 
 
 def test_when_the_old_sa_is_deleted_and_the_new_one_fails_the_tunnel_is_down():

@@ -255,6 +255,8 @@ class Gateway:
         self.spis = {}  # the SPI of its ESP: Sa
         self.history = []
         self.on_auth = None  # called with an Sa before its IKE_AUTH is answered
+        self.slow = 0  # ms that an ESP packet waits to be decrypted, and another one to go out
+        self.unique = False  # does it delete an SA whose sensor has a new one, as strongSwan does?
 
     def count(self, what):
         return len([1 for _, seen in self.seen if seen == what])
@@ -273,10 +275,14 @@ class Gateway:
             octets = datagram[4:] if datagram[:4] == MARKER else datagram
             return self._ike(octets, datagram, source, number)
         sa = self.spis.get(datagram[:4])
-        if sa and self.sas.get(sa.responder.spi_i) is sa:
-            return self._esp(sa, datagram, source)
-        self.note("STRANGE")
-        return []
+        if sa and self.slow:
+            core.create_task(self._later(sa, datagram, source))
+            return []
+        return self._esp(sa, datagram, source)
+
+    async def _later(self, sa, datagram, source):
+        await asyncio.sleep_ms(self.slow)
+        self._esp(sa, datagram, source)
 
     def _ike(self, octets, datagram, source, number):
         sa = self.sas.get(octets[:8])
@@ -297,6 +303,8 @@ class Gateway:
         if flags & R:
             self.note("ANSWER")
             sa.answers.append(sa.responder.read(datagram)[3])
+            if sa.ends:
+                del self.sas[octets[:8]]
             return []
         if sa.request == octets:
             return [sa.answer]
@@ -327,6 +335,10 @@ class Gateway:
                 responder.read_auth(datagram)
                 del self.sas[responder.spi_i]
                 return responder.send(IKE_AUTH, R, 1, [(41, b"\0\0" + bytes((0, self.refuses)))])
+            if self.unique:
+                for old in self.established():
+                    old.ends = True
+                    self.ask(old, INFORMATIONAL, [(D, b"\1\0\0\0")])
             sa.up = True
             return responder.auth(datagram)
         _, _, mid, payloads = responder.read(datagram)
@@ -337,13 +349,24 @@ class Gateway:
         return responder.send(INFORMATIONAL, R, mid, [])
 
     def _esp(self, sa, datagram, source):
+        if not sa or self.sas.get(sa.responder.spi_i) is not sa:
+            self.note("STRANGE")
+            return []
         self.note("ESP")
         _, _, packet = sa.responder.read_esp(datagram)
         sa.packets += 1
         self.readings.append((Time.now, packet[28:]))
         if self.echo:
-            self.down(sa, packet[28:])
+            if self.slow:
+                core.create_task(self._reply(sa, packet[28:]))
+            else:
+                self.down(sa, packet[28:])
         return []
+
+    async def _reply(self, sa, payload):
+        await asyncio.sleep_ms(self.slow)
+        if self.sas.get(sa.responder.spi_i) is sa:
+            self.down(sa, payload)
 
     def down(self, sa, payload):
         """Send octets down to the sensor's UDP port."""
@@ -388,7 +411,7 @@ class Sa:
         responder.spi_esp = b"\xc0" + Sa._made.to_bytes(3, "big")
         responder._pair = QuickExchange(port.rand)
         self.where = source, number
-        self.up = False
+        self.up = self.ends = False
         self.request = self.answer = None
         self.answers = []
         self.packets = 0
