@@ -46,7 +46,9 @@ ARROWS = {
     "backlog": set(),
     "lamp": set(),
     "spool": {"backlog"},
-    "store": set(),
+    "store": {"words", "nearest"},
+    "words": set(),
+    "nearest": {"words"},
     "report": set(),
 }
 # What may be imported only inside a function: a phase that is not reached costs no RAM.
@@ -57,7 +59,7 @@ LATE = {
     ("machine", "fragment"),
 }
 LATE |= {("ike", "again"), ("ike", "ppk"), ("auth", "ppk"), ("intermediate", "ppk")}
-LATE.add(("dh", "thumb"))
+LATE |= {("dh", "thumb"), ("store", "nearest")}
 LATE |= {("port", "sources"), ("port", "uplink"), ("port", "local"), ("port", "__init__")}
 # These see both sides and may import everything.
 OPEN = {"__init__", "tunnel", "keeper", "link", "traffic", "child", "memory", "selftest"}

@@ -32,7 +32,7 @@ def load_profile(path="profile.json"):
     from . import store
 
     profile = store.load_profile(path)
-    forget("store")
+    forget("store", "words", "nearest")
     del store
     if profile["sleep"] == "off":
         # What a handshake takes, the largest first: a small heap has room for them in this order.

@@ -7,36 +7,11 @@ key, what was expected and what was there.
 import json
 import os
 
-# Words of a proposal as strongSwan writes them: transform type, id, key length.
-# Ids: RFC 7296 §3.3.2, RFC 5282 (CCM), RFC 8750 (implicit IV, a word of ours), RFC 5903 (P-256),
-# RFC 8031 (Curve25519).
-_TRANSFORMS = """
-aes128ccm8 1 14 128
-aes128ccm12 1 15 128
-aes128ccm16 1 16 128
-aes128ccm8iiv 1 29 128
-aes256ccm8 1 14 256
-aes256ccm8iiv 1 29 256
-aes256ccm12 1 15 256
-aes256ccm16 1 16 256
-aes128 1 12 128
-aes256 1 12 256
-prfsha256 2 5 0
-sha256 3 12 0
-x25519 4 31 0
-mlkem512 4 35 0
-mlkem768 4 36 0
-mlkem1024 4 37 0
-ecp256 4 19 0
-modp2048 4 14 0
-noesn 5 0 0
-esn 5 1 0"""
-_CBC = 12
+from .words import CBC, address, identity, ipv4, is_text, proposals, secret, transform, word_of
+
 _KEM_SIZES = {35: 800, 36: 1184, 37: 1568}  # octets of a public key of ML-KEM (FIPS 203 §8)
 _KEM_LEAST = 176  # octets of a datagram, so that a key fits the fragments that a message may have
 _CBC_LEAST = 136  # octets of an IPv6 datagram, so that a fragment with AES-CBC holds a block
-
-_ID_KINDS = {"ipv4": 1, "fqdn": 2, "email": 3, "keyid": 11}  # RFC 7296 §3.5
 
 # key|default as JSON|check|what is expected
 # A check is the name of a function below, without its underscore; or a JSON list: of words or
@@ -143,46 +118,12 @@ def _choice(good):
     return check, " or ".join([json.dumps(v) for v in good])
 
 
-def _ipv4(text):
-    try:
-        return bytes([int(part) for part in text.split(".") if part.isdigit()])
-    except ValueError:
-        return None
-
-
 def _address(value):
-    """Return the octets of an IPv4 or IPv6 address (RFC 4291 §2.2)."""
-    if not _is_text(value):
-        return None
-    if ":" not in value:
-        return _ipv4(value) if value.count(".") == 3 and len(_ipv4(value) or b"") == 4 else None
-    head, double, tail = value.partition("::")
-    try:
-        groups = [[int(g, 16) for g in half.split(":")] if half else [] for half in (head, tail)]
-        gap = 8 - len(groups[0]) - len(groups[1])
-        if gap < 0 or bool(double) != (gap > 0) or "::" in tail:
-            return None
-        words = groups[0] + [0] * gap + groups[1]
-        return b"".join([bytes((word >> 8, word & 255)) for word in words])
-    except ValueError:
-        return None
-
-
-def _octets(text):
-    if text.startswith("0x"):
-        try:
-            return bytes.fromhex(text[2:])
-        except ValueError:
-            return None
-    return text.encode()
-
-
-def _is_text(value):
-    return isinstance(value, str) and 0 < len(value) < 256 and not set(value) & set(" \t\r\n")
+    return address(value) if is_text(value) else None
 
 
 def _text(value):
-    return value if _is_text(value) else None
+    return value if is_text(value) else None
 
 
 def _name(value):
@@ -196,11 +137,11 @@ def _list(value, least, most, good):
 
 
 def _hosts(value):
-    return _list(value, 1, 8, _is_text)
+    return _list(value, 1, 8, is_text)
 
 
 def _static(value):
-    return _list(value, 4, 4, lambda v: _is_text(v) and len(_ipv4(v) or b"") == 4)
+    return _list(value, 4, 4, lambda v: is_text(v) and len(ipv4(v) or b"") == 4)
 
 
 def _numbers(value, least, most, low, high):
@@ -218,7 +159,7 @@ def _types(value):
 
 def _network(value):
     """Return (first address, last address) of a network like 10.3.0.0/16."""
-    if not _is_text(value):
+    if not is_text(value):
         return None
     address, slash, bits = value.partition("/")
     address = _address(address)
@@ -234,35 +175,11 @@ def _network(value):
 
 
 def _identity(value):
-    """Return (ID type, octets) of an identity as strongSwan writes it (RFC 7296 §3.5)."""
-    if not _is_text(value):
-        return None
-    kind, colon, rest = value.partition(":")
-    if not colon:
-        kind, rest = "email" if "@" in value else "ipv4" if _address(value) else "fqdn", value
-    if kind not in _ID_KINDS:
-        return None
-    octets = _octets(rest) if kind == "keyid" else rest.encode()
-    if kind == "ipv4":
-        octets = _address(rest) if ":" not in rest else None
-    return (_ID_KINDS[kind], octets) if octets else None
+    return identity(value) if is_text(value) else None
 
 
 def _peer(value):
     return value if value == "any" else _identity(value)
-
-
-def _transform(word):
-    """Return (transform type, id, key length) of a word of a proposal, or None.
-
-    ke1_.. to ke7_.. are transform types 6 to 12, additional key exchanges (RFC 9370 §2.2.1).
-    """
-    if word[:2] == "ke" and word[2:3] in tuple("1234567") and word[3:4] == "_":
-        kind, ident, _ = _transform(word[4:]) or (word[4:] == "none" and 4, 0, 0)
-        return (5 + int(word[2]), ident, 0) if kind == 4 else None
-    _, found, rest = _TRANSFORMS.partition("\n" + word + " ")
-    if found:
-        return tuple([int(number) for number in rest.partition("\n")[0].split()])
 
 
 def _ike(value):
@@ -274,26 +191,9 @@ def _esp(value):
 
 
 def _proposals(value, ike):
-    """Return [(name, [transform])] of a list of proposals."""
-    if not _list(value, 1, 8, lambda v: isinstance(v, str)):
-        return None
-    found = []
-    for name in value:
-        transforms = [_transform(word) for word in name.split("-")]
-        if None in transforms:
-            return None
-        if not ike and not any([kind == 5 for kind, _, _ in transforms]):
-            transforms.append(_transform("noesn"))
-        ciphers = [ident == _CBC for kind, ident, _ in transforms if kind == 1]
-        cbc = any(ciphers)
-        needed = {1, 2, 3, 4} if cbc and ike else {1, 2, 4} if ike else {1, 5}
-        # CBC needs an integrity transform and CCM has none, so they cannot share a proposal.
-        if set([kind for kind, _, _ in transforms if kind < 6 or not ike]) != needed or (
-            cbc and not (ike and all(ciphers))
-        ):
-            return None
-        found.append((name, transforms))
-    return found
+    if isinstance(value, str):
+        value = value.split(",")  # as they stand in swanctl.conf
+    return proposals(value, ike) if _list(value, 1, 8, lambda v: isinstance(v, str)) else None
 
 
 def _fail(what, *texts):
@@ -301,6 +201,18 @@ def _fail(what, *texts):
 
 
 def _refuse(key, expected, value):
+    if isinstance(value, str) and value and key in ("id", "gateway_id"):
+        from .nearest import of_identity
+
+        why = of_identity(value)
+        if why:
+            _fail("profile", key, json.dumps(value), why)
+    if key in ("ike", "esp"):
+        value = value.split(",") if isinstance(value, str) else value
+        if _list(value, 1, 8, lambda v: isinstance(v, str)):
+            from .nearest import of_proposals
+
+            _fail("profile", key, of_proposals(value, key == "ike"))
     _fail("profile", key, "expected %s, got %s" % (expected, json.dumps(value)))
 
 
@@ -346,10 +258,10 @@ def check_profile(values):
     profile["warning"] = _FIXED_SPI if profile["spi"] else None
     # The words for what may be agreed on, so that this module can be forgotten.
     words = profile["words"] = {}
-    for name, _ in profile["ike"] + profile["esp"]:
-        for word in name.split("-"):
-            if _transform(word)[1]:
-                words[_transform(word)] = word
+    for _, transforms in profile["ike"] + profile["esp"]:
+        for one in transforms:
+            if word_of(*one):
+                words[one] = word_of(*one)
     for key in ("inner_address", "remote_ts"):
         address = profile[key]
         # A network is its first and its last address.
@@ -379,7 +291,7 @@ def _hybrid(profile):
                     name += " can be agreed upon without ML-KEM, and pq is require"
                     _fail("profile", "ike", name)
             else:
-                name, transforms = name + "-" + word, transforms + [_transform(word)]
+                name, transforms = name + "-" + word, transforms + [transform(word)]
         found.append((name, transforms))
     if profile["pq"] == "prefer":
         found += [proposal for proposal in plain if proposal not in found]
@@ -400,7 +312,7 @@ def _check_size(profile):
         proposals += 8
         for kind, ident, bits in transforms:
             proposals += 12 if bits else 8
-            if kind == 1 and ident == _CBC and any(six) and least < _CBC_LEAST:
+            if kind == 1 and ident == CBC and any(six) and least < _CBC_LEAST:
                 least = _CBC_LEAST
                 why = "AES-CBC over IPv6"
             if ident in _KEM_SIZES and kind > 3 and kind != 5:
@@ -426,12 +338,15 @@ def _check_size(profile):
 
 def _load(path, what):
     try:
-        with open(path) as f:
-            return json.load(f)
+        with open(path, "rb") as f:
+            text = f.read()
     except OSError:
         _fail(what, "cannot read " + path)
+    try:
+        # Some editors write a mark in front of UTF-8.
+        return json.loads(str(text[3:] if text[:3] == b"\xef\xbb\xbf" else text, "utf-8"))
     except ValueError:
-        _fail(what, path + " is not JSON")
+        _fail(what, path + " is not JSON" + (" in UTF-8" if b"\0" in text else ""))
 
 
 def _check_closed(path, what):
@@ -444,6 +359,16 @@ def _check_closed(path, what):
         _fail(what, path + " is open to others: chmod 600 it")
 
 
+_SECRET = "text without quotes or blanks around it, 0x and pairs of hex digits, or 0s and base64"
+_SECRETS = {
+    "psk": _SECRET,
+    "psk_pad": "0x and 64 digits",
+    "ppk": _SECRET,
+    "wifi_key": "text",
+    "seed": "0x and 64 digits",
+}
+
+
 def check_secrets(values):
     """Return the octets of a secrets file's object, whose keys may be:
 
@@ -453,15 +378,16 @@ def check_secrets(values):
     for key, value in values.items() if isinstance(values, dict) else ():
         octets = None
         if isinstance(value, str):
-            octets = value if key == "wifi_key" else _octets(value)
+            octets = value if key == "wifi_key" else secret(value)
         if key in ("psk_pad", "seed") and not (octets and len(value) == 66 and len(octets) == 32):
             octets = None
-        if octets and key in ("psk", "psk_pad", "ppk", "wifi_key", "seed"):
-            found[key] = octets
-        elif key in ("wifi_key", "seed"):
-            _fail("secrets", key, "expected text, a seed as 0x + 64 digits")
-    if ("psk" in found) == ("psk_pad" in found) or len(found) < len(values):
-        # What was there is not repeated: it may be the secret.
+        if key not in _SECRETS:
+            _fail("secrets", "a key is unknown; known are " + ", ".join(sorted(_SECRETS)))
+        if not octets:
+            # What was there is not repeated: it may be the secret.
+            _fail("secrets", key, "expected " + _SECRETS[key])
+        found[key] = octets
+    if ("psk" in found) == ("psk_pad" in found):
         _fail('secrets: expected {"psk": "text or 0xhex"} or {"psk_pad": "0x" + 64 digits}')
     return found
 
@@ -499,7 +425,7 @@ def write_keylog(path, keys):
     spi_i, spi_r, picked, sk_ei, sk_er, sk_ai, sk_ar = keys
     ident, bits = picked[1]
     integ = "NONE [RFC4306]"
-    if ident == _CBC:
+    if ident == CBC:
         encr = "AES-CBC-%d [RFC3602]" % bits
         integ = "HMAC_SHA2_256_128 [RFC4868]"
     else:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from host_tests.core import words
 from tools.devgateway.numbers import Encr, Group, Integ, Protocol, T
 from tools.devgateway.proposals import offer, parse_suite, select
 from tools.devgateway.wire import Proposal, Transform
@@ -126,10 +127,9 @@ def test_an_esp_offer_without_esn_transform_or_with_a_group_is_refused():
         ("aes128ccm8-x25519", Protocol.IKE),
         ("aes128ccm8-prfsha256", Protocol.IKE),
         ("aes128-x25519", Protocol.IKE),
-        ("aes128ccm8-sha256-x25519", Protocol.IKE),
         ("aes128-aes128ccm8-sha256-x25519", Protocol.IKE),
         ("aes128ccm8iiv-prfsha256-x25519", Protocol.IKE),
-        ("aes128ccm8-prfsha256", Protocol.ESP),
+        ("x25519", Protocol.ESP),
         ("3des", Protocol.ESP),
         ("", Protocol.ESP),
     ],
@@ -137,3 +137,29 @@ def test_an_esp_offer_without_esn_transform_or_with_a_group_is_refused():
 def test_a_bad_name_is_refused(name, protocol):
     with pytest.raises(ValueError):
         parse_suite(name, protocol)
+
+
+def _transforms(name, protocol):
+    found = parse_suite(name, protocol).transforms.values()
+    return sorted(tuple(transform[:3]) for options in found for transform in options)
+
+
+@pytest.mark.item("E1")
+@pytest.mark.parametrize(
+    ("protocol", "table"), [(Protocol.IKE, words.IKE), (Protocol.ESP, words.ESP)]
+)
+def test_the_words_mean_what_they_mean_to_the_firmware(protocol, table):
+    for name, transforms in table.items():
+        assert _transforms(name, protocol) == sorted(transforms), name
+
+
+@pytest.mark.item("E1")
+def test_what_no_sensor_can_have_is_refused_by_its_word():
+    ours = {"aes128ccm16-prfsha384-x25519"}
+    for name, (fault, _) in words.NOT_IKE.items():
+        if name not in ours:
+            with pytest.raises(ValueError, match="."):
+                parse_suite(name, Protocol.IKE)
+        if name.startswith(f"{fault}-"):
+            with pytest.raises(ValueError, match=fault):
+                parse_suite(name, Protocol.IKE)

@@ -1,7 +1,10 @@
 """What the gateway is told: settings, secrets and traffic selectors."""
 
+import base64
+import contextlib
 import csv
 import json
+import re
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
@@ -18,15 +21,23 @@ class ConfigError(ValueError):
 
 
 def secret_octets(text, key="secrets"):
-    """Octets of a secret: `0x` and hex digits, or the text itself."""
-    if not isinstance(text, str) or not text:
-        raise ConfigError("%s: expected text or 0xHEX" % key)
-    if text.startswith("0x"):
-        try:
-            return bytes.fromhex(text[2:])
-        except ValueError:
-            raise ConfigError("%s: bad hex digits after 0x" % key) from None
-    return text.encode()
+    """Octets of a secret: `0x` and hex digits, `0s` and base64, or the text itself."""
+    lead, rest = (text[:2].lower(), text[2:]) if isinstance(text, str) else ("", "")
+    if lead == "0x" and re.fullmatch("([0-9a-fA-F]{2})+", rest):
+        return bytes.fromhex(rest)
+    if lead == "0s":
+        rest = rest.replace("-", "+").replace("_", "/")
+        with contextlib.suppress(ValueError):
+            octets = base64.b64decode(rest, validate=True)
+            if octets and base64.b64encode(octets).decode() == rest:
+                return octets
+    if lead and lead not in ("0x", "0s") and text.isprintable() and text.strip() == text:
+        if text[0] != text[-1] or text[0] not in "\"'":
+            return text.encode()
+    raise ConfigError(
+        "%s: expected text without quotes or blanks around it, 0x and pairs of hex digits,"
+        " or 0s and base64" % key
+    )
 
 
 class Secrets:
@@ -49,7 +60,7 @@ class Secrets:
 def _load_table(path, key, columns):
     """{name: secret} of a JSON or CSV file."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             text = file.read()
     except OSError as error:
         raise ConfigError("%s: %s: %s" % (key, path, error.strerror)) from None

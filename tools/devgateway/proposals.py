@@ -19,6 +19,7 @@ _CCM = {
     "96": Encr.AES_CCM_12,
     "16": Encr.AES_CCM_16,
     "128": Encr.AES_CCM_16,
+    "": Encr.AES_CCM_16,
     "8iiv": Encr.AES_CCM_8_IIV,
 }
 _CCM_NAMES = {
@@ -41,10 +42,13 @@ _GROUPS = {
     "mlkem768": Group.ML_KEM_768,
     "mlkem1024": Group.ML_KEM_1024,
     "none": Group.NONE,
+    "modpnone": Group.NONE,
 }
-_GROUP_NAMES = {group: name for name, group in _GROUPS.items() if name != "curve25519"}
+_GROUP_NAMES = {
+    group: name for name, group in _GROUPS.items() if name not in ("curve25519", "modpnone")
+}
 _PRF_NAMES = {prf: name for name, prf in _PRFS.items()}
-_ENCR = re.compile(r"aes(128|256)(?:ccm(8iiv|8|64|12|96|16|128))?")
+_ENCR = re.compile(r"aes(128|256)(?:ccm(8iiv|8|64|12|96|16|128|))?|(aes)")
 _ADDKE = re.compile(r"ke([1-7])_(.+)")
 
 # One additional key exchange, if the sensor wants one.
@@ -141,21 +145,22 @@ def parse_suite(name, protocol):
         found.setdefault(kind, []).append(Transform(int(kind), int(number), key_length))
 
     integ = False
-    for token in name.lower().split("-"):
+    for token in (word.strip() for word in name.lower().split("-")):
         encr = _ENCR.fullmatch(token)
         extra = _ADDKE.fullmatch(token)
         if encr:
-            kind = _CCM[encr[2]] if encr[2] else Encr.AES_CBC
+            kind = Encr.AES_CBC if encr[2] is None else _CCM[encr[2]]
             if kind == Encr.AES_CCM_8_IIV and protocol != Protocol.ESP:
                 raise ValueError("%s: implicit IV is for ESP only (RFC 8750)" % name)
-            add(T.ENCR, kind, int(encr[1]))
-        elif token == "sha256":
+            add(T.ENCR, kind, int(encr[1] or 128))
+        elif token in ("sha256", "sha2_256"):
             integ = True
-        elif token in _PRFS and protocol == Protocol.IKE:
+        elif token in _PRFS:
             add(T.PRF, _PRFS[token])
-        elif token in _GROUPS and token != "none" and protocol == Protocol.IKE:
-            add(T.KE, _GROUPS[token])
-        elif extra and extra[2] in _GROUPS and protocol == Protocol.IKE:
+        elif token in _GROUPS:
+            if _GROUPS[token] != Group.NONE:
+                add(T.KE, _GROUPS[token])
+        elif extra and extra[2] in _GROUPS:
             add(T.ADDKE1 + int(extra[1]) - 1, _GROUPS[extra[2]])
         elif token in ("esn", "noesn") and protocol == Protocol.ESP:
             add(T.ESN, token == "esn")
@@ -170,17 +175,18 @@ def parse_suite(name, protocol):
         if not integ:
             raise ValueError("%s: AES-CBC needs sha256" % name)
         add(T.INTEG, Integ.HMAC_SHA2_256_128)
-    elif integ:
-        raise ValueError("%s: AES-CCM takes no integrity algorithm" % name)
     if protocol == Protocol.IKE:
         if T.PRF not in found:
-            if True not in modes:
+            if not integ:
                 raise ValueError("%s: AES-CCM needs a prf, e.g. prfsha256" % name)
-            add(T.PRF, Prf.HMAC_SHA2_256)
+            add(T.PRF, Prf.HMAC_SHA2_256)  # the one of the integrity algorithm
         if T.KE not in found:
             raise ValueError("%s: no key exchange group" % name)
-    elif T.ESN not in found:
-        add(T.ESN, 0)
+    else:
+        # ESP has no PRF, and a key exchange only when it is rekeyed.
+        found = {kind: found[kind] for kind in (T.ENCR, T.INTEG, T.ESN) if kind in found}
+        if T.ESN not in found:
+            add(T.ESN, 0)
     return Suite(name, protocol, {kind: tuple(options) for kind, options in found.items()})
 
 

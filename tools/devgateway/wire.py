@@ -4,6 +4,7 @@ Pure functions and tuples. Decoders raise `WireError` with a named reason on any
 malformed input and nothing else; every length that a peer controls is checked here.
 """
 
+import re
 import struct
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
@@ -276,34 +277,67 @@ def parse_identity(body):
     return Identity(body[0], body[4:])
 
 
+_KINDS = {
+    "fqdn": IdType.FQDN,
+    "dns": IdType.FQDN,
+    "email": IdType.RFC822_ADDR,
+    "rfc822": IdType.RFC822_ADDR,
+    "userfqdn": IdType.RFC822_ADDR,
+    "keyid": IdType.KEY_ID,
+    "ipv4": IdType.IPV4_ADDR,
+    "ipv6": IdType.IPV6_ADDR,
+}
+_PREFIXES = (("@@", "email"), ("@#", "keyid"), ("@", "fqdn"))  # the longest first
+
+
 def identity_from_text(text):
-    """`x.y`, `a@b`, an address, or `fqdn: email: keyid: ipv4: ipv6:` and a value."""
+    """The identity that a text names to strongSwan; ValueError for what names none or many.
+
+    `x.y`, `a@b`, an address; `@x.y`, `@@a@b`, `@#00ff`; or `fqdn: email: keyid: ipv4: ipv6:` and a
+    value, where `#` or, for a keyid, `0x` means hex digits.
+    """
     kind, colon, value = text.partition(":")
-    kinds = {
-        "fqdn": IdType.FQDN,
-        "email": IdType.RFC822_ADDR,
-        "keyid": IdType.KEY_ID,
-        "ipv4": IdType.IPV4_ADDR,
-        "ipv6": IdType.IPV6_ADDR,
-    }
-    if colon and kind in kinds:
-        if kind == "ipv4":
-            return Identity(IdType.IPV4_ADDR, IPv4Address(value).packed)
-        if kind == "ipv6":
-            return Identity(IdType.IPV6_ADDR, IPv6Address(value).packed)
+    kind = kind.lower() if colon and kind.lower() in _KINDS else ""
+    for sign, meant in _PREFIXES:
+        if text.startswith(sign) and not kind:
+            kind, value = meant, text[len(sign) - (sign == "@#") :]
+    if not kind:
+        kind, value = _looks_like(text), text
+    elif "=" in text and text[0] == "@":
+        raise ValueError("no distinguished names: %r" % text)
+    number = _KINDS[kind]
+    if value[:1] == "#" or (kind == "keyid" and value[:2] == "0x"):
+        digits = value.removeprefix("#").removeprefix("0x")
+        if not re.fullmatch("([0-9a-fA-F]{2})+", digits):
+            raise ValueError("bad hex digits: %r" % text)
+        data = bytes.fromhex(digits)
+    elif kind in ("ipv4", "ipv6"):
+        data = (IPv4Address if kind == "ipv4" else IPv6Address)(value).packed
+    else:
         data = value.encode()
-        if kind == "keyid" and value.startswith("0x"):
-            data = bytes.fromhex(value[2:])
-        if not data:
-            raise ValueError("empty identity: %r" % text)
-        return Identity(kinds[kind], data)
-    if not text:
-        raise ValueError("empty identity")
+        if number != IdType.KEY_ID and "*" in value:
+            raise ValueError("a wildcard: %r" % text)
+    if not data or not text.isprintable() or re.search(r"[\s\u200b\ufeff]", text):
+        raise ValueError("empty identity, or invisible characters: %r" % text)
+    if kind in ("ipv4", "ipv6") and len(data) != (4 if kind == "ipv4" else 16):
+        raise ValueError("no address: %r" % text)
+    return Identity(number, data)
+
+
+def _looks_like(text):
+    """The kind of an identity that has no prefix."""
+    if text in ("%any", "%any6") or "=" in text:
+        raise ValueError("anybody, or a distinguished name: %r" % text)
     try:
         address = ip_address(text)
     except ValueError:
-        return Identity(IdType.RFC822_ADDR if "@" in text else IdType.FQDN, text.encode())
-    return Identity(IdType.IPV4_ADDR if address.version == 4 else IdType.IPV6_ADDR, address.packed)
+        first = re.split("[/-]", text)[0]
+        if ":" in text or re.fullmatch(r"\d+\.\d+\.\d+\.\d+", first):
+            raise ValueError("no kind of identity, or many addresses: %r" % text) from None
+        return "email" if "@" in text else "fqdn"
+    if not int(address):
+        raise ValueError("anybody: %r" % text)
+    return "ipv%d" % address.version
 
 
 def parse_auth(body):
