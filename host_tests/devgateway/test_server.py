@@ -177,7 +177,7 @@ def test_the_command_tells_a_person_in_words(command):
     [
         ((), "", "no secret"),
         ((), "{", "secrets"),
-        ((), '{"psk": 7}', "expected text or 0xHEX"),
+        ((), '{"psk": 7}', "expected text without quotes"),
         ((), '{"psk": "0xzz"}', "hex"),
         ((), "one,two,three", "identity,psk"),
         (("--ike", "3des"), None, "unknown algorithm '3des'"),

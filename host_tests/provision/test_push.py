@@ -47,7 +47,7 @@ def built(tmp_path_factory):
     compiled = package.with_suffix(".mpy")
     mpy.compile_file(package, compiled)
     small = {
-        f"{PACKAGE}store.mpy": real[f"{PACKAGE}store.mpy"],
+        **{f"{PACKAGE}{name}.mpy": real[f"{PACKAGE}{name}.mpy"] for name in ("store", "words")},
         f"{PACKAGE}__init__.mpy": compiled.read_bytes(),
     }
     for n in range(6):
