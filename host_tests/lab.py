@@ -485,7 +485,7 @@ class Charon:
 
     def _write_strongswan_conf(self):
         lines = [
-            f"include {ROOT}/tools/gateway/strongswan.conf",
+            (ROOT / "tools/gateway/strongswan.conf").read_text(),
             "charon-systemd {",
             *(f"  {key} = {value}" for key, value in self.settings.items()),
             "  plugins {",

