@@ -6,7 +6,9 @@ PY := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE := 1
 
 # $(call flag,name,NAME) is --name=value when the variable NAME is given.
-flag = $(if $($(2)),--$(1)='$($(2))')
+flag = $(if $($(2)),--$(1)='$(subst ','\'',$($(2)))')
+# $(call known,target,NAMES) refuses variables on make's command line that nothing would heed.
+known = $(foreach name,$(filter-out PYTHON $(2),$(foreach word,$(MAKEOVERRIDES),$(firstword $(subst =, ,$(word))))),$(error $(1): no variable $(name); it has $(2)))
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test conformance docs bench bench-compare bench-loss bench-esp bench-heap bench-storm bench-idle bench-asm footprint mpy romfs dist package fleet fuzz soak coverage types mutants histories lint size clean
@@ -18,7 +20,8 @@ help:
 venv: ## .venv with what everything here needs; every other target begins with it
 	@$(PYTHON) tools/setup/venv.py
 
-demo: venv ## a sensor sends readings to a gateway (READINGS=n, GATEWAY=strongswan, PQ=1, SLEEP=1, LOSS=percent, FRAGMENT_SIZE=octets)
+demo: venv ## a sensor sends readings to a gateway (READINGS=n; GATEWAY=strongswan, SLEEP=1, or PQ=1 LOSS=percent FRAGMENT_SIZE=octets)
+	@$(call known,demo,READINGS GATEWAY SLEEP PQ LOSS FRAGMENT_SIZE)
 	@$(if $(filter strongswan,$(GATEWAY)),$(PY) tools/setup/gateway.py --require)
 	@$(PY) -m tools.demo $(call flag,readings,READINGS) $(call flag,gateway,GATEWAY) \
 	  $(call flag,pq,PQ) $(call flag,sleep,SLEEP) $(call flag,loss,LOSS) $(call flag,fragment-size,FRAGMENT_SIZE)

@@ -1,5 +1,6 @@
 """`make demo` as a person runs it."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -7,6 +8,9 @@ import sys
 
 import pytest
 
+import tools.demo
+import tools.demo_link
+import tools.demo_sleep
 from host_tests.lab import Sensor
 from tools import mpy
 from tools.devgateway import RunningGateway
@@ -31,17 +35,27 @@ def test_the_demo_tells_of_each_reading_and_ends_with_0(root):
     assert "aes128ccm16-prfsha256-x25519" in done.stdout
     assert re.search(r"ESP SPIs +[0-9a-f]{8} ", done.stdout)
     assert re.search(r"inner address +10\.9\.0\.\d", done.stdout)
-    assert len(re.findall(r"octets on the wire +\{", done.stdout)) == 3
+    assert len(re.findall(r"octets of UDP payload +\{", done.stdout)) == 3
     assert "as the gateway decrypted it" in done.stdout
 
 
 @pytest.mark.parametrize(
-    "words", [("--readings", "0"), ("--readings", "ten"), ("--gateway", "none")]
+    ("words", "said"),
+    [
+        (("--readings", "0"), "READINGS: '0' is not a number of readings"),
+        (("--readings", "ten"), "READINGS: 'ten' is not a number of readings"),
+        (("--gateway", "none"), "GATEWAY: invalid choice: 'none'"),
+        (("--sleep", "yes"), "SLEEP: invalid int value: 'yes'"),
+        (("--pq", "2"), "PQ: invalid choice: 2"),
+        (("--loss", "51"), "LOSS: '51' is not a percentage of 0 to 50"),
+        (("--loss", "nan"), "LOSS: 'nan' is not a percentage of 0 to 50"),
+        (("--fragment-size", "90"), "FRAGMENT_SIZE: '90' is not a number of octets"),
+    ],
 )
-def test_a_wrong_variable_is_one_line_and_exit_2(root, words):
+def test_a_wrong_variable_is_one_line_and_exit_2(root, words, said):
     done = demo(root, *words)
-    assert done.returncode == 2
-    assert words[1] in done.stderr
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"demo: {said}") and done.stderr.count("\n") == 1
 
 
 def test_a_micropython_that_is_none_is_named(root):
@@ -73,7 +87,7 @@ def test_the_post_quantum_story_ends_with_the_same_handshake_both_ways(root):
     done = demo(root, "--readings", "2", "--pq", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "aes128ccm16-prfsha256-x25519-ke1_mlkem768" in done.stdout
-    assert len(re.findall(r"octets on the wire +\{", done.stdout)) == 2
+    assert len(re.findall(r"octets of UDP payload +\{", done.stdout)) == 2
     assert len(re.findall(r"\d\.\d\d s +\d+ datagrams", done.stdout)) == 2
 
 
@@ -93,30 +107,75 @@ def test_the_story_in_small_fragments_on_a_link_that_loses(root):
     assert len(rows) == 6
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("--loss", "20", "--gateway", "strongswan"),
-        ("--pq", "1", "--gateway", "strongswan"),
-        ("--pq", "1", "--loss", "90"),
-        ("--fragment-size", "90"),
-    ],
-)
-def test_what_does_not_go_together_is_one_line_and_exit_2(root, words):
-    done = demo(root, *words)
-    assert done.returncode == 2
-    assert done.stdout == "" and "Traceback" not in done.stderr
+SWITCHES = {
+    "gateway": ("development", "strongswan"),
+    "pq": ("0", "1"),
+    "sleep": ("0", "1"),
+    "loss": ("0", "1"),
+    "fragment-size": ("576",),
+}
+
+
+def combinations():
+    """Every set of switches, each with every value."""
+    choices = [
+        [(), *(((f"--{name}", value),) for value in values)] for name, values in SWITCHES.items()
+    ]
+    for chosen in itertools.product(*choices):
+        yield [word for switch in chosen for pair in switch for word in pair]
+
+
+@pytest.mark.item("K5")
+def test_every_combination_of_switches_is_told_or_refused_in_one_line(monkeypatch, capsys):
+    """A switch that the story would not heed is refused."""
+    told = []
+    for story in (tools.demo, tools.demo_link, tools.demo_sleep):
+        name = story.__name__.rpartition(".")[2]
+        monkeypatch.setattr(story, "run", lambda options, name=name: told.append((name, options)))
+    monkeypatch.setattr(tools.demo.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(tools.demo, "no_core_dumps", lambda: None)
+    seen = 0
+    for words in combinations():
+        given = dict(zip(words[::2], words[1::2], strict=True))
+        special = {"--pq": "1", "--loss": "1", "--fragment-size": "576"}.items() & given.items()
+        real, sleep = given.get("--gateway") == "strongswan", given.get("--sleep") == "1"
+        told.clear()
+        if special and (real or sleep):
+            with pytest.raises(SystemExit) as end:
+                tools.demo.main(words)
+            said = capsys.readouterr().err
+            assert end.value.code == 2 and said.count("\n") == 1, words
+            assert any(word.split("=")[0] in said for word in ("PQ=", "LOSS=", "FRAGMENT_SIZE="))
+            continue
+        assert tools.demo.main(words) == 0
+        ((name, options),) = told
+        assert name == ("demo_link" if special else "demo_sleep" if sleep else "demo"), words
+        assert options.readings == (4 if sleep else 10)
+        assert options.gateway == given.get("--gateway") or "--gateway" not in given
+        seen += 1
+    assert seen > 20
+
+
+@pytest.mark.item("K5")
+def test_a_switch_that_demo_does_not_know_is_refused_by_make(root):
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(
+        ["make", "demo", "READINGS=1", "SLEEEP=1"],
+        check=False, cwd=root, env=env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and "readings from a sensor" not in done.stdout
+    assert "demo: no variable SLEEEP; it has READINGS " in done.stderr
 
 
 def test_a_sleeping_sensor_is_shown_with_one_handshake_for_all_its_wake_ups(root):
-    done = demo(root, "--sleep", "1", "--gateway", "development")
+    done = demo(root, "--sleep", "1", "--gateway", "development", "--readings", "3")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = re.findall(
         r"(new handshake|wake-up \d) +SN (\d+) +(\d+) ms .* (\d+) datagrams, +(\d+) oct",
         done.stdout,
     )
-    assert [line[0] for line in lines] == ["new handshake", "wake-up 1", "wake-up 2", "wake-up 3"]
-    assert [line[3] for line in lines] == ["6", "2", "2", "2"]
+    assert [line[0] for line in lines] == ["new handshake", "wake-up 1", "wake-up 2"]
+    assert [line[3] for line in lines] == ["6", "2", "2"]
     sns = [int(line[1]) for line in lines]
     assert sns == sorted(set(sns))
     assert all(int(line[4]) < int(lines[0][4]) / 4 for line in lines[1:])

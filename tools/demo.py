@@ -180,7 +180,7 @@ def tell_readings(sensor, gateway, count):
         if reply["data"] != sent["data"]:
             raise DemoError(f"reading {n}: the echo says {reply['data']!r}")
         console.print(
-            f"  {n:>4}  SN {sent['sn']:<6} {sent['octets']:>4} octets on the wire  "
+            f"  {n:>4}  SN {sent['sn']:<6} {sent['octets']:>4} octets of UDP payload  "
             f"[green]{escape(arrived.decode())}[/green]  echo opened by the sensor"
         )
 
@@ -208,67 +208,91 @@ def run(options):
             raise DemoError(f"the sensor ended with {code}:\n{sensor.output}")
         stats = sensor.first("stats")
         console.print("\n[bold]The end[/bold]: the sensor deleted its SA")
-        fact("octets on the wire", f"{stats['octets_out']} out, {stats['octets_in']} in")
+        fact("octets of UDP payload", f"{stats['octets_out']} out, {stats['octets_in']} in")
         fact("dropped by the sensor", dropped(stats["drops"]))
         for title, text in gateway.close():
             fact(title, text)
 
 
+class Parser(argparse.ArgumentParser):
+    """Speaks of make's variables, in one line."""
+
+    def error(self, message):
+        text = re.sub(r"argument --([a-z-]+): ", lambda found: f"{_variable(found[1])}: ", message)
+        self.exit(2, f"demo: {text}\n")
+
+
+def _variable(flag):
+    return flag.upper().replace("-", "_")
+
+
+def number(kind, least, most, text):
+    """Return a converter for argparse; `text` says what is taken."""
+
+    def convert(value):
+        try:
+            found = kind(value)
+        except ValueError:
+            found = None
+        if found is None or not least <= found <= most:
+            raise argparse.ArgumentTypeError(f"{value!r} is not {text}")
+        return found
+
+    return convert
+
+
+# What of the stories is whose: a switch that a story does not heed is refused.
+_REAL = "strongSwan stands on a link that loses nothing, and Debian's has no ML-KEM"
+_ASLEEP = "the story of sleep is told on a link that loses nothing, without ML-KEM"
+
+
+def refusal(options):
+    """Why these options do not go together, or None."""
+    special = [
+        f"{_variable(name)}={getattr(options, name.replace('-', '_')):g}"
+        for name in ("pq", "loss", "fragment-size")
+        if getattr(options, name.replace("-", "_"))
+    ]
+    for word in special:
+        if options.gateway == "strongswan":
+            return f"{word} does not go with GATEWAY=strongswan: {_REAL}"
+        if options.sleep:
+            return f"{word} does not go with SLEEP=1: {_ASLEEP}"
+    if options.gateway == "strongswan" and os.geteuid() != 0:
+        return "GATEWAY=strongswan needs root (network namespaces)"
+    return None
+
+
 def main(argv=None):
-    def positive(text):
-        number = int(text)
-        if number < 1:
-            raise ValueError
-        return number
-
-    def percent(text):
-        number = float(text)
-        if not 0 <= number <= 50:
-            raise ValueError
-        return number
-
-    def fragment(text):
-        number = int(text)
-        if not 128 <= number <= 1500:
-            raise ValueError
-        return number
-
-    parser = argparse.ArgumentParser("make demo", description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--readings", type=positive, default=10, metavar="N")
+    parser = Parser("make demo", description=__doc__.split("\n\n", maxsplit=1)[0])
+    count = number(int, 1, 10000, "a number of readings, 1 or more")
+    percent = number(float, 0, 50, "a percentage of 0 to 50")
+    fragment = number(int, 128, 1500, "a number of octets, 128 to 1500")
+    parser.add_argument("--readings", type=count, metavar="N", help="10; 4 with SLEEP=1")
     parser.add_argument("--gateway", choices=GATEWAYS)
-    parser.add_argument("--pq", choices=("0", "1"), default="0", help="ML-KEM-768 in fragments")
+    switch = {"type": int, "choices": (0, 1), "default": 0}
+    parser.add_argument("--pq", **switch, help="ML-KEM-768 in fragments")
     parser.add_argument("--loss", type=percent, default=0, metavar="PERCENT")
     parser.add_argument("--fragment-size", type=fragment, metavar="OCTETS")
-    parser.add_argument("--sleep", choices=("0", "1"), default="0", help="asleep in between")
+    parser.add_argument("--sleep", **switch, help="asleep in between")
     options = parser.parse_args(argv)
+    if why := refusal(options):
+        parser.error(why)
+    options.readings = options.readings or (4 if options.sleep else 10)
     if not options.gateway:
         options.gateway = "development"
-        if options.sleep == "1":
+        if options.sleep:
             from tools.setup import gateway
 
             # What a real gateway says to a sensor that sleeps is the better show.
             options.gateway = "development" if gateway.lacking() else "strongswan"
     no_core_dumps()
-    if options.gateway == "strongswan" and os.geteuid() != 0:
-        print("demo: GATEWAY=strongswan needs root (network namespaces)", file=sys.stderr)
-        return 2
-    if options.pq == "1" and options.gateway == "strongswan":
-        print(
-            "demo: PQ=1 needs GATEWAY=development: strongSwan has ML-KEM from 6.0", file=sys.stderr
-        )
-        return 2
-    if (options.loss or options.fragment_size) and options.gateway == "strongswan":
-        print(
-            "demo: LOSS and FRAGMENT_SIZE need GATEWAY=development: it is what loses",
-            file=sys.stderr,
-        )
-        return 2
     try:
-        if options.pq == "1" or options.loss or options.fragment_size:
+        if options.pq or options.loss or options.fragment_size:
             from tools import demo_link
 
             demo_link.run(options)
-        elif options.sleep == "1":
+        elif options.sleep:
             from tools import demo_sleep
 
             demo_sleep.run(options)

@@ -24,12 +24,12 @@ _PATIENCE = 31  # seconds, after which an exchange is given up by the profile's 
 
 def size_of(options):
     """Octets of an IP datagram with a fragment."""
-    return options.fragment_size or (PQ_SIZE if options.pq == "1" else SIZE)
+    return options.fragment_size or (PQ_SIZE if options.pq else SIZE)
 
 
 def profile_of(options):
     """What is special about the profile."""
-    pq = "require" if options.pq == "1" else "off"
+    pq = "require" if options.pq else "off"
     return {"pq": pq, "fragment_size": size_of(options), "interval_ms": 100, "retries": 0}
 
 
@@ -130,7 +130,7 @@ def run(options):
         more = ["--fragment-size", str(size_of(options)), "--frag-ack", "eager"]
         more += ["--loss", str(options.loss), "--seed", "1"]
         gateway = demo.DevelopmentGateway(stack, options, more)
-        kind = "a post-quantum tunnel" if options.pq == "1" else "a tunnel in fragments"
+        kind = "a post-quantum tunnel" if options.pq else "a tunnel in fragments"
         demo.console.print(f"[bold]minipsec[/bold]: {kind} for a sensor's readings")
         lost = (
             f", which loses {options.loss:g} % of the datagrams each way" if options.loss else ""
@@ -142,7 +142,7 @@ def run(options):
             f"datagrams of at most {size_of(options)} octets"
             + (
                 f", ML-KEM gone once it is up ({ml_kem_octets()} octets of .mpy on a Pico)"
-                if options.pq == "1"
+                if options.pq
                 else ""
             ),
         )

@@ -15,7 +15,6 @@ from tools.demo import GATEWAYS, DemoError, console, fact, wait
 from tools.setup import interpreter
 
 HEAP = "160k"  # what keeps the SA over a sleep takes its share
-WAKE_UPS = 3
 ASLEEP_S = 1.0
 HEADERS = 28  # IPv4 and UDP, around each datagram
 _TIMEOUT = 20
@@ -86,7 +85,7 @@ def run(options):
         tell("new handshake", sent["sn"], ms, datagrams, octets)
         arrived = [sent["data"].encode()]
         shown = []
-        for wake in range(1, WAKE_UPS + 1):
+        for wake in range(1, options.readings):
             time.sleep(ASLEEP_S)
             ms = started(lambda: sensor, lambda: sensor.start(1))
             sent, stats = finish(sensor)
@@ -104,8 +103,9 @@ def run(options):
         console.print("\n[bold]The end[/bold]")
         fact("IKE messages", f"{up['datagrams_out'] + up['datagrams_in']} for the first reading, "
              "none for the others")  # fmt: skip
-        fact("a wake-up's share", f"{shown[-1][1] * 100 / octets:.0f} % of the octets of a "
-             "handshake with its reading, the echo included")  # fmt: skip
+        if shown:
+            fact("a wake-up's share", f"{shown[-1][1] * 100 / octets:.0f} % of the octets of a "
+                 "handshake with its reading, the echo included")  # fmt: skip
         files = sorted((file.stat().st_size, file.name) for file in sensor.directory.glob("sa.*"))
         kept = ", ".join(f"{size} octets in {name}" for size, name in files)
         fact("kept over a sleep", f"{kept}; on an ESP32 in RTC memory, without a write to flash")

@@ -4,6 +4,7 @@ What apt would install is downloaded and unpacked under build/, never installed;
 helpers there because its own mount namespace says so.
 """
 
+import fcntl
 import os
 import pathlib
 import re
@@ -35,23 +36,57 @@ conn sensors
     auto=add
 """
 
-# ip netns exec gives a mount namespace of its own, so nobody else sees this.
+# ip netns exec gives a mount namespace of its own, so nobody else sees this. pluto starts its
+# helpers with an empty environment: they find the unpacked libraries by the loader's cache. It
+# says nothing of how they end, so addconn, which gives it its connections, does.
 START = """
-set -e
+set -eu
+home=$1 directory=$2
 mount -t tmpfs none /usr/libexec
-mkdir /usr/libexec/ipsec
-mount --bind {home}/{bin} /usr/libexec/ipsec
-exec /usr/libexec/ipsec/pluto --nofork --stderrlog --config {directory}/ipsec.conf \
-    --rundir {directory} --dumpdir {directory} --nssdir {directory}/nss \
-    --ipsecdir {directory} --secretsfile {directory}/secrets
-"""
+mkdir /usr/libexec/ipsec /usr/libexec/library /usr/libexec/unpacked
+mount --bind "$home/{bin}" /usr/libexec/ipsec
+mount --bind "$home/{bin}" /usr/libexec/unpacked
+mount --bind "$(echo "$home"/usr/lib/*-linux-gnu*)" /usr/libexec/library
+printf '/usr/libexec/library\\ninclude /etc/ld.so.conf\\n' >"$directory/ld.so.conf"
+ldconfig -X -f "$directory/ld.so.conf" -C "$directory/ld.so.cache"
+mount --bind "$directory/ld.so.cache" /etc/ld.so.cache
+"$home/usr/bin/certutil" -N -d "sql:$directory/nss" --empty-password
+cat >"$directory/addconn" <<'END'
+#!/bin/sh
+/usr/libexec/unpacked/addconn "$@"
+echo "addconn ended with $?" >&2
+END
+chmod +x "$directory/addconn"
+mount --bind "$directory/addconn" /usr/libexec/ipsec/addconn
+exec /usr/libexec/ipsec/pluto --nofork --stderrlog --config "$directory/ipsec.conf" \\
+    --rundir "$directory" --dumpdir "$directory" --nssdir "$directory/nss" \\
+    --ipsecdir "$directory" --secretsfile "$directory/secrets"
+""".format(bin=_BIN)
+
+_ADDED = '"sensors": added IKEv2 connection'
+
+
+def _complete(home):
+    """Whether what is unpacked still finds its libraries: those of the system may have gone since."""
+    library = ":".join(map(str, (home / "usr/lib").glob("*-linux-gnu*")))
+    programs = [home / _BIN / "pluto", home / _BIN / "addconn", home / "usr/bin/certutil"]
+    if not all(program.exists() for program in programs):
+        return False
+    return "not found" not in run("env", f"LD_LIBRARY_PATH={library}", "ldd", *programs)
 
 
 def unpack():
     """Return the folder with libreswan in it; None and why not where it cannot be had."""
-    if (HOME / _BIN / "pluto").exists():
-        return HOME, None
     HOME.parent.mkdir(exist_ok=True)
+    with open(HOME.parent / "libreswan.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two runs at once: the second finds it done
+        if _complete(HOME):
+            return HOME, None
+        shutil.rmtree(HOME, ignore_errors=True)
+        return _unpack()
+
+
+def _unpack():
     with tempfile.TemporaryDirectory(dir=HOME.parent) as place:
         archives = pathlib.Path(place) / "archives"
         (archives / "partial").mkdir(parents=True)
@@ -70,8 +105,7 @@ def unpack():
         unpacked = pathlib.Path(place) / "root"
         for package in packages:
             run("dpkg", "-x", package, unpacked)
-        if not HOME.exists():  # by another run at the same time
-            unpacked.rename(HOME)
+        unpacked.rename(HOME)
     return HOME, None
 
 
@@ -80,34 +114,38 @@ class Pluto:
 
     def __init__(self, namespace, psk, ike="aes128-sha2_256;dh31", esp="aes_ccm_a-128"):
         home, _ = unpack()
-        (library,) = (home / "usr/lib").glob("*-linux-gnu*")
-        environment = {"LD_LIBRARY_PATH": str(library)}
         self.directory = directory = pathlib.Path(tempfile.mkdtemp(prefix="mips-pluto-"))
         try:
             (directory / "nss").mkdir()
-            run("env", f"LD_LIBRARY_PATH={library}", home / "usr/bin/certutil", "-N",
-                "-d", f"sql:{directory}/nss", "--empty-password")  # fmt: skip
             text = CONFIG.format(gateway=GATEWAY_4, identity=GATEWAY_ID, ike=ike, esp=esp)
             (directory / "ipsec.conf").write_text(text)
             secrets = os.open(directory / "secrets", os.O_WRONLY | os.O_CREAT, 0o600)
             with os.fdopen(secrets, "w") as file:
                 file.write(f"@{GATEWAY_ID} %any : PSK {psk}\n")
-            start = START.format(home=home, bin=_BIN, directory=directory)
-            self._process = namespace.start("sh", "-c", start, env=environment)
-            self.wait_log(r'"sensors": added IKEv2 connection')
+            self._process = namespace.start("sh", "-c", START, "sh", home, directory)
+            self.wait_log("addconn ended with")
+            if _ADDED not in self.log():
+                raise LabError(f"pluto has no connection:\n{self.log()[-3000:]}")
             self.wait_log(rf"adding UDP interface \S+ {re.escape(GATEWAY_4)}:4500")
         except LabError:
             shutil.rmtree(directory, ignore_errors=True)
             raise
+
+    @property
+    def pid(self):
+        return self._process.pid
 
     def log(self):
         return "\n".join(self._process.lines)
 
     def wait_log(self, pattern, timeout=15):
         def found():
-            if not self._process.running:
-                raise LabError(f"pluto ended:\n{self.log()[-3000:]}")
-            return re.search(pattern, self.log())
+            running, log = self._process.running, self.log()
+            if match := re.search(pattern, log):
+                return match
+            if not running:
+                raise LabError(f"pluto ended:\n{log[-3000:]}")
+            return None
 
         return wait_until(found, timeout, f"pluto's log: {pattern}")
 

@@ -5,10 +5,12 @@ machines' kernels have no ESP, which pluto notices after both sides are authenti
 IKE_AUTH with its own AUTH payload and TS_UNACCEPTABLE in place of the Child SA.
 """
 
+import re
+
 import pytest
 
 from host_tests.interop.pluto import Pluto, unpack
-from host_tests.lab import PSK, SENSOR_ID, Lab
+from host_tests.lab import PSK, SENSOR_ID, Lab, LabError
 
 GROUPS = {"x25519": "dh31", "ecp256": "dh19", "modp2048": "dh14"}
 CBC = "aes128-sha256-prfsha256-x25519"
@@ -86,6 +88,25 @@ def test_no_common_esp_proposal_is_named(lab):
     lab.own(Pluto(lab.gateway_ns, PSK, esp="aes_gcm256"))
     line = refused(lab.sensor({"ike": [CBC]}, readings=1))
     assert (line["error"], line["notify"]) == ("NoProposalChosen", "NO_PROPOSAL_CHOSEN")
+
+
+@pytest.mark.item("I2")
+def test_a_start_that_fails_says_why_at_once(lab):
+    """pluto itself outlives a helper that gave it no connection, in silence."""
+    with pytest.raises(LabError, match="failed to add connection: ESP encryption algorithm"):
+        Pluto(lab.gateway_ns, PSK, esp="nonsense")
+
+
+@pytest.mark.item("I2")
+def test_helpers_run_with_the_unpacked_libraries(lab):
+    """pluto starts them with an empty environment."""
+    pluto = lab.own(Pluto(lab.gateway_ns, PSK))
+    loaded = lab.gateway_ns.run(
+        "nsenter", f"--mount=/proc/{pluto.pid}/ns/mnt",
+        "env", "-i", "/usr/bin/ldd", "/usr/libexec/unpacked/addconn",
+    )  # fmt: skip
+    assert "not found" not in loaded
+    assert re.search(r"libevent\S+ => /usr/libexec/library/", loaded), loaded
 
 
 def test_a_wrong_psk_is_refused(lab):
