@@ -11,7 +11,7 @@ flag = $(if $($(2)),--$(1)='$(subst ','\'',$($(2)))')
 known = $(foreach name,$(filter-out PYTHON $(2),$(foreach word,$(MAKEOVERRIDES),$(firstword $(subst =, ,$(word))))),$(error $(1): no variable $(name); it has $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test conformance docs bench bench-compare bench-loss bench-esp bench-heap bench-storm bench-idle bench-asm footprint mpy romfs dist package fleet fuzz soak coverage types mutants histories lint size clean
+.PHONY: help venv demo test fresh conformance docs bench bench-compare bench-loss bench-esp bench-heap bench-storm bench-idle bench-asm footprint mpy romfs dist package fleet fuzz soak coverage types mutants histories lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -26,7 +26,7 @@ demo: venv ## a sensor sends readings to a gateway (READINGS=n; GATEWAY=strongsw
 	@$(PY) -m tools.demo $(call flag,readings,READINGS) $(call flag,gateway,GATEWAY) \
 	  $(call flag,pq,PQ) $(call flag,sleep,SLEEP) $(call flag,loss,LOSS) $(call flag,fragment-size,FRAGMENT_SIZE)
 
-test: venv ## all tests; as root with strongSwan in namespaces (ARGS='-k name -x')
+test: venv ## all tests, a quarter hour; as root with strongSwan in namespaces (ARGS='-k name -x')
 	@$(PY) tools/setup/interpreter.py
 	@$(PY) tools/setup/gateway.py
 	@$(PY) tools/setup/node.py
@@ -37,6 +37,9 @@ conformance: venv ## a line for each id of the checklists, and the tests that pr
 
 docs: venv ## pictures and tables of the READMEs, made from the sources
 	@$(PY) -m tools.docs
+
+fresh: ## the demo and a share of the tests in new Debian roots, as root: 10 minutes (SUITE=trixie)
+	@$(PYTHON) tools/fresh.py $(call flag,suite,SUITE) $(call flag,args,ARGS)
 
 bench: venv ## handshakes and readings beside DTLS on the same interpreter, as ratios: 2 minutes (ROUNDS=3 for a quick pass)
 	@ROUNDS='$(ROUNDS)' $(PY) -m tools.bench.handshake

@@ -123,9 +123,7 @@ def adapt(root):
     own = pathlib.Path("/usr/local/share/ca-certificates")
     if own.exists() and any(own.iterdir()):
         shutil.copytree(own, root / "usr/local/share/ca-certificates", dirs_exist_ok=True)
-        subprocess.run(
-            ["chroot", root, "update-ca-certificates"], check=True, capture_output=True
-        )
+        subprocess.run(["chroot", root, "update-ca-certificates"], check=True, capture_output=True)
 
 
 def environment(**more):

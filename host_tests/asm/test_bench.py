@@ -34,6 +34,20 @@ def test_every_target_is_reached(found):
     assert len(found["wholes"]) == len(asm.TARGETS) and slow == []
 
 
+@pytest.mark.item("I1")
+def test_bytecode_is_counted_by_the_folder_it_lies_in_not_by_a_name_in_its_path():
+    def opcodes(path):
+        made = {}
+        exec(compile("def work():\n    return sum(range(9))\n", str(path), "exec"), made)
+        with asm.Bytecode() as counted:
+            made["work"]()
+        return counted.opcodes
+
+    assert opcodes(mpy.FIRMWARE / "minipsec/some.py") > 3
+    assert opcodes(mpy.ROOT / "tools/minipsec/some.py") == 0
+    assert opcodes("/srv/minipsec/firmware/minipsec/some.py") == 0
+
+
 def test_board_facts_are_reached_by_counted_code(found):
     """Milliseconds: one Keccak-f, one NTT and its inverse, one product."""
     taken = {line["what"]: line["us"] / 1000 for line in found["leaves"]}

