@@ -172,6 +172,8 @@ def _child(sa, found, notifies):
     spi_out, picked = wire.chosen(sa._offer, found[_SA], _ESP)
     if len(spi_out) != 4:
         raise Drop("BAD_SA")
+    if spi_out[:3] == b"\0\0\0":
+        raise Drop("its SPI for ESP is one of 0 to 255, which are reserved")
     p = sa.profile
     server = p["server"]
     transport = p["mode"] == "transport"

@@ -140,9 +140,20 @@ class X25519:
         return self._ladder(self._key, u).to_bytes(32, "little")
 
     def shared(self, peer):
-        """Return g^ir, 32 octets, or None for a wrong length or an all-zero result."""
-        result = len(peer) == 32 and self._times(peer)
-        return result if result and any(result) else None
+        """Return g^ir, 32 octets, or None for a wrong length or a point of small order.
+
+        Its secret would be all zero (RFC 7748 §6.1).  That costs three doublings to see, x and z
+        of §5, not a key exchange for each such value that a stranger sends.
+        """
+        if len(peer) != 32:
+            return None
+        x = int.from_bytes(peer, "little") & _P25519 + 18
+        z = 1
+        for _ in range(3):
+            t = x * z
+            x, z = x * x, z * z
+            x, z = (x - z) ** 2 % _P25519, 4 * t * (x + 486662 * t + z) % _P25519
+        return self._times(peer) if z else None
 
 
 METHODS = {_X25519: X25519}

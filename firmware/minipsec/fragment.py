@@ -49,14 +49,13 @@ def gather(sa, outer, view, exchange, response, now):
         raise Drop("BAD_LENGTH")
     number, total = struct.unpack_from(">HH", body)
     queues = sa._queues
-    acks = sa.acks()
     queue = queues.get(response)
     if queue is None or queue.exchange != exchange:
         queue = Reassembly(exchange)
     reason = queue.refuses(number, total)
     if reason:
-        if acks and reason == "REPLAYED_FRAGMENT":
-            acks.came(sa, queue, number, False, now)
+        if sa._acks and reason == "REPLAYED_FRAGMENT":
+            sa.acks().came(sa, queue, number, False, now)
         raise Drop(reason)
     # Payloads in the clear stand in front of the first fragment only (RFC 7383 §2.5.3).
     if number > 1 and len(outer) > 1:
@@ -72,6 +71,7 @@ def gather(sa, outer, view, exchange, response, now):
                 sa.fail("peer", reason)
         raise Drop(reason)
     queues[response] = queue
+    acks = sa.acks()
     if response:
         sa._sent = None
         if acks:
@@ -83,6 +83,7 @@ def gather(sa, outer, view, exchange, response, now):
     if number == 1:
         queue.head = front(view, body) if response else sha256(view).digest()
     if queue.complete():
+        del queues[response]
         return queue.join() + (queue.head,)
     if acks:
         acks.came(sa, queue, number, True, now)

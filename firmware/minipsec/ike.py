@@ -53,6 +53,8 @@ _ADDKE7 = const(12)
 # what we mean.  The first half of SHA-256("minipsec fragment acknowledgment 02").
 VENDOR_ID = b"\x82\x59\x0f\x17\x20\xa7\x37\xfe\x59\xd9\x0f\x01\x33\xdb\x70\x47"
 
+_MAX_HINTS = const(16)  # kinds of error notifies that are told of from one sending to the next
+
 _S_INIT = const(1)
 _S_INTERMEDIATE = const(2)
 _S_AUTH = const(3)
@@ -67,12 +69,15 @@ class Initiator(Machine):
     _plain = None  # SK_d and SK_pr without the PPK, where the gateway may do without
     _before = None  # an Intermediate, between IKE_SA_INIT and IKE_AUTH
     _cookie = b""
+    _held = None  # a cookie that the next sending is to carry
+    _early = 0  # sendings that a cookie brought about before their time
     _ke = None
 
     def __init__(self, profile, rand):
         super().__init__(profile, rand)
         self.encap = profile["encap"]  # ask for UDP encapsulation even without a NAT
         self._table = TABLE
+        self._hints = []
 
     def start(self, now, local=None, remote=None):
         """Send the first IKE_SA_INIT.
@@ -110,6 +115,7 @@ class Initiator(Machine):
         for kind in kinds:
             notes.append((_N, wire.notify(kind)))
         self.go(_S_INIT)
+        self._since = now  # sendings from then to `_last` may still be answered
         self.send_init(now)
 
     def end(self):
@@ -132,8 +138,34 @@ class Initiator(Machine):
 
     # IKE_SA_INIT.
 
+    def timer(self, now):
+        """Do what is due at `now`; a resend starts with what it takes from a cookie."""
+        if self._due is not None and now >= self._due:
+            self._hints.clear()
+            self._last = now
+            if self._held:
+                self._cookie, self._held = self._held, None
+                self._since = now
+                self._request = self._init()
+        super().timer(now)
+
+    def hint(self, kind):
+        """Tell of an error notify that nobody authenticated: of a few kinds, each once.
+
+        That is from one sending to the next.
+        """
+        if kind not in self._hints and len(self._hints) < _MAX_HINTS:
+            self._hints.append(kind)
+            self.event("hint", kind)
+
     def send_init(self, now):
         """Send IKE_SA_INIT, the first or another one."""
+        self._last = now
+        self._out.clear()
+        self.send_request(_IKE_SA_INIT, self._init(), now)
+
+    def _init(self):
+        """Make IKE_SA_INIT, which AUTH covers from now on; return its datagram in a list."""
         if self._ke is None:
             self._ke = method(self._ke_id)(self.rand)
         payloads = [
@@ -147,8 +179,7 @@ class Initiator(Machine):
         n = 28 + len(body)
         head = wire.header(self.spi_i, bytes(8), first, _IKE_SA_INIT, _I, 0, n)
         self._message_i = head + body
-        self._out.clear()
-        self.send_request(_IKE_SA_INIT, [self.marked(self._message_i)], now)
+        return [self.marked(self._message_i)]
 
     def _nat_hash(self, address):
         """Return what tells of a NAT; random where the address is not known."""
@@ -156,15 +187,16 @@ class Initiator(Machine):
             return self.rand(20)
         return wire.nat_hash(self.spi_i + self.spi_r, *address)
 
-    def _on_init(self, payloads, now):
-        found, notifies, vendors = sort(payloads)
+    def _on_init(self, view, now):
+        # Nothing is kept of an answer before all of it was taken.
+        found, notifies, vendors = sort(wire.payloads(view[16], view, 28))
         if _SA not in found:
             from .again import refused
 
             refused(self, notifies, now)
             return
         p = self.profile
-        spi_r = bytes(self._view[8:16])
+        spi_r = bytes(view[8:16])
         ke = bytes(found.get(_KE, b""))
         n_r = bytes(found.get(_NONCE, b""))
         _, picked = wire.chosen(self._offer, found[_SA], 1)
@@ -181,24 +213,26 @@ class Initiator(Machine):
             or (more and not (intermediate and len(set(more + [group])) > len(more)))
         ):
             raise Drop("BAD_INIT")
+        ppk = None
         if p["ppk_id"]:
             from .ppk import agreed
 
-            self._ppk = agreed(kinds, intermediate)
-            if not self._ppk and p["ppk_required"]:
+            ppk = agreed(kinds, intermediate)
+            if not ppk and p["ppk_required"]:
                 # Nobody has authenticated this answer: another one may follow.
-                self.event("hint", _USE_PPK)
+                self.hint(_USE_PPK)
                 raise Drop("NO_PPK")
         shared = None
         if ke[0] << 8 | ke[1] == group == self._ke_id and len(ke) - 4 == self._ke.size:
             shared = self._ke.shared(ke[4:])
         if shared is None:
             raise Drop("BAD_KE")
-        self._ke = None
+        self._ppk = ppk
+        self._ke = self._held = None
         self.spi_r = spi_r
         self._n_r = n_r
-        self._message_r = bytes(self._view)
-        del self._view, self._notes, self._ke_id
+        self._message_r = bytes(view)
+        del self._notes, self._ke_id
         self.picked = picked
         # Is a NAT between us?  To port 4500 then, and where nothing is known (RFC 7296 §2.23).
         for kind, data in notifies:
@@ -219,11 +253,10 @@ class Initiator(Machine):
         self.answer_came(now)
         self.make_keys(kdf.prf(self._n_i + n_r, shared))
         self.event("agreed", picked)
-        ppk = self._ppk == "int"
-        if more or ppk:
+        if more or ppk == "int":
             from .intermediate import Intermediate
 
-            self._before = Intermediate(more, ppk)
+            self._before = Intermediate(more, ppk == "int")
             self._before.start(self, now)
         else:
             auth.send(self, now)

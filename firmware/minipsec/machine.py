@@ -35,6 +35,7 @@ _AUTHENTICATION_FAILED = const(24)
 _INFORMATIONAL = const(37)
 
 _MAX_MESSAGE = const(3000)
+_MAX_OUT = const(16)  # datagrams that wait to be sent while an answer is put behind them
 _FLOOR_MS = const(200)  # of the retransmission interval where fragments are acknowledged
 _GUESS_MS = const(125)  # least round trip taken for granted after a resend
 _MARKER = b"\0\0\0\0"
@@ -200,14 +201,14 @@ class Machine:
         if exchange == _IKE_SA_INIT:
             if mid:
                 raise Drop("OLD_MESSAGE_ID")
-            self._view = view
-            row[0](self, wire.payloads(first, view, 28), now)
+            row[0](self, view, now)
             return
         if spi_r != self.spi_r:
             raise Drop("UNKNOWN_SPI")
         # Of the exchange that we answered last: its request again, or an acknowledgment.
         late = self._answered if mid == self._peer_mid - 1 else None
         if late and not response and late[0] == sha256(view).digest():
+            self._has_room()
             self._resend(True, late[1])
             return
         if response:
@@ -246,12 +247,15 @@ class Machine:
             return
         if not expected:
             raise Drop("OLD_MESSAGE_ID")
-        self._queues.pop(response, None)
         if response:
             self.message = head or wire.front(view, body), plain
-            row[0](self, payloads, now)
-            self.message = None
+            try:
+                row[0](self, payloads, now)
+            finally:
+                self.message = None
             return
+        self._has_room()
+        self._queues.pop(False, None)
         self._queue_due = None
         self._peer_mid += 1
         answer = self._serve(row[0], payloads, now)
@@ -262,6 +266,11 @@ class Machine:
         if self._ending:
             self.event(*self._ending)
             self.end()
+
+    def _has_room(self):
+        """Raise Drop while so much waits to be sent that one more answer has to wait outside."""
+        if len(self._out) > _MAX_OUT:
+            raise Drop("ANSWERS_WAIT")
 
     def _serve(self, handler, payloads, now):
         """Return the payloads that answer a peer's request, whose ICV was right."""

@@ -94,7 +94,7 @@ class ReplayWindow:
 
     def check(self, sn):
         """Return True if this SN may still come; changes nothing."""
-        if not sn:
+        if not sn or sn >> 64:
             return False
         if not self.size or sn > self.top:
             return True
@@ -104,8 +104,8 @@ class ReplayWindow:
     def commit(self, sn):
         """Mark an SN that `check` let in and whose ICV was right."""
         if not self.size:
-            return
-        if sn > self.top:
+            self.top = max(self.top, sn)  # where `extend` looks from
+        elif sn > self.top:
             step = sn - self.top
             self.seen = 1 if step >= self.size else self.seen << step & (1 << self.size) - 1 | 1
             self.top = sn
@@ -113,9 +113,13 @@ class ReplayWindow:
             self.seen |= 1 << (self.top - sn)
 
     def extend(self, low):
-        """Return the 64-bit SN that 32 received bits most likely mean (RFC 4303 appendix A2)."""
+        """Return the SN that 32 received bits most likely mean (RFC 4303 appendix A2).
+
+        Beyond the last of 64 bits it is one that `check` does not let in.  Without a window, that
+        is the nearest SN.
+        """
         high = self.top >> 32
-        bottom = (self.top & 0xFFFFFFFF) - max(self.size, 1) + 1
+        bottom = (self.top & 0xFFFFFFFF) - (self.size or 1 << 31) + 1
         if bottom >= 0:
             # The window lies within one run of the low half.
             if low < bottom:

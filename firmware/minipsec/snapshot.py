@@ -24,7 +24,8 @@ from .sequence import ReplayWindow, Sequence
 
 _CHECK = const(8)  # octets of SHA-256
 _AHEAD = const(16)  # SNs that a mark may be ahead of the SA's age after a reset
-_ALL = const(0xFFFFFFFFFFFFFFFF)  # a window that ends here lets nothing in
+_ALL = const(0xFFFFFFFFFFFFFFFF)  # a window that ends here, all of it seen, lets nothing in
+_SEEN = (1 << 128) - 1
 
 _HEAD = const(">QBBBH5B")  # birth, octets of key and address, which gateway, _NUMBERS
 _SIZE = const(18)
@@ -40,7 +41,7 @@ def _digest(octets):
 def _seal(profile, octets):
     # Any change of the profile, or of this module's version, ends the SA.  `words` has tuples for
     # keys, whose order may be another one at each boot.
-    return _digest(octets + repr((2, dict(profile, words=0))).encode())
+    return _digest(octets + repr((3, dict(profile, words=0))).encode())
 
 
 class Snapshot:
@@ -53,7 +54,7 @@ class Snapshot:
     """
 
     asleep = floated = True
-    spi_i = b""
+    spi_i = bytes(8)  # which no datagram has that is not an IKE message by its marker
     drops = {}
     poll_out = next_event = next_timer = lambda self: None
 
@@ -80,12 +81,13 @@ class Snapshot:
             last = max(last, age)
         self.numbers = Sequence(now - age, tick, last, child["esn"], self._write, paced)
 
-    def _write(self, last, top=_ALL, seen=0):
+    def _write(self, last, top=_ALL, seen=_SEEN):
         memory = self._memory
         if self.mark and memory.read("mark") != self.mark:
             return False
         bits = seen.to_bytes(16, "big")
-        mark = struct.pack(_STATE, self.clock, last, self.packets, top, bits)
+        packets = min(self.packets, 0xFFFFFFFF)
+        mark = struct.pack(_STATE, self.clock, last, packets, top, bits)
         self.mark = mark + _digest(mark + self._seal)
         return memory.write("mark", self.mark)
 

@@ -169,6 +169,8 @@ class Board:
         self.seen["flash_writes"].append(new)
 
     def open(self, path, mode="r", *rest):
+        if "w" in mode and self.settings.get("read_only"):
+            raise OSError(30)
         # An SA's two files are written in place.
         if "w" in mode and "sa." in path:
             self.seen["flash_writes"].append(path)
@@ -182,7 +184,7 @@ class Board:
         implementation = Facade(real_sys.implementation, _machine=facts["machine"])
         machine = dict(
             WDT=self.watchdog,
-            unique_id=lambda: b"\xe6\x60\x58\x38\x83\x00\x00\x01",
+            unique_id=lambda: bytes.fromhex(self.settings.get("chip", "e660583883000001")),
             lightsleep=self.light_sleep,
             reset=lambda: self.power_off("reset", 0),
             deepsleep=lambda ms=0: self.power_off("deep", ms),

@@ -2,6 +2,7 @@
 
 import ast
 import json
+from hashlib import sha256
 
 import pytest
 
@@ -36,12 +37,125 @@ def draw(board, seed=None, **settings):
     return first.get("hex") or first["error"], seen
 
 
-def test_a_stuck_oscillator_without_a_seed_makes_no_keys(fake):
+# Asks three times in one time of power, as a program that tries again does.
+AGAIN = """
+for _ in range(3):
+    try:
+        port.rand(32)
+        print(json.dumps({"event": "made"}))
+    except Exception as e:
+        print(json.dumps({"event": type(e).__name__}))
+"""
+
+
+@pytest.mark.item("B1")
+def test_a_stuck_oscillator_without_a_seed_makes_no_keys_however_often_it_is_asked(fake):
     board = fake("RPI_PICO_W")
-    assert draw(board, noise=STUCK)[0] == "NoEntropy"
-    # It is not the second boot either that makes a secret of nothing.
-    (board.directory / "seed.bin").unlink()
-    assert draw(board, noise=[0] * 4096)[0] == "NoEntropy"
+    for noise in (STUCK, [0] * 4096, STUCK):
+        assert draw(board, noise=noise)[0] == "NoEntropy"
+    program = DRAW.replace("SEED", "None") + AGAIN
+    events, seen = board.run(program, weak_urandom=True, noise=[1] * 4 * 2048)
+    assert [event["event"] for event in events] == ["refused", "left"] + ["NoEntropy"] * 3
+    # A refusal leaves nothing that a later boot could take for a secret.
+    assert seen["flash_writes"] == [] and list(board.directory.glob("seed.bin*")) == []
+
+
+@pytest.mark.item("B1")
+@pytest.mark.parametrize("name", ESP32)
+def test_an_esp32_without_its_radio_is_refused_at_each_boot(fake, name):
+    board = fake(name)
+    assert [draw(board, active=False)[0] for _ in range(3)] == ["NoEntropy"] * 3
+
+
+def seed_file(octets):
+    """A seed file as a boot that passed leaves it."""
+    return octets + sha256(b"minipsec seed file 2" + octets).digest()[:8]
+
+
+WHOLE = seed_file(SEED[::-1])
+DAMAGED = {
+    "empty": b"",
+    "short": WHOLE[:20],
+    "torn in its check": WHOLE[:-1],
+    "longer": WHOLE + b"x",
+    "zeros": bytes(40),
+    "erased flash": b"\xff" * 40,
+    "one bit": bytes((WHOLE[0] ^ 1,)) + WHOLE[1:],
+}
+
+
+@pytest.mark.item("B1")
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_seed_file_is_no_secret(fake, kind):
+    """Nor does it tell this boot from one that started from the same damage."""
+    board = fake("RPI_PICO_W")
+    path = board.directory / "seed.bin"
+    for seed in (None, SEED):
+        path.write_bytes(DAMAGED[kind])
+        for _ in range(2):
+            assert draw(board, seed, noise=STUCK)[0] == "NoEntropy"
+        assert path.read_bytes() == DAMAGED[kind]
+    # Noise mends it.
+    assert len(draw(board, noise=FAIR)[0]) == 64
+    assert len(draw(board, noise=STUCK)[0]) == 64
+
+
+@pytest.mark.item("B1")
+def test_the_seed_file_of_an_earlier_version_does_not_count(fake):
+    """It may be that of a boot that was refused; with a seed it is as good as none."""
+    board = fake("RPI_PICO_W")
+    path = board.directory / "seed.bin"
+    path.write_bytes(SEED[::-1])
+    assert [draw(board, noise=STUCK)[0] for _ in range(2)] == ["NoEntropy"] * 2
+    keys = [draw(board, SEED, noise=STUCK)[0] for _ in range(3)]
+    assert len(set(keys)) == 3 and {len(key) for key in keys} == {64}
+
+
+@pytest.mark.item("B1")
+def test_a_file_of_a_boot_that_passed_is_a_secret_and_used_once(fake):
+    board = fake("RPI_PICO_W")
+    draw(board, noise=FAIR)
+    keys = [draw(board, noise=STUCK)[0] for _ in range(4)]
+    assert len(set(keys)) == 4 and {len(key) for key in keys} == {64}
+    # Not where the next one cannot be written: then this one would start two boots.
+    assert draw(board, noise=STUCK, full=True)[0] == "NoEntropy"
+    assert draw(board, noise=STUCK, read_only=True)[0] == "NoEntropy"
+    assert len(draw(board, noise=FAIR, read_only=True)[0]) == 64
+
+
+@pytest.mark.item("B1")
+def test_a_reset_at_any_step_of_the_writing_repeats_no_key(fake):
+    """Whole is then the file, or the new one beside it, or the old one that was never used."""
+    board = fake("RPI_PICO_W")
+    path = board.directory / "seed.bin"
+    beside = board.directory / "seed.bin.new"
+    keys = [draw(board, SEED, noise=STUCK)[0] for _ in range(2)]
+    old = path.read_bytes()
+    keys.append(draw(board, SEED, noise=STUCK)[0])
+    new = path.read_bytes()
+    # The new file is torn, or whole; FAT lets go of the old one before it renames the new one.
+    path.write_bytes(new)
+    for torn in (b"", new[:7], seed_file(bytes(32))):
+        beside.write_bytes(torn)
+        keys.append(draw(board, SEED, noise=STUCK)[0])
+    path.rename(beside)
+    keys.append(draw(board, SEED, noise=STUCK)[0])
+    assert len(set(keys)) == len(keys) and {len(key) for key in keys} == {64}
+    assert old != new and path.read_bytes() not in (old, new)
+
+
+@pytest.mark.item("B1")
+def test_two_boards_alike_never_make_the_same_key(fake):
+    """They are refused; with a copy of one another's seed they are told apart by their chips."""
+    for name, settings in (("RPI_PICO_W", {"noise": STUCK}), ("ESP32_GENERIC", {"active": False})):
+        keys = []
+        for chip in ("e660583883000001", "e660583883000002"):
+            board = fake(name)
+            for path in board.directory.glob("seed.bin*"):
+                path.unlink()
+            assert [draw(board, chip=chip, **settings)[0] for _ in range(2)] == ["NoEntropy"] * 2
+            keys += [draw(board, SEED, chip=chip, **settings)[0] for _ in range(2)]
+        assert len(set(keys)) == 4 and {len(key) for key in keys} == {64}
 
 
 def test_a_biased_oscillator_without_a_seed_makes_no_keys(fake):
@@ -106,8 +220,8 @@ def test_each_source_counts(fake, tmp_path):
             (one, None, None),
             (FAIR, SEED, None),
             (FAIR, SEED[:-1] + b"\0", None),
-            (FAIR, None, SEED[::-1]),
-            (FAIR, None, SEED[::-1][:-1] + b"\1"),
+            (FAIR, None, WHOLE),
+            (FAIR, None, seed_file(SEED[::-1][:-1] + b"\1")),
         ]
     ):
         board = fake("RPI_PICO_W")

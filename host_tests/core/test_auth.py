@@ -538,3 +538,51 @@ def test_keys_are_told_only_when_the_profile_names_a_key_log():
 def test_a_chosen_ke_payload_in_ike_auth_is_ignored():
     node, gateway, out = answered(lambda p: p + [(KE, bytes(36))])
     assert node.state == "UP"
+
+
+@item("B4")
+def test_an_spi_of_0_to_255_is_refused_and_no_packet_leaves():
+    """RFC 4303 §2.1: 0 never goes over a wire, 1 to 255 are reserved."""
+    for value in (0, 1, 4, 254, 255):
+        gateway = Responder()
+        gateway.spi_esp = value.to_bytes(4, "big")
+        node, gateway, out = answered(gateway=gateway)
+        failed(node, "peer", "its SPI for ESP is one of 0 to 255, which are reserved")
+        deletes(gateway, out)
+        assert node.sender is None
+    gateway.spi_esp = (256).to_bytes(4, "big")
+    node, gateway = established(gateway)
+    assert node.send(b"reading")[:4] == b"\0\0\1\0"
+
+
+@item("B4")
+def test_an_spi_of_another_length_than_4_is_refused():
+    for size in (0, 1, 3, 5, 8):
+        body = proposal(1, 3, b"\xc0" * size, [(1, 16, 128), (5, 0, 0)])
+        node, gateway, out = answered(lambda payloads, body=body: with_body(payloads, SA, body))
+        failed(node, "peer", "BAD_SA")
+        deletes(gateway, out)
+
+
+@item("B4")
+def test_none_of_our_own_spis_is_reserved_whatever_the_random_octets():
+    class Low:
+        """Octets as of a source that gives small numbers first."""
+
+        def __init__(self):
+            self.asked = {4: [0, 1, 255], 8: [0, 1, 255]}
+            self.good = Rand(b"low")
+
+        def __call__(self, n):
+            left = self.asked.get(n)
+            return left.pop(0).to_bytes(n, "big") if left else self.good(n)
+
+    rand = Low()
+    node = Node(profile(), rand)
+    gateway = Responder()
+    (request,) = node.start()
+    (request,) = node.receive(gateway.init(request))
+    gateway.auth(request)
+    assert not rand.asked[4] and not rand.asked[8]
+    assert int.from_bytes(gateway.spi_sensor, "big") > 255
+    assert gateway.spi_i[:3] != bytes(3)

@@ -1,5 +1,7 @@
 """Sequence numbers out of the clock, and the replay window, edge by edge (RFC 4303 §3.4.3)."""
 
+from host_tests.core.checklist import item
+from minipsec.esp import Receiver
 from minipsec.sequence import ReplayWindow, Sequence
 
 DAY = 86_400_000
@@ -255,3 +257,47 @@ def test_an_ended_sequence_gives_nothing_whatever_its_kind():
         numbers.end()
         assert numbers.next(0) is None and numbers.next(1 << 40) is None
         assert numbers.last == last
+
+
+# Extended sequence numbers at their end
+
+
+ALL = (1 << 64) - 1
+
+
+@item("A5")
+def test_extended_numbers_end_with_the_last_of_64_bits():
+    """A window at its end, as that of an SA after a reset, lets nothing in, and raises nothing."""
+    child = {"spi_in": b"spi4", "key_in": bytes(19), "icv": 8, "esn": True}
+    ends = bytes((10, 3, 0, 10)), bytes((10, 9, 0, 1)), 5000, 5000
+    for iiv in (False, True):
+        for size in (0, 1, 64, 128):
+            for top in (ALL, ALL - 1, ALL - 63, ALL - 200, (1 << 63) + 5, (1 << 32) - 1):
+                for low in (0, 1, 5, 0x7FFFFFFF, 0x80000000, 0xFFFFFFC0, 0xFFFFFFFE, 0xFFFFFFFF):
+                    receiver = Receiver(dict(child, iiv=iiv), ends, ReplayWindow(size, top, 1))
+                    packet = b"spi4" + low.to_bytes(4, "big") + bytes(40)
+                    got = receiver.open(packet)
+                    assert got in ("REPLAY", "BAD_ICV"), (size, top, low, got)
+                    if top == ALL and size and low < 0xFFFFFF00:
+                        assert got == "REPLAY"
+                    assert (receiver.window.top, receiver.window.seen) == (top, 1)
+
+
+@item("A5")
+def test_the_last_extended_number_comes_in_once():
+    window = ReplayWindow(64, ALL - 1, 1)
+    assert window.extend(0xFFFFFFFF) == ALL and window.check(ALL)
+    window.commit(ALL)
+    assert (window.top, window.seen) == (ALL, 3) and not window.check(ALL)
+    assert not window.check(window.extend(0)) and not window.check(ALL + 1)
+    sender = Sequence(0, 0, ALL - 1, True)
+    assert (sender.next(0), sender.next(0), sender.last) == (ALL, None, ALL)
+
+
+@item("A5")
+def test_extended_numbers_without_a_window_are_the_nearest():
+    window = ReplayWindow(0)
+    for sn in (1, 0x7FFFFFF0, 0xFFFFFFF0, (1 << 32) + 5, (1 << 32) - 3, (1 << 32) + 0x70000000):
+        assert window.extend(sn & 0xFFFFFFFF) == sn, hex(sn)
+        window.commit(sn)
+    assert window.top == (1 << 32) + 0x70000000

@@ -3,6 +3,7 @@
 import os
 import sys
 
+from host_tests.core.checklist import item
 from minipsec import memory as storage
 from minipsec import snapshot
 from minipsec.store import check_profile
@@ -138,6 +139,43 @@ def test_after_a_reset_it_goes_on_behind_the_reserve_and_hears_nothing():
         assert again.numbers.next(1000) > last
         assert not any(again.window.check(sn) for sn in (1, 6, 8, 1000, 0xFFFFFFFF))
         assert again.age == p["lifetime_ms"]  # so a new one is due
+
+
+@item("A5")
+def test_after_a_reset_no_extended_number_comes_in_and_it_can_be_put_away_again():
+    for size in (1, 64, 128):
+        p = profile(sleep="mark", replay_window=size)
+        memory = Memory()
+        sa = fresh(p, memory, child(esn=True))
+        assert sa.numbers.next(1000)
+        # A packet has left, and power goes: the mark stands, the window does not.
+        assert sa.save(1, sa.window, 1000)
+        assert snapshot.load(p, memory, 0, 0).numbers.next(5)
+        awake = snapshot.load(p, memory, 0, 0)
+        for low in (1, 5, 0x7FFFFFFF, 0xFFFFFFFF):
+            assert not awake.window.check(awake.window.extend(low))
+        assert awake.age == p["lifetime_ms"]  # a new one is made at once
+        assert awake.numbers.next(5)
+        assert awake.save(1, awake.window, 2000)
+        again = snapshot.load(p, memory, 0, 0)
+        assert again.window.top == (1 << 64) - 1 and not again.window.check(again.window.extend(1))
+
+
+@item("A5")
+def test_numbers_at_their_ends_are_kept_as_they_are():
+    for esn, end in ((False, (1 << 32) - 1), (True, (1 << 64) - 1)):
+        p = profile(sleep="mark", replay_window=128)
+        memory = Memory()
+        sa = fresh(p, memory, child(esn=esn))
+        sa.numbers.last = end - 1
+        assert sa.numbers.next(1000) == end
+        sa.window.commit(end - 127)
+        sa.window.commit(end)
+        assert sa.save(1 << 40, sa.window, 1000)
+        awake = snapshot.load(p, memory, 0, 0)
+        assert (awake.numbers.last, awake.numbers.next(0)) == (end, None)
+        assert (awake.window.top, awake.window.seen) == (end, 1 << 127 | 1)
+        assert awake.packets == (1 << 32) - 1
 
 
 def test_a_second_wake_up_with_the_same_state_is_refused():
