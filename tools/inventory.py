@@ -65,6 +65,14 @@ def now():
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+def _key(text):
+    """The key of an identity, None for what is none."""
+    try:
+        return Identity(text).key
+    except ValueError:
+        return None
+
+
 class Inventory:
     """An open inventory, to be used in a `with` block; made when it is not there yet."""
 
@@ -278,7 +286,7 @@ class Inventory:
     # Files.
 
     def directory(self, row):
-        return self.devices / Identity(row["id"]).file_name
+        return self.devices / Identity.of(row).file_name
 
     def profile_path(self, row):
         return self.directory(row) / "profile.json"
@@ -289,11 +297,7 @@ class Inventory:
     def profile(self, row):
         """The profile of a device as an object."""
         profile = read_json(self.profile_path(row))
-        try:
-            key = Identity(profile.get("id")).key
-        except ValueError:
-            key = None
-        if key != row["key"]:
+        if profile.get("id") != row["id"] and _key(profile.get("id")) != row["key"]:
             raise Problem(f"{self.profile_path(row)}: its id is not {row['id']}")
         return profile
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..provision.identity import Identity, from_strongswan
+from ..provision.identity import Identity
 from ..provision.keys import revoke
 from ..provision.options import (
     VICI,
@@ -20,8 +20,11 @@ from ..provision.options import (
     table,
     tell_json,
 )
+from ..provision.problem import Problem
 from .config import choose_gateway, plan, secret, write_files
-from .live import Charon
+from .live import Charon, last_heard
+
+_INTERVAL_MS = 1000  # between readings, where a profile does not say
 
 gateway = typer.Typer(no_args_is_help=True, help="strongSwan: its files, or a running charon.")
 
@@ -100,37 +103,62 @@ def list_devices(
     """Show what charon knows beside what the inventory says: secrets, SAs, traffic."""
     with open_inventory(inventory) as found, Charon(vici) as charon:
         name = choose_gateway(found, host)
-        names = charon.secrets()
-        sas = {}
+        names, shown = charon.secrets(), {}
         for sa in charon.sas():
-            identity = from_strongswan(sa.get("remote-id", ""))
-            if identity:
-                sas.setdefault(identity.key, []).append(sa)
-        cells = []
-        up = 0
+            shown.setdefault(sa.get("remote-id", "").lower(), []).append(sa)
+        cells, up, silent = [], 0, 0
         for row in found.rows(gateway=name):
-            established = [s for s in sas.pop(row["key"], []) if s["state"] == "ESTABLISHED"]
+            identity = Identity.of(row)
+            sas = shown.pop(identity.shown.lower(), [])
+            established = [sa for sa in sas if sa["state"] == "ESTABLISHED"]
             state = row["state"]
             if established:
                 up += 1
                 if state in ("new", "provisioned"):
                     found.set_state(row, "active")
                     state = "active"
+            heard = last_heard(established)
+            quiet = bool(heard) and heard.silent(_interval(found, row))
+            silent += quiet
             traffic = _traffic(established[:1])
-            cells.append((row["id"], state, _secret(found, row, names), *traffic))
-        for unknown in sas.values():
-            cells.append((unknown[0]["remote-id"], "not here", "", *_traffic(unknown[:1])))
-    head = ("device", "state", "secret", "SA", "inner address", "in", "out")
+            cells.append(
+                (row["id"], state, _secret(found, row, names), *traffic, _ago(heard, quiet))
+            )
+        for sa in (sa for sas in shown.values() for sa in sas):
+            cells.append(
+                (
+                    sa.get("remote-id", ""),
+                    "not here",
+                    "",
+                    *_traffic([sa]),
+                    _ago(last_heard([sa]), False),
+                )
+            )
+    head = ("device", "state", "secret", "SA", "inner address", "in", "out", "last heard")
     if as_json:
         keys = [title.lower().replace(" ", "_") for title in head]
         tell_json([dict(zip(keys, row, strict=True)) for row in cells])
         return
     table(head, cells)
-    say(f"{count(up, 'device has', 'devices have')} a tunnel")
+    say(f"{count(up, 'device has', 'devices have')} a tunnel, {silent} of them silent")
+
+
+def _interval(found, row):
+    """Milliseconds between a device's readings."""
+    try:
+        return int(found.profile(row).get("interval_ms", _INTERVAL_MS))
+    except (Problem, TypeError, ValueError):  # the profile is damaged: other commands say so
+        return _INTERVAL_MS
+
+
+def _ago(heard, quiet):
+    if heard is None:
+        return ""
+    return ("never" if heard.ago is None else f"{heard.ago} s ago") + (", silent" if quiet else "")
 
 
 def _secret(found, row, names):
-    identity = Identity(row["id"])
+    identity = Identity.of(row)
     keys = found.secrets(row)
     if keys and secret(identity, "IKE", "", keys["psk"]).name in names:
         return "known"

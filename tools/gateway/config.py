@@ -40,7 +40,7 @@ class Plan:
     connections: dict
     pools: dict
     secrets: dict  # {name: Secret}
-    revoked: list  # identities (in strongSwan's notation) that must have no SA
+    revoked: list  # identities that must have no SA
 
 
 def octets_of(text):
@@ -62,7 +62,7 @@ def secret(identity, kind, owner, text):
 
 def secrets_of(row, keys):
     """The secrets of one device: [Secret]."""
-    identity = Identity(row["id"])
+    identity = Identity.of(row)
     found = [secret(identity, "IKE", identity.strongswan, keys["psk"])]
     if "ppk" in keys:
         found.append(secret(identity, "ppk", "ppk-" + identity.text, keys["ppk"]))
@@ -94,7 +94,7 @@ def plan(inventory, gateway=None, pool=None, pool6=None):
     revoked = []
     for row in inventory.rows(gateway=gateway):
         if row["state"] == "revoked":
-            revoked.append(Identity(row["id"]).strongswan)
+            revoked.append(Identity.of(row))
         else:
             devices.append((row, inventory.profile(row), inventory.secrets(row)))
     for row, _, keys in devices:
@@ -171,7 +171,7 @@ def _connections(devices, pools):
         found[NAME]["pools"] = [_pool_name(version) for version in versions]
     for row, profile, _ in devices:
         if "inner_address" in profile:
-            identity = Identity(row["id"])
+            identity = Identity.of(row)
             address = ipaddress.ip_address(profile["inner_address"])
             own = [f"{address}/{address.max_prefixlen}"]
             found[connection_name(identity)] = _connection([profile], identity.strongswan, own)

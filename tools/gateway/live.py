@@ -2,11 +2,14 @@
 
 import contextlib
 import socket
+from dataclasses import dataclass
 
 from ..provision.problem import BadInput, Problem
 from .config import NAME, connection_name, secrets_prefix
 
 _TIMEOUT = 60
+_INTERVALS = 3  # readings that may be lost before a device counts as silent
+_GRACE = 5  # seconds on top, for a handshake
 
 
 def plain(value):
@@ -16,6 +19,28 @@ def plain(value):
     if isinstance(value, (list, tuple)):
         return [plain(inner) for inner in value]
     return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+@dataclass(frozen=True)
+class Heard:
+    """When a device was last heard: what an SA that charon keeps does not say."""
+
+    ago: int | None  # seconds since a packet came by one of its SAs, None for never
+    up: int  # seconds that the oldest of its SAs has been up
+
+    def silent(self, interval_ms):
+        """Has nothing come for so long that a reading should have come?"""
+        quiet = self.up if self.ago is None else self.ago
+        return quiet > _INTERVALS * interval_ms / 1000 + _GRACE
+
+
+def last_heard(sas):
+    """`Heard` of a device's SAs as charon lists them; None where there is no SA."""
+    if not sas:
+        return None
+    children = [child for sa in sas for child in sa.get("child-sas", {}).values()]
+    ago = [int(child["use-in"]) for child in children if int(child.get("packets-in", 0))]
+    return Heard(min(ago, default=None), max(int(sa.get("established", 0)) for sa in sas))
 
 
 class Charon:
@@ -103,6 +128,10 @@ class Charon:
             answers = [plain(sas) for sas in self.vici.list_sas()]
         return [{"name": name, **sa} for sas in answers for name, sa in sas.items()]
 
+    def sas_of(self, identity):
+        """The IKE SAs of one `Identity`, by its octets."""
+        return [sa for sa in self.sas() if identity.is_shown_as(sa.get("remote-id", ""))]
+
     def load_secret(self, entry):
         with self._asking(f"the secret of {entry.owner}"):
             self.vici.load_shared(
@@ -131,16 +160,14 @@ class Charon:
         return {name for name in self.secrets() if name[4:].startswith(prefix)}
 
     def terminate(self, identity):
-        """End every IKE SA of an identity (in strongSwan's notation); return how many."""
-        ended = 0
-        for sa in self.sas():
-            if sa.get("remote-id") == identity:
-                with self._asking(f"to end the SA of {identity}"):
-                    # The device is told, and its answer is not waited for.
-                    for _ in self.vici.terminate({"ike-id": sa["uniqueid"], "force": "yes"}):
-                        pass
-                ended += 1
-        return ended
+        """End every IKE SA of an `Identity`; return how many."""
+        sas = self.sas_of(identity)
+        for sa in sas:
+            with self._asking(f"to end the SA of {identity}"):
+                # The device is told, and its answer is not waited for.
+                for _ in self.vici.terminate({"ike-id": sa["uniqueid"], "force": "yes"}):
+                    pass
+        return len(sas)
 
     def apply(self, found, progress=lambda *_: None):
         """Make charon know a `Plan`, and nothing else of ours; return counts of what changed.
@@ -182,9 +209,10 @@ class Charon:
             with self._asking(f"to forget the connection {name}"):
                 self.vici.unload_conn({"name": name})
             counts["forgotten"] += 1
-        revoked = set(found.revoked)
-        for identity in {sa.get("remote-id") for sa in self.sas()} & revoked:
-            counts["ended"] += self.terminate(identity)
+        shown = {sa.get("remote-id", "").lower() for sa in self.sas()}
+        for identity in found.revoked:
+            if identity.shown.lower() in shown:
+                counts["ended"] += self.terminate(identity)
         return counts
 
 

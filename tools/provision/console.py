@@ -125,8 +125,7 @@ def _tell_program(events, rest):
 def _tell_gateway(row, vici):
     try:
         with Charon(vici) as charon:
-            wanted = Identity(row["id"]).strongswan
-            sas = [sa for sa in charon.sas() if sa.get("remote-id") == wanted]
+            sas = charon.sas_of(Identity.of(row))
     except Problem as problem:
         fact("gateway", f"not asked: {problem}")
         return

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass, field
 
 from .firmware import board_facts, board_name, known_boards
-from .identity import EXPECTED, Identity
+from .identity import EXPECTED, Identity, NoIdentity
 from .problem import BadInput
 
 _UNITS = {"ms": 1, "s": 1000, "min": 60000, "h": 3600000}
@@ -144,6 +144,8 @@ class Field:
         """Return the checked value of a text; ValueError otherwise."""
         try:
             return self.check(str(text).strip())
+        except NoIdentity:
+            raise  # it knows more
         except (ValueError, KeyError):
             raise ValueError(self.expected) from None
 
@@ -307,10 +309,10 @@ def device(given, where=lambda name: f"--{name.replace('_', '-')}"):
             continue
         try:
             values[name] = entry.read(text)
-        except ValueError:
+        except ValueError as problem:
             # What stands where a secret belongs is not repeated.
             got = "" if entry.secret else f", got {text!r}"
-            raise BadInput(f"{where(name)}: expected {entry.expected}{got}") from None
+            raise BadInput(f"{where(name)}: expected {problem}{got}") from None
     given = {name: values.pop(name) for name in SECRETS}
     values["gateway_id"] = values["gateway_id"] or _identity_of_host(values["gateway"], where)
     server = ipaddress.ip_address(values["server"])

@@ -264,15 +264,15 @@ def parse(lines):
 
 def ask_gateway(findings, row, keys, charon):
     """What charon knows of the device now."""
-    identity = Identity(row["id"])
+    identity = Identity.of(row)
     names = charon.secrets_of(identity)
     findings.secret = "unknown"
     if names:
         mine = secret(identity, "IKE", "", keys["psk"]).name if keys else None
         findings.secret = "known" if mine in names else "another key"
     findings.connections = len(charon.connections())
-    for sa in charon.sas():
-        if sa.get("remote-id") == identity.strongswan and sa["state"] == "ESTABLISHED":
+    for sa in charon.sas_of(identity):
+        if sa["state"] == "ESTABLISHED":
             findings.sa = sa
     for name, pool in charon.pools().items():
         if int(pool.get("online", 0)) >= int(pool.get("size", 1)):

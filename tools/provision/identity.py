@@ -1,4 +1,9 @@
-"""Identities (IDi): as they stand in a profile, in strongSwan's files, and as a file name."""
+"""Identities (IDi): as they stand in a profile, in strongSwan's files, and as a file name.
+
+strongSwan gives many characters a meaning of their own: `*` is a wildcard, `a=b` a distinguished
+name, `10.0.0.1-10.0.0.9` a range, `#` begins octets. So names take letters, digits and a few signs
+that mean nothing; every other identity is written as octets, `keyid:0x..`.
+"""
 
 import hashlib
 import ipaddress
@@ -6,56 +11,90 @@ import re
 import urllib.parse
 
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
-_PLAIN = re.compile(r"[!#-\[\]-~]{1,128}")  # printable, without blank, quote and backslash
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # before the @ of an e-mail address
+_LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]*")  # a keyid in letters
+_OCTETS = re.compile(r"0x([0-9A-Fa-f]{2})+")
+_MOST = 128  # octets of the text
+_SHA1 = 20  # octets: strongSwan takes a keyid so long for a hash, and shows it as octets
 
 EXPECTED = 'an identity like "sensor-1.example.org", "a@example.org" or "keyid:0x00ff"'
 
 
-class Identity:
-    """One identity of RFC 7296 §3.5; ValueError for what is none.
+class NoIdentity(ValueError):
+    """What was expected, with a hint where the text is near to an identity."""
 
-    `text` is how a profile writes it, `key` the same for two spellings of one identity.
+    def __init__(self, hint=""):
+        super().__init__(EXPECTED + hint)
+
+
+class Identity:
+    """One identity of RFC 7296 §3.5; `NoIdentity` for what is none.
+
+    `text` is how a profile writes it, `kind` and `octets` what goes over the air, `key` the same
+    for two spellings of one identity.
     """
 
     def __init__(self, text):
-        if not isinstance(text, str) or not _PLAIN.fullmatch(text):
-            raise ValueError(EXPECTED)
+        if not isinstance(text, str) or not 1 <= len(text) <= _MOST:
+            raise NoIdentity
         kind, colon, rest = text.partition(":")
         if not colon:
-            rest = text
-            kind = "email" if "@" in text else "ipv4" if _is_ipv4(text) else "fqdn"
-        if kind == "keyid":
-            octets = bytes.fromhex(rest[2:]) if rest.startswith("0x") else rest.encode()
-            self.text = "keyid:" + (rest.lower() if rest.startswith("0x") else rest)
-        elif kind in ("fqdn", "email", "ipv4"):
-            rest = rest.lower()
-            name = rest
-            if kind == "email":
-                local, _, name = rest.rpartition("@")
-                if not local:
-                    raise ValueError(EXPECTED)
-            if not (_is_ipv4(rest) if kind == "ipv4" else _NAME.fullmatch(name)):
-                raise ValueError(EXPECTED)
-            octets = rest.encode()
-            # A name that looks like an address keeps its prefix.
-            self.text = rest if Identity._guess(rest) == kind else f"{kind}:{rest}"
-        else:
-            raise ValueError(EXPECTED)
-        if not octets:
-            raise ValueError(EXPECTED)
-        self.key = f"{kind}:{octets.hex()}"
+            kind, rest = _guess(text), text
+        if kind not in _READ:
+            raise NoIdentity(_instead(text))
+        rest = _READ[kind](rest, text)
+        self.kind = kind
+        octets = kind == "keyid" and rest.startswith("0x")
+        self.octets = bytes.fromhex(rest[2:]) if octets else rest.encode()
+        # A name that looks like an address keeps its prefix.
+        self.text = rest if kind != "keyid" and _guess(rest) == kind else f"{kind}:{rest}"
+        self.literal = True
 
-    @staticmethod
-    def _guess(text):
-        return "email" if "@" in text else "ipv4" if _is_ipv4(text) else "fqdn"
+    @classmethod
+    def of(cls, row):
+        """The identity of an inventory's row, also one that can be made no longer."""
+        try:
+            return cls(row["id"])
+        except NoIdentity:
+            found = cls.__new__(cls)
+            found.kind, _, octets = row["key"].partition(":")
+            found.octets = bytes.fromhex(octets)
+            found.text = row["id"]
+            found.literal = False
+            return found
+
+    @property
+    def key(self):
+        return f"{self.kind}:{self.octets.hex()}"
 
     def __str__(self):
         return self.text
 
     @property
+    def wild(self):
+        """Does strongSwan take it for more than one peer?"""
+        return self.kind in ("fqdn", "email") and b"*" in self.octets or self.text == _NOBODY
+
+    @property
     def strongswan(self):
-        """The identity in strongSwan's notation, which has # where profiles have 0x."""
+        """The identity in strongSwan's notation, so that it means these octets and nothing else."""
+        if not self.literal:
+            return f"{self.kind}:#{self.octets.hex()}"
+        if self.kind == "fqdn" and not re.search("[a-z]", self.text):
+            return "fqdn:" + self.octets.decode()  # digits and dashes may be a range of addresses
         return self.text.replace("keyid:0x", "keyid:#", 1)
+
+    @property
+    def shown(self):
+        """How charon shows the peer of an SA: without the kind, a keyid in letters where it can."""
+        plain = all(32 <= octet < 127 for octet in self.octets)
+        if self.kind == "keyid" and (not plain or len(self.octets) == _SHA1):
+            return self.octets.hex(":")
+        return self.octets.decode("ascii", "replace")
+
+    def is_shown_as(self, text):
+        """Are these the octets that charon shows so? A name's capitals do not count."""
+        return text == self.shown or self.kind != "keyid" and text.lower() == self.shown.lower()
 
     @property
     def file_name(self):
@@ -66,12 +105,11 @@ class Identity:
         return name
 
 
-def from_strongswan(text):
-    """The identity that strongSwan's words name, or None for what no profile could hold."""
-    try:
-        return Identity(re.sub(r"^(keyid:|@)#", "keyid:0x", text))
-    except ValueError:
-        return None
+_NOBODY = "0.0.0.0"  # in strongSwan it is anybody
+
+
+def _guess(text):
+    return "email" if "@" in text else "ipv4" if _is_ipv4(text) else "fqdn"
 
 
 def _is_ipv4(text):
@@ -80,3 +118,45 @@ def _is_ipv4(text):
     except ValueError:
         return False
     return True
+
+
+def _instead(text):
+    """What to write for a text that strongSwan would read in a way of its own."""
+    if "*" in text or text.startswith("%") or text in (_NOBODY, "ipv4:" + _NOBODY):
+        return ", of one device: strongSwan takes this for several or for anybody"
+    if text.startswith("@") and _NAME.fullmatch(text[1:].lower()):
+        return f", so a name without the @: {text[1:]}"
+    rest = text.removeprefix("keyid:")
+    if rest and rest.isascii() and not rest.startswith(("0x", "0X")) and ":" in text + rest:
+        return f"; as octets this is keyid:0x{rest.encode().hex()}"
+    return ""
+
+
+def _keyid(rest, text):
+    if _OCTETS.fullmatch(rest):
+        return rest.lower()
+    if rest.lower().startswith("0x") or not _LABEL.fullmatch(rest):
+        raise NoIdentity(_instead(text))
+    return rest
+
+
+def _email(rest, text):
+    local, at, name = rest.lower().rpartition("@")
+    if not at or not _WORD.fullmatch(local) or not _NAME.fullmatch(name):
+        raise NoIdentity(_instead(text))
+    return rest.lower()
+
+
+def _fqdn(rest, text):
+    if not _NAME.fullmatch(rest.lower()):
+        raise NoIdentity(_instead(text))
+    return rest.lower()
+
+
+def _ipv4(rest, text):
+    if not _is_ipv4(rest) or rest == _NOBODY:
+        raise NoIdentity(_instead(text))
+    return rest
+
+
+_READ = {"keyid": _keyid, "email": _email, "fqdn": _fqdn, "ipv4": _ipv4}

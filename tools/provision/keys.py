@@ -43,7 +43,7 @@ def revoke(
     with open_inventory(inventory) as found:
         row = found.find(name)
         with found.working_on(row):
-            identity = Identity(row["id"])
+            identity = Identity.of(row)
             # First, so that no later `apply` or `config` lets it in again, whatever happens now.
             found.set_state(row, "revoked")
             for coming in (False, True):
@@ -56,7 +56,7 @@ def revoke(
                             charon.unload_secret(entry)
                             forgotten += 1
                         charon.forget_connection(identity)
-                        ended = charon.terminate(identity.strongswan)
+                        ended = charon.terminate(identity)
                 except Problem as problem:
                     raise Problem(
                         f"{row['id']} is revoked in the inventory, but the gateway still lets it"
@@ -127,9 +127,9 @@ def _change(found, row, board, charon, old, coming):
     if charon:
         for entry in fresh.values():
             charon.load_secret(entry)
-        for name in (stale | charon.secrets_of(Identity(row["id"]))) - set(fresh):
+        for name in (stale | charon.secrets_of(Identity.of(row))) - set(fresh):
             with contextlib.suppress(Problem):
                 charon.unload_secret(name)
-        charon.terminate(Identity(row["id"]).strongswan)
+        charon.terminate(Identity.of(row))
     found.secrets_path(row, coming=True).replace(found.secrets_path(row))
     found.note(row, "rotated")

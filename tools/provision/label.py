@@ -45,7 +45,7 @@ def label(
             code.terminal(compact=True)
             say(row["id"])
             return
-        path = directory / f"{Identity(row['id']).file_name}.{form}" if directory else out
+        path = directory / f"{Identity.of(row).file_name}.{form}" if directory else out
         if path.suffix.lower() not in _FORMS:
             raise BadInput(f"--out: expected a name that ends in .svg, .png or .pdf, got {path}")
         try:
