@@ -182,7 +182,7 @@ IN_STATE = {
     "DOWN": down,
 }
 # The drop counters; what says of which kind the last datagram of poll_out was; the rest is no state.
-OUTSIDE = ("drops", "reply", "_view", "rand")
+OUTSIDE = ("drops", "reply", "rand", "profile")
 UNDER_KEYS = ("IKE_INTERMEDIATE", "IKE_AUTH", "UP", "DELETING")
 AUTHENTICATED = ("UP", "DELETING")
 
@@ -204,7 +204,8 @@ def picture(thing, depth=0):
     if isinstance(thing, CCM):
         return id(thing)
     if depth < 8 and type(thing).__module__.startswith(("minipsec", "host_tests")):
-        kept = {k: v for k, v in vars(thing).items() if k not in OUTSIDE}
+        # None is what a class has where its object has nothing yet.
+        kept = {k: v for k, v in vars(thing).items() if k not in OUTSIDE and v is not None}
         return type(thing).__name__, picture(kept, depth + 1)
     return thing if isinstance(thing, (int, str, bytes, set, type(None))) else id(thing)
 

@@ -1,0 +1,71 @@
+"""A drop changes nothing: held around each datagram that any test of the core hands in.
+
+`watch` puts a look before and after into `Machine.receive` and `Receiver.open`. What may move
+all the same stands in `MOVES`, by the reason of the drop, and why.
+"""
+
+from minipsec.esp import Receiver
+from minipsec.fragack import Acks
+from minipsec.machine import Machine
+
+from .stage import picture
+
+# Attributes of a Machine, and below them, that may differ after a drop.
+MOVES = {
+    # An error that nobody authenticated is told of, and that it was.
+    "UNAUTHENTICATED_ERROR": {"_hints", "_events"},
+    "NO_PPK": {"_hints", "_events"},
+    # A fragment that came twice hastens the next question, within bounds (draft -02 §6.3).
+    "REPLAYED_FRAGMENT": {"_queues"},
+    # An authentic message that was whole, so that it comes again as a whole.
+    "BAD_PAYLOAD": {"_queues"},
+    "BAD_LENGTH": {"_queues"},
+    "CRITICAL_PAYLOAD": {"_queues"},
+    "UNEXPECTED_ACK": {"_queues"},
+    "ANSWERS_WAIT": {"_queues"},
+    "OLD_MESSAGE_ID": {"_queues"},
+}
+# An authentic peer's message beyond our bounds: a response of that kind ends the SA.
+FATAL = "TOO_LARGE"
+
+
+def parts(sa):
+    """{attribute: its picture}, a fragack.Acks that is still to be loaded as a new one."""
+    name, found = picture(sa)
+    if getattr(sa, "_acks", None) is True:
+        found["_acks"] = picture(Acks(sa.profile))
+    return found
+
+
+def watch(monkeypatch, note):
+    """Hold it until `monkeypatch` is undone; call note(reason, state) for each drop."""
+    receive, unwrapped = Machine.receive, Receiver.open
+
+    def watched(sa, datagram, now):
+        before, counted, state = parts(sa), dict(sa.drops), sa.state
+        taken = receive(sa, datagram, now)
+        new = {reason: n for reason, n in sa.drops.items() if n != counted.get(reason, 0)}
+        if taken:
+            return taken
+        ((reason, n),) = new.items()
+        assert n == counted.get(reason, 0) + 1
+        note(reason, state)
+        if reason != FATAL:
+            after = parts(sa)
+            moved = {k for k in before | after if before.get(k) != after.get(k)}
+            assert moved <= MOVES.get(reason, set()), (reason, moved)
+            for name in moved & {"_queues"}:
+                assert set(after[name]) <= set(before[name])
+        return taken
+
+    def opened(receiver, packet):
+        before = picture(receiver)
+        found = unwrapped(receiver, packet)
+        if isinstance(found, str):
+            note(found, None)
+            if found != "DUMMY":
+                assert picture(receiver) == before, found
+        return found
+
+    monkeypatch.setattr(Machine, "receive", watched)
+    monkeypatch.setattr(Receiver, "open", opened)
