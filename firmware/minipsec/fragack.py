@@ -94,9 +94,7 @@ class Acks:
         """Do what is due."""
         for sent in self._sent.values():
             if sent.wanted and now >= sent.at + _BURST_MS:
-                # The list is cut as soon as the peer needs no more of it.
-                held = len(sent.datagrams)
-                burst = [n for n in sorted(sent.wanted) if n <= held][: sent.budget]
+                burst = sorted(sent.wanted)[: sent.budget]
                 sent.wanted = set()
                 sent.burst = set(burst)
                 sent.budget -= len(burst)
@@ -116,6 +114,9 @@ class Acks:
         """
         if new:
             queue.asks = 0
+            if queue is sa._queues.get(True) and False in self._sent:
+                # The response has begun.
+                self._sent[False].wanted.clear()
             if self._eager or queue.asked:
                 queue.due = None
             elif queue.due is None:
@@ -153,10 +154,22 @@ class Acks:
 
     # What the peer lacks.
 
+    def _begun(self, sa):
+        """Has the response begun to come?  Then the peer has all of our request.
+
+        For all we know: when fragment 1 of it brings nothing new, it may lack some after all.
+        """
+        queue = sa._queues.get(True)
+        return queue and not queue.nudged
+
     def resend(self, sa, answer):
         """Return the datagrams of a message of ours that are to be sent again, all or some."""
         datagrams = sa._answered[1] if answer else sa._request
         sent = self._sent.get(answer)
+        if not answer and self._begun(sa):
+            # Fragment 1 has the peer resend its response.
+            sa._queues[True].nudged = True
+            return datagrams[:1]
         if sent and sent.datagrams is datagrams and len(datagrams) > 1:
             # Fragment 1 has an RFC 7383 peer resend a response that got lost.
             return [datagrams[n - 1] for n in sorted(sent.wanted | sent.burst | {1})]
@@ -165,13 +178,27 @@ class Acks:
             return datagrams[:1]
         return datagrams
 
-    def takes(self, sa, notify, iv, exchange, mid, now):
-        """Act on an acknowledgment, which was authenticated; `notify` is its body."""
+    def takes(self, sa, notifies, iv, exchange, mid, now):
+        """Act on the acknowledgments of a message, which was authenticated; they are its bodies.
+
+        Raises the Drop of the last one that was of no use.
+        """
+        drop = None
+        for n, notify in enumerate(notifies):
+            try:
+                self._take(sa, notify, iv + bytes((n,)), exchange, mid, now)
+            except Drop as e:
+                drop = e
+        self.timer(sa, now)
+        if drop:
+            raise drop
+
+    def _take(self, sa, notify, iv, exchange, mid, now):
         kind, data, _, spi_size = wire.parse_notify(notify)
         answer = kind == self._types[2]
         datagrams = ()
         if not answer:
-            if mid == sa._mid:
+            if mid == sa._mid and not self._begun(sa):
                 datagrams = sa._request or ()
         elif sa._answered and mid == sa._peer_mid - 1:
             datagrams = sa._answered[1]
@@ -195,4 +222,3 @@ class Acks:
         sent.wanted |= numbers
         if numbers and not answer:
             sa.restart(now)
-        self.timer(sa, now)

@@ -43,8 +43,6 @@ def gather(sa, outer, view, exchange, response, now):
     The head is that of the Reassembly.
     """
     _, first, body = outer[-1]
-    if not sa.fragmentation:
-        raise Drop("UNEXPECTED_FRAGMENT")
     if len(body) < 4:
         raise Drop("BAD_LENGTH")
     number, total = struct.unpack_from(">HH", body)
@@ -75,8 +73,6 @@ def gather(sa, outer, view, exchange, response, now):
     if response:
         sa._sent = None
         if acks:
-            # The peer has all of our request: fragment 1 has it resend its response.
-            del sa._request[1:]
             sa.restart(now)
     else:
         sa._queue_due = now + _QUEUE_MS
@@ -103,6 +99,7 @@ class Reassembly:
         # For fragack: when to ask, how often we did in vain, and when last.
         self.due = None
         self.asks = self.asked = 0
+        self.nudged = False  # did we resend fragment 1 alone since the last new fragment?
 
     def refuses(self, number, total):
         """Return why a fragment is dropped before it is decrypted, or None (RFC 7383 §2.6)."""
@@ -126,6 +123,7 @@ class Reassembly:
         if self.octets + elsewhere > MAX_OCTETS:
             return "TOO_LARGE"
         self._parts[number] = piece
+        self.nudged = False
         if number == 1:
             self._first = first
 

@@ -39,6 +39,7 @@ _MAX_OUT = const(16)  # datagrams that wait to be sent while an answer is put be
 _FLOOR_MS = const(200)  # of the retransmission interval where fragments are acknowledged
 _GUESS_MS = const(125)  # least round trip taken for granted after a resend
 _MARKER = b"\0\0\0\0"
+_LONE = b"\0\1\0\1"  # fragment 1 of 1
 
 _S_IDLE = const(0)
 _S_DEAD = const(6)
@@ -215,12 +216,23 @@ class Machine:
             expected = self._request and exchange == self._exchange and mid == self._mid
         else:
             expected = mid == self._peer_mid
-        # Of an exchange that is over only an acknowledgment is of interest.
-        if not expected and not (late and self._acks and first == _SK):
+        # After an exchange has ended, accept only acknowledgments.
+        if not expected and not (late and self._acks and first >= _SK):
             raise Drop("OLD_MESSAGE_ID")
         outer = wire.payloads(first, view, 28)
         kind, first, body = outer[-1] if outer else (0, 0, b"")
+        head = None
+        sealed = body
         if kind == _SKF:
+            if not self.fragmentation:
+                raise Drop("UNEXPECTED_FRAGMENT")
+            if bytes(body[:4]) == _LONE:
+                # A whole message in one fragment is what it would be in an SK payload.
+                kind = _SK
+                sealed = body[4:]
+        if kind == _SKF:
+            if not expected:
+                raise Drop("OLD_MESSAGE_ID")
             from .fragment import gather
 
             got = gather(self, outer, view, exchange, response, now)
@@ -228,8 +240,7 @@ class Machine:
                 return
             first, plain, head = got
         elif kind == _SK:
-            plain = self.unseal(view, body)
-            head = None
+            plain = self.unseal(view, sealed)
         else:
             raise Drop("NOT_PROTECTED")
         plain = memoryview(plain)
@@ -239,14 +250,16 @@ class Machine:
             if response:
                 raise
             payloads = None
-        ack = self._ack_in(payloads or (), response)
-        if ack:
+        acks = self._acks_in(payloads or (), response)
+        if acks:
             if not self._acks or kind != _SK:
                 raise Drop("UNEXPECTED_ACK")
-            self.acks().takes(self, ack, bytes(body[:16]), exchange, mid, now)
+            self.acks().takes(self, acks, bytes(sealed[:16]), exchange, mid, now)
             return
         if not expected:
             raise Drop("OLD_MESSAGE_ID")
+        if sealed is not body and self._queues.get(response):
+            raise Drop("BAD_FRAGMENT")  # of a smaller Total than those that wait
         if response:
             self.message = head or wire.front(view, body), plain
             try:
@@ -283,17 +296,20 @@ class Machine:
                 return [(_N, wire.notify(_UNSUPPORTED_CRITICAL_PAYLOAD, bytes((kind,))))]
         return handler(self, payloads, now)
 
-    def _ack_in(self, payloads, response):
-        """Return the body of the acknowledgment among a message's payloads, or None.
+    def _acks_in(self, payloads, response):
+        """Return the bodies of the acknowledgments among a message's payloads.
 
         Where that is not agreed on its notify types may mean anything.  Only a response that has
         nothing else is then kept from being taken for an answer.
         """
-        for kind, _, body in payloads:
-            if kind == _N and len(body) >= 4 and (self._acks or response and len(payloads) == 1):
-                if body[2] << 8 | body[3] in self.profile["frag_ack_types"][1:]:
-                    return body
-        return None
+        if not (self._acks or response and len(payloads) == 1):
+            return ()
+        types = self.profile["frag_ack_types"][1:]
+        return [
+            body
+            for kind, _, body in payloads
+            if kind == _N and len(body) >= 4 and body[2] << 8 | body[3] in types
+        ]
 
     def unseal(self, view, body):
         """Return the plaintext of an SK or SKF payload whose body is the end of `view`."""
