@@ -72,7 +72,7 @@ MEANINGS = {
     "esp_pad_to": "pad each packet so far that readings of different sizes look alike",
     "fragment_size": "largest IP datagram for IKE; left out, 576 octets, or 1280 with IPv6",
     "fragment_gap_ms": "pause between two fragments",
-    "frag_ack": "fragment acknowledgment, by which version of its draft, or not at all",
+    "frag_ack": "fragment acknowledgment, by which version of its draft (04 is 03 here), or not at all",
     "frag_ack_policy": "report missing fragments at once or only after a resend",
     "frag_ack_types": "its notify types: supported, request, response",
     "retransmit_ms": "first wait for an answer; each further one is twice as long",

@@ -132,7 +132,8 @@ class Acks:
         return max((sa.rtt or _RTT_MS) >> 2, _SLACK_MS)
 
     def _ask(self, sa, queue, response, now):
-        flags = _I if response and self._profile["frag_ack"] == "04" else _I | _R
+        # -02 sets R in both kinds; -03 and, the same in this, -04 in reports on requests alone.
+        flags = _I if response and self._profile["frag_ack"] != "02" else _I | _R
         mid = sa._mid if response else sa._peer_mid
         missing = queue.missing()
         pairs = encode(missing)
@@ -178,22 +179,8 @@ class Acks:
             return datagrams[:1]
         return datagrams
 
-    def takes(self, sa, notifies, iv, exchange, mid, now):
-        """Act on the acknowledgments of a message, which was authenticated; they are its bodies.
-
-        Raises the Drop of the last one that was of no use.
-        """
-        drop = None
-        for n, notify in enumerate(notifies):
-            try:
-                self._take(sa, notify, iv + bytes((n,)), exchange, mid, now)
-            except Drop as e:
-                drop = e
-        self.timer(sa, now)
-        if drop:
-            raise drop
-
-    def _take(self, sa, notify, iv, exchange, mid, now):
+    def takes(self, sa, notify, iv, exchange, mid, now):
+        """Act on an acknowledgment, which was authenticated; `notify` is its body."""
         kind, data, _, spi_size = wire.parse_notify(notify)
         answer = kind == self._types[2]
         datagrams = ()
@@ -222,3 +209,4 @@ class Acks:
         sent.wanted |= numbers
         if numbers and not answer:
             sa.restart(now)
+        self.timer(sa, now)

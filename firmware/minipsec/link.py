@@ -35,7 +35,7 @@ class Link(Traffic):
         self._natt = port.with_port(self._gateway, p["natt_port"])
         # After a sleep the same port as before: a NAT and the gateway know us by it.
         number = awake.child["port"] if awake else 0
-        self._udp = port.UDP(self._gateway, number)
+        self._udp = port.UDP(self._gateway, number, p["datagram"])
         if awake and self._udp.port != number:
             # Whoever has it may be another wake-up with this SA: it alone goes on.
             self._udp.close()

@@ -254,7 +254,7 @@ class Machine:
         if acks:
             if not self._acks or kind != _SK:
                 raise Drop("UNEXPECTED_ACK")
-            self.acks().takes(self, acks, bytes(sealed[:16]), exchange, mid, now)
+            self._take_acks(acks, bytes(sealed[:16]), exchange, mid, now)
             return
         if not expected:
             raise Drop("OLD_MESSAGE_ID")
@@ -295,6 +295,19 @@ class Machine:
                 self.count("CRITICAL_PAYLOAD")
                 return [(_N, wire.notify(_UNSUPPORTED_CRITICAL_PAYLOAD, bytes((kind,))))]
         return handler(self, payloads, now)
+
+    def _take_acks(self, acks, iv, exchange, mid, now):
+        drops = []
+        for n, ack in enumerate(acks):
+            try:
+                self.acks().takes(self, ack, iv + bytes((n,)), exchange, mid, now)
+            except Drop as e:
+                drops.append(e)
+        # What one reports on may be over, and what another one does not.
+        if len(drops) == len(acks):
+            raise drops[0]
+        for drop in drops:
+            self.count(drop.args[0])
 
     def _acks_in(self, payloads, response):
         """Return the bodies of the acknowledgments among a message's payloads.

@@ -145,11 +145,12 @@ class UDP:
     """One UDP socket that never blocks, on a port of its own.
 
     `local` is (packed address, port) towards the target, or None where the port can't tell.
-    `number` asks for a certain port; `port` is the one it became, or 0.  `spare` is a piece of
-    memory for a datagram, for when the heap has none left in one piece.
+    `number` asks for a certain port; `port` is the one it became, or 0.  `size` is the largest
+    datagram that may come.  `spare` is a piece of memory for one, for when the heap has none left
+    in one piece.
     """
 
-    def __init__(self, target, number=0):
+    def __init__(self, target, number=0, size=MAX_DATAGRAM):
         six = is_six(target)
         family = socket.AF_INET6 if six else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
@@ -167,7 +168,8 @@ class UDP:
         self.port = number
         self._to = None if _SENDTO_6 or not six else ()  # whom the socket is connected to
         self._target = target
-        self.spare = bytearray(MAX_DATAGRAM)
+        self._size = size
+        self.spare = bytearray(size)
 
     @property
     def local(self):
@@ -200,14 +202,14 @@ class UDP:
             return None
         try:
             if self._to:
-                return self.socket.recv(MAX_DATAGRAM), self._to
+                return self.socket.recv(self._size), self._to
             try:
-                return self.socket.recvfrom(MAX_DATAGRAM)
+                return self.socket.recvfrom(self._size)
             except MemoryError:
                 # In a heap that is cut up the piece that was kept for this will do.
                 self.spare = None
-                got = self.socket.recvfrom(MAX_DATAGRAM)
-                self.spare = bytearray(MAX_DATAGRAM)  # where the first one's buffer was
+                got = self.socket.recvfrom(self._size)
+                self.spare = bytearray(self._size)  # where the first one's buffer was
                 return got
         except OSError:
             # Nothing there; or an ICMP error of an earlier send, which is no datagram either.

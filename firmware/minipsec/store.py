@@ -9,8 +9,11 @@ import os
 
 from .words import CBC, address, identity, ipv4, is_text, proposals, secret, transform, word_of
 
+_ML_KEM_1024 = 37
 _KEM_SIZES = {35: 800, 36: 1184, 37: 1568}  # octets of a public key of ML-KEM (FIPS 203 §8)
 _KEM_LEAST = 176  # octets of a datagram, so that a key fits the fragments that a message may have
+_DATAGRAM = 1504  # octets to receive in one piece: those of an Ethernet frame, and a bit
+_DATAGRAM_1024 = 2048  # with ML-KEM-1024, whose answer is larger where IKE does not split it
 _CBC_LEAST = 136  # octets of an IPv6 datagram, so that a fragment with AES-CBC holds a block
 
 # key|default as JSON|check|what is expected
@@ -43,7 +46,7 @@ spi|null|spis|2 to 8 different numbers from 256 to 2147483647
 esp_pad_to|0|[0, 255]
 fragment_size|null|[128, 9000]
 fragment_gap_ms|2|[0, 1000]
-frag_ack|"02"|["02", "04", "off"]
+frag_ack|"02"|["02", "03", "04", "off"]
 frag_ack_policy|"eager"|["eager", "conservative"]
 frag_ack_types|[50201, 50202, 50203]|types|three notify types from 40960 to 65535
 retransmit_ms|1000|[50, 60000]
@@ -301,12 +304,13 @@ def _hybrid(profile):
 def _check_size(profile):
     """Refuse an ML-KEM where a message would not fit: IKE_SA_INIT has one datagram.
 
-    And AES-CBC over IPv6 where a fragment would not hold one block of it.
+    Say how large a datagram may come (the key `datagram`).  And refuse AES-CBC over IPv6 where a fragment would not hold one block of it.
     """
     largest = 0
     least = 128
     why = "this ML-KEM"
     proposals = additional = 0
+    profile["datagram"] = _DATAGRAM
     six = [":" in host for host in profile["gateways"]]
     for _, transforms in profile["ike"]:
         proposals += 8
@@ -318,11 +322,14 @@ def _check_size(profile):
             if ident in _KEM_SIZES and kind > 3 and kind != 5:
                 least = _KEM_LEAST
                 why = "this ML-KEM"
+                if ident == _ML_KEM_1024:
+                    profile["datagram"] = _DATAGRAM_1024
                 if kind == 4:
                     largest = max(largest, _KEM_SIZES[ident])
             additional = max(additional, kind)
     six = all(six)
     if largest:
+        why = "ML-KEM as the first key exchange; behind another one (x25519-ke1_..) any will do"
         # Headers; SA, KE, Nonce, two NAT_DETECTION, fragmentation; a COOKIE of 64 octets.
         least = (48 if six else 28) + 28 + 4 + proposals + 8 + largest + 36 + 56 + 8 + 72
         if profile["frag_ack"] != "off":

@@ -158,7 +158,11 @@ ROWS = {
     "esp_pad_to": (whole(0, 255), [0, 64, 255], NUMBERS + (-1, 256)),
     "fragment_size": (whole(128, 9000), [128, 576, 9000], NUMBERS + (0, 127, 9001)),
     "fragment_gap_ms": (whole(0, 1000), [0, 2, 1000], NUMBERS + (-1, 1001)),
-    "frag_ack": ('"02" or "04" or "off"', ["02", "04", "off"], ("", "03", 2, True, None, [])),
+    "frag_ack": (
+        '"02" or "03" or "04" or "off"',
+        ["02", "03", "04", "off"],
+        ("", "3", "05", 2, True, None, []),
+    ),
     "frag_ack_policy": (
         '"eager" or "conservative"',
         ["eager", "conservative"],

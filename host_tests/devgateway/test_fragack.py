@@ -382,7 +382,7 @@ def test_a_report_on_our_request_resends_and_never_completes_it(make_gateway):
 
 
 @item("ACK-03", "ACK-08", "AMB-03")
-@pytest.mark.parametrize(("draft", "flags"), [("02", Flag.RESPONSE), ("04", 0)])
+@pytest.mark.parametrize(("draft", "flags"), [("02", Flag.RESPONSE), ("03", 0), ("04", 0)])
 def test_the_gateway_reports_on_a_fragmented_response(make_gateway, draft, flags):
     gateway = make_gateway(frag_ack="eager", frag_ack_draft=draft)
     peer = established(gateway)

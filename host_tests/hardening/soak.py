@@ -45,7 +45,7 @@ class Witness(Net):
         self.repeated = 0  # a number used twice under one SPI: never
         port.UDP = self.socket
 
-    def socket(self, target, number=0):
+    def socket(self, target, number=0, size=0):
         made = Socket(self, target)
         made.port = number or made.port
         return made

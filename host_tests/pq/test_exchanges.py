@@ -199,13 +199,16 @@ def test_the_least_fragment_size_is_the_datagram_with_the_longest_cookie(changes
     assert len(again) == least - (48 if six else 28)
 
 
-@item("INT-15")
+@item("B8", "INT-15")
 @pytest.mark.parametrize(
     ("method", "size"), [(35, None), (35, 576), (35, 1000), (36, None), (36, 1280), (37, 1500)]
 )
 def test_a_profile_whose_ike_sa_init_would_not_fit_is_refused_in_one_line(method, size):
     suite = f"aes128ccm16-prfsha256-{NAMES[method]}"
-    with pytest.raises(store.ProfileError, match="^profile: fragment_size: expected 1[0-9]{3} or"):
+    says = (
+        "^profile: fragment_size: expected 1[0-9]{3} or more with ML-KEM as the first key exchange"
+    )
+    with pytest.raises(store.ProfileError, match=says):
         profile(ike=[CCM, suite], fragment_size=size)
 
 

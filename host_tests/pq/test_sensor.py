@@ -72,21 +72,22 @@ def test_ml_kem_in_fragments_that_are_acknowledged(gateway, sensor, method, size
     assert stats["fragments_in"] > 1 and stats["fragments_out"] > 1
 
 
-@item("INT-03")
-@pytest.mark.parametrize("method", ["mlkem512", "mlkem768"])
+@item("B8", "INT-03")
+@pytest.mark.parametrize("method", NAMES.values())
 def test_a_gateway_that_does_not_fragment_gets_it_in_one_datagram(gateway, sensor, method):
-    """IP then cuts it where it must; 1024 is beyond an Ethernet frame and needs RFC 7383."""
+    """IP then cuts it where it must, as ML-KEM-1024 on Ethernet."""
     one = gateway(fragmentation=False)
     code, node = sensor(one, pq="require", pq_method=method)
     assert_works(code, node, one, f"{CCM}-ke1_{method}")
     assert one.stats()["datagrams_in"] >= 4 and "fragments_in" not in one.stats()
 
 
-@item("INT-14", "INT-15")
-def test_ml_kem_512_alone_in_ike_sa_init(gateway, sensor):
-    one = gateway()
-    suite = "aes128ccm16-prfsha256-mlkem512"
-    code, node = sensor(one, ike=[suite], fragment_size=1280, pq="require")
+@item("B8", "INT-14", "INT-15")
+@pytest.mark.parametrize(("method", "size"), [("512", 1280), ("768", 1500), ("1024", 1872)])
+def test_an_ml_kem_alone_in_ike_sa_init(gateway, sensor, method, size):
+    suite = "aes128ccm16-prfsha256-mlkem" + method
+    one = gateway(ike=(suite,))
+    code, node = sensor(one, ike=[suite], fragment_size=size, pq="require")
     assert_works(code, node, one, suite)
 
 

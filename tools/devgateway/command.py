@@ -91,7 +91,7 @@ def devgateway(
         ),
     ] = "conservative",
     frag_ack_draft: Annotated[
-        str, typer.Option(help="02, or 04, which clears the R bit of FRAGMENT_ACK_RES.")
+        str, typer.Option(help="02, or 03 (also 04), which clears the R bit of FRAGMENT_ACK_RES.")
     ] = "02",
     ack_gap: Annotated[
         int, typer.Option(help="Milliseconds of silence before missing fragments are told.")

@@ -138,7 +138,7 @@ class Config:
     fragment_size: int = 0  # whole IP datagram; 0 = 576 for IPv4, 1280 for IPv6
     fragment_gap_ms: int = 0  # between the datagrams of one message
     frag_ack: str = "conservative"  # or "eager" or "off"
-    frag_ack_draft: str = "02"  # "04" clears the R bit of our FRAGMENT_ACK_RES
+    frag_ack_draft: str = "02"  # "03" clears the R bit of our FRAGMENT_ACK_RES; "04" is the same
     ack_gap_ms: int = 200  # silence after which an incomplete message is reported on
     any_fragment_resends: bool = False  # any fragment of an old request asks for its answer
     intermediate: bool = True
@@ -180,8 +180,8 @@ class Config:
             raise ConfigError("replay-window: expected 0..4096")
         if self.frag_ack not in FRAG_ACK_POLICIES:
             raise ConfigError("frag-ack: expected %s" % ", ".join(FRAG_ACK_POLICIES))
-        if self.frag_ack_draft not in ("02", "04"):
-            raise ConfigError("frag-ack-draft: expected 02 or 04")
+        if self.frag_ack_draft not in ("02", "03", "04"):
+            raise ConfigError("frag-ack-draft: expected 02, 03 or 04")
         if self.ack_gap_ms < 1 or self.fragment_gap_ms < 0:
             raise ConfigError("ack-gap, fragment-gap: expected milliseconds")
         if self.raw_esp and self.encap:

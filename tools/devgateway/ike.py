@@ -382,9 +382,9 @@ class IkeSa:
         room = self.keys.from_responder.room(room) - 8
         for notify in fragack.notifies(kind, numbers, room):
             self.gateway.count("acks_sent")
-            # R is set on both kinds (§3.1); "04" clears it where the response is reported on.
+            # R is set on both kinds (§3.1); -03 clears it where the response is reported on.
             flags = Flag.RESPONSE
-            if kind == N.FRAGMENT_ACK_RES and self.gateway.config.frag_ack_draft == "04":
+            if kind == N.FRAGMENT_ACK_RES and self.gateway.config.frag_ack_draft != "02":
                 flags = 0
             message = self._seal(
                 self.keys, header.exchange, flags, header.message_id, [notify.payload()]
