@@ -198,7 +198,7 @@ def connected(**changes):
     gateway = Gateway(net, world.GATEWAY)
     net.gateways[world.GATEWAY] = gateway
     world.Responder = Peer
-    port.UDP = lambda target, number=0: _socket(net, target, number)
+    port.UDP = lambda target, number=0, *_: _socket(net, target, number)
     log = Log()
     values = {"fragment_size": 200, "liveness_ms": LIVENESS_MS}
     values.update(changes)
