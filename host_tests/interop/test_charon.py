@@ -1,6 +1,8 @@
 """The firmware on the unix port against strongSwan, as an owner would run the two."""
 
 import json
+import pathlib
+import sys
 import time
 
 import pytest
@@ -146,6 +148,24 @@ def test_a_cookie_is_sent_back(lab):
     assert_all_went_through(sensor, echo, 3, "10.9.0.1")
     assert "sending COOKIE notify" in charon.log()
     assert sensor.first("up")["datagrams_out"] == 3
+
+
+@pytest.mark.item("B2")
+@pytest.mark.parametrize("ms", [550, 700])
+def test_cookies_over_a_round_trip_above_the_first_interval(lab, ms):
+    """charon's cookie is another one each second; AUTH covers the request that it answered."""
+    settings = {"cookie_threshold": 1, "cookie_threshold_ip": 1, "block_threshold": 0}
+    charon = lab.charon(settings=settings)
+    echo = lab.echo()
+    leave_half_open(lab, charon)
+    relay = [sys.executable, pathlib.Path(__file__).with_name("relay.py")]
+    relay = lab.sensor_ns.start(*relay, "127.0.0.1", "10.77.0.1", ms)
+    relay.wait_line(lambda line: line == "ready", what="the relay")
+    sensor = lab.sensor({"gateway": "127.0.0.1"}, readings=1)
+    assert sensor.wait() == 0, sensor.output
+    assert len(echo.received(1)) == 1 and not sensor.all("error")
+    assert charon.log().count("sending COOKIE notify") >= 2
+    relay.stop()
 
 
 def leave_half_open(lab, charon):
