@@ -22,7 +22,7 @@ from .provision import commands
 from .provision.console import pull_log, stats
 from .provision.doctor import doctor
 from .provision.flash import flash
-from .provision.keys import revoke, rotate
+from .provision.keys import remove, revoke, rotate
 from .provision.label import label
 from .provision.options import MODULE, PROGRAM, complain
 from .provision.problem import BadInput, Interrupted, Problem
@@ -66,6 +66,8 @@ app.command()(commands.show)
 app.command()(push)
 app.command()(rotate)
 app.command()(revoke)
+app.command()(commands.edit)
+app.command()(remove)
 app.command("pull-log")(pull_log)
 app.command()(stats)
 app.command()(doctor)

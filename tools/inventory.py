@@ -18,6 +18,7 @@ import os
 import pathlib
 import shutil
 import sqlite3
+import time
 
 from .provision.files import check_closed, make_directory, read_json, write_json
 from .provision.identity import Identity
@@ -26,6 +27,8 @@ from .provision.problem import BadInput, Problem
 STATES = ("new", "provisioned", "active", "revoked")
 _FEW = 20  # devices whose files are brought to disk one by one, not all at once
 _WAIT = 3.0  # seconds for another process to finish its change
+_WAIT_GATEWAY = 5.0  # and to tell a gateway one thing
+CHARON = "charon"  # a place that was told of a device; all others are directories
 
 # Script n brings a database from version n to n + 1; none is ever changed once released.
 MIGRATIONS = (
@@ -49,6 +52,13 @@ MIGRATIONS = (
     CREATE TABLE events (at TEXT NOT NULL, id TEXT NOT NULL, what TEXT NOT NULL);
     CREATE INDEX events_of_a_device ON events (id, at);
     CREATE TABLE gateways (gateway TEXT PRIMARY KEY, pool TEXT, pool6 TEXT);
+    """,
+    # Devices of an older inventory may be known to a charon.
+    """
+    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+    INSERT INTO facts VALUES ('id', lower(hex(randomblob(4))));
+    CREATE TABLE told (place TEXT, gateway TEXT, key TEXT, PRIMARY KEY (place, gateway, key));
+    INSERT INTO told SELECT 'charon', gateway, key FROM devices;
     """,
 )
 
@@ -169,11 +179,11 @@ class Inventory:
     def find(self, name):
         """The device of an identity, or of the first part of one where that is enough."""
         with self._errors():
-            with contextlib.suppress(ValueError):
-                key = Identity(name).key
-                row = self._db.execute("SELECT * FROM devices WHERE key = ?", (key,)).fetchone()
-                if row:
-                    return row
+            row = self._db.execute(
+                "SELECT * FROM devices WHERE id = ? OR key = ?", (name, _key(name))
+            ).fetchone()
+            if row:
+                return row
             found = [
                 row
                 for row in self.rows()
@@ -197,6 +207,7 @@ class Inventory:
         few = len(devices) < _FEW
         try:
             with self.changing() as db:
+                self._check_shown(devices)
                 for device in devices:
                     self._insert(db, device)
                     written.append(self._write(device, few))
@@ -225,6 +236,20 @@ class Inventory:
             ) from None
         self._note(db, identity.text, "made")
 
+    def _check_shown(self, devices):
+        """Refuse an identity that charon would show in the words of another one."""
+        shown = {}
+        for row in self.rows():
+            shown.setdefault(Identity.of(row).shown.lower(), Identity.of(row))
+        for identity in (device.identity for device in devices):
+            other = shown.setdefault(identity.shown.lower(), identity)
+            alike = other.is_shown_as(identity.shown) or identity.is_shown_as(other.shown)
+            if alike and other.key != identity.key:
+                raise BadInput(
+                    f"{identity} and {other}: strongSwan shows both as {identity.shown}",
+                    "choose another identity for one of them",
+                )
+
     def _write(self, device, sync=True):
         directory = self.devices / device.identity.file_name
         if directory.exists():
@@ -248,6 +273,41 @@ class Inventory:
             )
             if current != state:
                 self._note(db, row["id"], state)
+
+    def change(self, row, device, profile):
+        """Give a device other settings; return the profile keys, or names of columns, that differ."""
+        old = self.profile(row)
+        changed = sorted(k for k in {*old, *profile} if old.get(k) != profile.get(k))
+        columns = {name: device.values[name] for name in ("gateway", "inner_address", "board")}
+        changed += [k for k, v in columns.items() if k not in changed and v != row[k]]
+        keys = self.secrets(row)
+        if device.given["wifi_key"] and keys and keys.get("wifi_key") != device.given["wifi_key"]:
+            keys["wifi_key"] = device.given["wifi_key"]
+            changed.append("wifi_key")
+        if changed:
+            with self.changing() as db:
+                try:
+                    db.execute(
+                        "UPDATE devices SET gateway = ?, inner_address = ?, board = ? WHERE key = ?",
+                        (*columns.values(), row["key"]),
+                    )
+                except sqlite3.IntegrityError:
+                    raise BadInput(
+                        f"another device of {columns['gateway']} has {columns['inner_address']}"
+                    ) from None
+                self._note(db, row["id"], f"edited: {', '.join(changed)}")
+                if "wifi_key" in changed:
+                    write_json(self.secrets_path(row), keys)
+                write_json(self.profile_path(row), profile)
+        return changed
+
+    def remove(self, row):
+        """Take a device out, and its files."""
+        with self.changing() as db:
+            db.execute("DELETE FROM devices WHERE key = ?", (row["key"],))
+            db.execute("DELETE FROM told WHERE key = ?", (row["key"],))
+            self._note(db, row["id"], "removed")
+            shutil.rmtree(self.directory(row))
 
     def note(self, row, what):
         """Add a line to a device's history; it never holds a secret."""
@@ -277,6 +337,55 @@ class Inventory:
             }
         names = {row["gateway"] for row in self.rows()}
         return {name: known.get(name, {"pool": None, "pool6": None}) for name in sorted(names)}
+
+    def revoked_for(self, row):
+        """For how many seconds a device has been revoked, None when it is not."""
+        times = [at for at, what in self.history(row) if what == "revoked"]
+        if not times:
+            return None
+        return (
+            datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(times[-1])
+        ).total_seconds()
+
+    @property
+    def id(self):
+        """Eight hexadecimal digits that no other inventory has."""
+        with self._errors():
+            return self._db.execute("SELECT value FROM facts WHERE name = 'id'").fetchone()[0]
+
+    def tell(self, place, gateway, keys):
+        """Remember of which devices a place knows now: a directory, or charon."""
+        with self.changing() as db:
+            if place != CHARON:  # which knows no other ones then
+                db.execute("DELETE FROM told WHERE place = ? AND gateway = ?", (place, gateway))
+            db.executemany(
+                "INSERT OR IGNORE INTO told VALUES (?, ?, ?)",
+                [(place, gateway, key) for key in keys],
+            )
+
+    def told(self, row):
+        """The places that were told of a device: [(place, gateway)]."""
+        with self._errors():
+            return [
+                tuple(line)
+                for line in self._db.execute(
+                    "SELECT place, gateway FROM told WHERE key = ? ORDER BY place", (row["key"],)
+                )
+            ]
+
+    def untell(self, place, gateway):
+        """Forget a place that knows nobody any more."""
+        with self.changing() as db:
+            db.execute("DELETE FROM told WHERE place = ? AND gateway = ?", (place, gateway))
+
+    def places(self, gateway):
+        """The directories that hold a gateway's files, as far as is known."""
+        with self._errors():
+            found = self._db.execute(
+                "SELECT DISTINCT place FROM told WHERE gateway = ? AND place != ?",
+                (gateway, CHARON),
+            )
+            return [line["place"] for line in found]
 
     def remember_gateway(self, gateway, pool, pool6):
         """Keep which inner addresses a gateway gives out."""
@@ -315,14 +424,35 @@ class Inventory:
     @contextlib.contextmanager
     def working_on(self, row):
         """Keep other processes from working on the same device."""
-        descriptor = os.open(self.directory(row), os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with _locked(self.directory(row), 0) as free:
+            if not free:
                 raise Problem(
                     f"another process works on {row['id']}", "run this again when it is done"
-                ) from None
+                )
             yield
-        finally:
-            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def telling(self):
+        """One thing is told to a gateway at a time: True, or False when another process hangs."""
+        with _locked(self.devices, _WAIT_GATEWAY) as free:
+            yield free
+
+
+@contextlib.contextmanager
+def _locked(path, seconds):
+    """Hold the lock of a directory; False when another process holds it for so long."""
+    descriptor = os.open(path, os.O_RDONLY)
+    end = time.monotonic() + seconds
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free = True
+            except BlockingIOError:
+                free = False
+            if free or time.monotonic() >= end:
+                break
+            time.sleep(0.01)
+        yield free
+    finally:
+        os.close(descriptor)

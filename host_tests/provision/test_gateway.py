@@ -59,7 +59,7 @@ def test_one_connection_serves_all_and_each_static_address_has_its_own(tool, inv
     edit(inventory, "a.example.org", sn_tick_ms=10)
     found = plan(inventory)
     shared, own = found.connections.values()
-    assert shared["remote"]["id"] == "%any" and shared["pools"] == ["minipsec"]
+    assert shared["remote"]["id"] == "%any" and shared["pools"] == list(found.pools)
     child = shared["children"]["readings"]
     assert child["local_ts"] == ["10.3.0.0/16"] and child["replay_window"] == "352"
     assert own["remote"]["id"] == "c.example.org" and "pools" not in own
@@ -121,7 +121,7 @@ def test_one_gateway_cannot_have_two_names(tool, inventory):
 
 def test_an_empty_inventory_has_nothing_to_configure(tool, inventory):
     Inventory(inventory).__exit__()
-    assert "no device yet" in tool("gateway", "config", code=1).err
+    assert "no device yet" in tool("gateway", "config", "--out", "x", code=1).err
 
 
 def test_a_charon_that_is_not_there_is_told_and_nothing_changes(tool, inventory):
@@ -166,7 +166,7 @@ def test_applied_devices_come_in_and_revoked_ones_do_not(tool, inventory, lab, c
     assert sensor(lab, inventory, "b.example.org").wait() == 0
     echo.received(2)
     secrets = json.loads((inventory / "devices/a.example.org/secrets.json").read_text())
-    said = tool("revoke", "a.example.org").out
+    said = tool("revoke", "a.example.org", "--yes").out
     assert "1 secret forgotten, 1 SA ended" in said
     assert charon.list_sas() == []
     assert not (inventory / "devices/a.example.org/secrets.json").exists()
@@ -174,7 +174,9 @@ def test_applied_devices_come_in_and_revoked_ones_do_not(tool, inventory, lab, c
     assert refused.wait() == 1
     assert refused.first("error")["notify"] == "AUTHENTICATION_FAILED"
     assert sensor(lab, inventory, "b.example.org").wait() == 0
-    assert "0 secrets forgotten, 0 SAs ended" in tool("revoke", "a.example.org").out  # again
+    assert (
+        "0 secrets forgotten, 0 SAs ended" in tool("revoke", "a.example.org", "--yes").out
+    )  # again
     assert "is revoked" in tool("rotate", "a.example.org", code=1).err
     assert "is revoked" in tool("push", "a.example.org", "--port", "x", code=1).err
     assert "was revoked" in tool(*HERE, "--id", "a.example.org", code=2).err
@@ -188,7 +190,7 @@ def test_a_revocation_without_its_gateway_is_finished_by_the_next_command(
     tool("gateway", "apply")
     running = sensor(lab, inventory, "a.example.org", 0)
     running.wait_for("up")
-    said = tool("revoke", "a.example.org", "--vici", "/tmp/no-such-socket", code=1)
+    said = tool("revoke", "a.example.org", "--yes", "--vici", "/tmp/no-such-socket", code=1)
     assert "the gateway still lets it in" in said.err and "run this again" in said.err
     assert "revoked" in tool("list").out
     said = tool("gateway", "apply").out
@@ -216,11 +218,11 @@ def test_apply_changes_only_what_differs_and_heals_a_restart(tool, inventory, la
     assert "1 new, 5 known" in tool("gateway", "apply").out
     charon.restart()
     assert "6 new, 0 known" in tool("gateway", "apply").out
+    scope = plan(inventory).scope.name
     with charon.vici() as session:
         session.load_shared({"id": "someone-else", "type": "IKE", "data": b"x", "owners": ["o"]})
-        session.load_shared(
-            {"id": "ike-minipsec-0-0", "type": "IKE", "data": b"x", "owners": ["old"]}
-        )
+        old = f"ike-{scope}-{'0' * 16}-{'0' * 8}"
+        session.load_shared({"id": old, "type": "IKE", "data": b"x", "owners": ["old"]})
     assert "forgotten           1" in tool("gateway", "apply").out
     with charon.vici() as session:
         assert b"someone-else" in session.get_shared()["keys"]
@@ -232,7 +234,7 @@ def test_a_line_that_vici_refuses_is_named_and_nothing_stays(tool, inventory, la
     tool(*HERE, "--id", "b.example.org", "--inner-address", "10.9.1.7")
     edit(inventory, "b.example.org", ike=["aes128ccm16-prfsha256-x25519-ke1_nonsense"])
     said = tool("gateway", "apply", code=1)
-    assert "charon refuses the connection minipsec-b_example_org" in said.err
+    assert f"charon refuses the connection {plan(inventory).scope.name}-b_example_org" in said.err
     assert "nonsense" in said.err or "proposal" in said.err
     with live.Charon(str(charon.socket)) as now:
         assert now.connections() == set() and now.secrets() == set()
@@ -241,13 +243,15 @@ def test_a_line_that_vici_refuses_is_named_and_nothing_stays(tool, inventory, la
 
 
 @pytest.mark.interop
-def test_a_pool_whose_addresses_are_in_use_is_not_replaced(tool, inventory, lab, charon):
+@pytest.mark.item("J5")
+def test_a_pool_that_charon_refuses_is_not_remembered(tool, inventory, lab, charon):
     tool(*HERE, "--id", "a.example.org")
     tool("gateway", "apply")
     running = sensor(lab, inventory, "a.example.org", 0)
     running.wait_for("up")
-    said = tool("gateway", "apply", "--pool", "10.8.0.0/24", code=1)
+    said = tool("gateway", "apply", "--pool", "10.9.0.0/25", code=1)
     assert "refuses the pool minipsec" in said.err and "addresses are in use" in said.err
+    assert "0 new, 1 known" in tool("gateway", "apply").out
     running.stop()
 
 

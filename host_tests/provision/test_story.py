@@ -83,7 +83,7 @@ def test_from_a_board_in_its_box_to_its_revocation(tool, inventory, lab, charon,
     assert stolen.first("error")["notify"] == "AUTHENTICATION_FAILED"
 
     # The end of it.
-    said = tool("revoke", DEVICE)
+    said = tool("revoke", DEVICE, "--yes")
     assert "1 SA ended" in said.out
     assert charon.list_sas() == []
     board.wait_output('"notify": "AUTHENTICATION_FAILED"', start=start)

@@ -149,8 +149,12 @@ def devgateway(
         )
         if not 0 <= loss <= 100:
             raise ConfigError("loss: expected 0..100")
+        if not (0 <= port <= 65535 and 0 <= natt_port <= 65535):
+            raise ConfigError("port, natt-port: expected 0..65535")
         report = json_reporter() if json else text_reporter()
         server = Server(config, bind, port, natt_port, report, loss, seed)
     except (ConfigError, ValueError) as error:
         raise BadInput(str(error)) from None
+    except OSError as error:
+        raise BadInput(f"keylog: {error.filename}: {error.strerror}") from None
     asyncio.run(_serve(server))

@@ -1,10 +1,12 @@
 """`gateway config`, `apply`, `list` and `revoke`."""
 
+import contextlib
 import pathlib
 from typing import Annotated
 
 import typer
 
+from ..inventory import CHARON
 from ..provision.identity import Identity
 from ..provision.keys import revoke
 from ..provision.options import (
@@ -13,17 +15,34 @@ from ..provision.options import (
     JsonOption,
     ViciOption,
     bar,
+    confirm,
     count,
     fact,
     open_inventory,
     say,
     table,
     tell_json,
+    warn,
 )
-from ..provision.problem import Problem
-from .config import choose_gateway, plan, secret, write_files
+from ..provision.problem import BadInput, Problem
+from .config import (
+    SECRETS,
+    SecretName,
+    choose_gateway,
+    key_state,
+    plan,
+    scope_of,
+    secrets_of,
+    who,
+    write_files,
+)
 from .live import Charon, last_heard
 
+UNDONE = (
+    "charon has no connection of this inventory any more: a restart or `swanctl --load-all` undid"
+    " `gateway apply`; run it again, or write files for the gateway by `gateway config --out DIR`"
+)
+FEW = 3  # devices whose keys charon may forget unasked though nobody revoked them
 _INTERVAL_MS = 1000  # between readings, where a profile does not say
 
 gateway = typer.Typer(no_args_is_help=True, help="strongSwan: its files, or a running charon.")
@@ -47,8 +66,9 @@ Pool6Option = Annotated[
 @gateway.command()
 def config(
     out: Annotated[
-        pathlib.Path, typer.Option("--out", metavar="DIR", help="Where the two files go.")
-    ] = pathlib.Path("."),
+        pathlib.Path | None,
+        typer.Option("--out", metavar="DIR", help="Where the two files go; they hold keys."),
+    ] = None,
     host: GatewayOption = None,
     pool: PoolOption = None,
     pool6: Pool6Option = None,
@@ -58,13 +78,48 @@ def config(
 
     Copy both to /etc/swanctl/conf.d of the gateway, then swanctl --load-all there.
     """
+    if out is None:
+        raise BadInput("--out: name a directory for the two files; one of them holds all keys")
     with open_inventory(inventory) as found:
         wanted = plan(found, host, pool, pool6)
+        name = wanted.scope.gateway
         paths = write_files(wanted, out)
+        if pool or pool6:
+            _remember(found, wanted)
+        found.tell(str(out.resolve()), name, [identity.key for identity in wanted.devices])
+        for place in found.places(name):
+            # Where files are no longer, these take their place.
+            if not (pathlib.Path(place) / SECRETS).exists():
+                found.untell(place, name)
     connections = count(len(wanted.connections), "connection")
     say(f"{connections}, {count(len(wanted.secrets), 'secret')}")
     fact("connections", paths[0])
     fact("secrets", f"{paths[1]} (only you can read it)")
+    _left_out(wanted)
+
+
+def _remember(found, wanted):
+    """Keep the inner addresses, now that the gateway has them."""
+    known = found.gateways()[wanted.scope.gateway]
+    pools = {4: known["pool"], 6: known["pool6"], **wanted.asked}
+    texts = [pools[version] and str(pools[version]) for version in (4, 6)]
+    found.remember_gateway(wanted.scope.gateway, *texts)
+
+
+def _left_out(wanted):
+    """Name the devices that could not be served; the command is not done then."""
+    if wanted.without:
+        devices = count(len(wanted.without), "device")
+        warn(
+            f"charon has no ML-KEM: {devices} with pq = prefer, {wanted.without[0]} for one,"
+            " will have X25519 alone"
+        )
+    if wanted.left_out:
+        lines = [f"{identity}: {why}" for identity, why in wanted.left_out]
+        raise Problem(
+            "\n".join([f"{count(len(lines), 'device')} left out; all others are served", *lines]),
+            "mend that and run this again",
+        )
 
 
 @gateway.command()
@@ -73,24 +128,105 @@ def apply(
     host: GatewayOption = None,
     pool: PoolOption = None,
     pool6: Pool6Option = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Forget keys that it should not have unasked.")
+    ] = False,
     inventory: InventoryOption = None,
 ):
     """Tell a running charon of the whole inventory, without touching its files.
 
-    A second time changes nothing but what differs; devices that were revoked lose their SAs. A
-    charon that is restarted has forgotten it: run this again, or use `gateway config`.
+    A second time changes nothing but what differs; devices that were revoked lose their SAs. What
+    another inventory or swanctl's files gave charon is left alone. A charon that is restarted, or
+    told swanctl --load-all, has forgotten it: run this again, or use `gateway config`.
     """
     with open_inventory(inventory) as found, Charon(vici) as charon, bar() as shown:
-        wanted = plan(found, host, pool, pool6)
+        wanted = plan(found, host, pool, pool6, charon.lacking())
+        changes = charon.changes(wanted)
+        if dry_run:
+            _tell_changes(found, changes)
+            _left_out(wanted)
+            return
+        if len(changes.unexpected) > FEW:
+            shown.stop()
+            confirm(
+                f"charon will forget the keys of {len(changes.unexpected)} devices that this"
+                " inventory no longer has; --dry-run names them. Go on?",
+                force,
+                "--force",
+            )
+            shown.start()
         tasks = {
             "connections": shown.add_task("connections", total=len(wanted.connections), what=""),
             "secrets": shown.add_task("secrets", total=len(wanted.secrets), what=""),
         }
-        done = charon.apply(wanted, lambda what, n: shown.advance(tasks[what], n))
-    say(f"charon knows {count(len(wanted.secrets), 'secret')} of {wanted.gateway}'s devices")
+        # Before, so that `revoke` knows it whatever happens to this.
+        keys = [identity.key for identity in wanted.devices]
+        found.tell(CHARON, wanted.scope.gateway, keys)
+        done = charon.apply(
+            wanted,
+            changes,
+            lambda entry: _guard(found, entry),
+            lambda what, n: shown.advance(tasks[what], n),
+        )
+        if pool or pool6:
+            _remember(found, wanted)
+        ended = _sweep(found, charon)
+    name = wanted.scope.gateway
+    say(f"charon knows {count(len(wanted.secrets), 'secret')} of {name}'s devices")
     fact("connections", done["connections"])
-    fact("secrets", f"{done['secrets']} new, {done['kept']} known already")
-    fact("forgotten", f"{done['forgotten']}; SAs ended: {done['ended']}")
+    fact("secrets", f"{done['secrets']} new, {len(changes.known)} known already")
+    gone = len(changes.forgotten) + len(changes.old_connections)
+    fact("forgotten", f"{gone}; SAs ended: {ended}")
+    if changes.older:
+        fact("renamed", f"{count(len(changes.older), 'secret')} of an older minipsec")
+    _left_out(wanted)
+
+
+def _tell_changes(found, changes):
+    """What --dry-run says."""
+    say("nothing was changed; this would be:")
+    fact("connections", f"{count(len(changes.connections), 'connection')} loaded anew")
+    fact("secrets", f"{len(changes.new)} new, {len(changes.known)} known already")
+    known = {who(Identity.of(row)): row["id"] for row in found.rows()}
+    for name in changes.forgotten:
+        owner = known.get(SecretName.read(name).who, "a device that is not here")
+        fact("forgotten", f"{name}: {owner}")
+    for name in changes.old_connections:
+        fact("forgotten", f"the connection {name}")
+    for name in changes.older:
+        fact("renamed", name)
+
+
+@contextlib.contextmanager
+def _guard(found, entry):
+    """Is a secret still good? Until the block ends nobody revokes its device or changes its key."""
+    with found.telling() as free:
+        if not free:
+            raise Problem(
+                "another process is telling a gateway of this inventory, and hangs",
+                "run this again when it is done",
+            )
+        row = found.get(entry.identity.key)
+        keys = found.secrets(row) if row and row["state"] != "revoked" else None
+        scope = scope_of(found, row["gateway"]) if keys else None
+        yield bool(keys) and entry.name in {e.name for e in secrets_of(scope, row, keys)}
+
+
+def _sweep(found, charon):
+    """End what is left of devices that were revoked, also of those revoked just now."""
+    shown = {sa.get("remote-id", "").lower() for sa in charon.sas()}
+    names = {SecretName.read(name).who for name in charon.secrets()}
+    # Older inventories may have two identities that charon shows in the same words.
+    shown -= {Identity.of(row).shown.lower() for row in found.rows() if row["state"] != "revoked"}
+    left = {}
+    for row in found.rows("revoked"):
+        identity = Identity.of(row)
+        if identity.shown.lower() in shown or who(identity) in names:
+            left[identity] = found.revoked_for(row)
+    return charon.cut_off(left, found.id)[1] if left else 0
 
 
 @gateway.command("list")
@@ -104,6 +240,8 @@ def list_devices(
     with open_inventory(inventory) as found, Charon(vici) as charon:
         name = choose_gateway(found, host)
         names, shown = charon.secrets(), {}
+        told = [row for row in found.rows(gateway=name) if (CHARON, name) in found.told(row)]
+        undone = told and not any(map(scope_of(found, name).has, charon.connections()))
         for sa in charon.sas():
             shown.setdefault(sa.get("remote-id", "").lower(), []).append(sa)
         cells, up, silent = [], 0, 0
@@ -121,9 +259,7 @@ def list_devices(
             quiet = bool(heard) and heard.silent(_interval(found, row))
             silent += quiet
             traffic = _traffic(established[:1])
-            cells.append(
-                (row["id"], state, _secret(found, row, names), *traffic, _ago(heard, quiet))
-            )
+            cells.append((row["id"], state, _key(found, row, names), *traffic, _ago(heard, quiet)))
         for sa in (sa for sas in shown.values() for sa in sas):
             cells.append(
                 (
@@ -135,6 +271,8 @@ def list_devices(
                 )
             )
     head = ("device", "state", "secret", "SA", "inner address", "in", "out", "last heard")
+    if undone:
+        warn(UNDONE)
     if as_json:
         keys = [title.lower().replace(" ", "_") for title in head]
         tell_json([dict(zip(keys, row, strict=True)) for row in cells])
@@ -151,19 +289,19 @@ def _interval(found, row):
         return _INTERVAL_MS
 
 
+def _key(found, row, names):
+    """What charon's key of a device is to ours."""
+    try:
+        keys = found.secrets(row)
+    except Problem:  # they are damaged: other commands say so
+        keys = None
+    return key_state(names, Identity.of(row), keys)
+
+
 def _ago(heard, quiet):
     if heard is None:
         return ""
     return ("never" if heard.ago is None else f"{heard.ago} s ago") + (", silent" if quiet else "")
-
-
-def _secret(found, row, names):
-    identity = Identity.of(row)
-    keys = found.secrets(row)
-    if keys and secret(identity, "IKE", "", keys["psk"]).name in names:
-        return "known"
-    prefix = secret(identity, "IKE", "", "x").name[:-8]
-    return "another key" if any(name.startswith(prefix) for name in names) else "unknown"
 
 
 def _traffic(sas):

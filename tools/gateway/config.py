@@ -1,9 +1,10 @@
 """What strongSwan has to know of an inventory, once: as vici messages take it and files have it.
 
 One connection serves every device that asks for an inner address; a device with an address of its
-own has a connection of its own, so that it can take nobody else's. A secret's name tells whose it
-is and, by a part of its hash, which key: so two lists of names show what has changed, and what
-`swanctl --load-all` reads from files and what `gateway apply` loads is the same to strongSwan.
+own has a connection of its own, so that it can take nobody else's. Every name begins with what is
+ours alone, `Scope`. A secret's name tells whose it is and, by a part of its hash, which key: so two
+lists of names show what has changed, and what `swanctl --load-all` reads from files and what
+`gateway apply` loads is the same to strongSwan.
 """
 
 import hashlib
@@ -11,7 +12,9 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 
-from ..provision.files import make_directory, write_private
+from ..devgateway.config import secret_octets
+from ..provision.device import FIELDS
+from ..provision.files import make_directory, read_text, write_private
 from ..provision.identity import Identity
 from ..provision.problem import BadInput, Problem
 from .replay import replay_window
@@ -20,6 +23,56 @@ NAME = "minipsec"
 _POOL, _POOL_6 = "10.9.0.0/24", "fd09::/112"
 _IKE = ["aes128ccm16-prfsha256-x25519", "aes128ccm8-prfsha256-x25519"]
 _ESP = ["aes128ccm8"]
+_WORD = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+)*")  # a proposal
+METHODS = ("mlkem512", "mlkem768", "mlkem1024")
+_CHECKED = ("gateway_id", "server", "reach", "inner_address", "pq", "sn_tick_ms")
+# Before inventories had an id, a name went without a scope.
+_SECRET = re.compile(
+    NAME.join(("(?:ike|ppk)-", "-(?:([0-9a-f]{8})-([0-9a-f]{4})-)?([0-9a-f]{16})-([0-9a-f]{8})"))
+)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is ours at a charon: of one inventory, for one gateway."""
+
+    inventory: str  # 8 hexadecimal digits
+    gateway: str
+
+    @property
+    def name(self):
+        """The shared connection's name, and how all other names begin."""
+        return f"{NAME}-{self.inventory}-{_digest(self.gateway)[:4]}"
+
+    def has(self, name):
+        """Is a connection or pool of this name ours?"""
+        return name == self.name or name.startswith(self.name + "-")
+
+    def pool(self, version):
+        return f"{self.name}-v{version}"
+
+    def connection(self, identity):
+        """The connection of a device with an inner address of its own."""
+        return _named(self.name, identity)
+
+
+@dataclass(frozen=True)
+class SecretName:
+    """What the name of a secret tells."""
+
+    inventory: str | None  # None: an older minipsec loaded it
+    gateway: str | None
+    who: str
+    key: str
+
+    @classmethod
+    def read(cls, name):
+        """The parts of a name, None for one that is not ours."""
+        found = _SECRET.fullmatch(name)
+        return found and cls(*found.groups())
+
+    def within(self, scope):
+        return (self.inventory, self.gateway) == (scope.inventory, _digest(scope.gateway)[:4])
 
 
 @dataclass(frozen=True)
@@ -29,6 +82,7 @@ class Secret:
     name: str
     kind: str  # "IKE" or "ppk"
     owner: str
+    identity: Identity
     octets: bytes = field(repr=False)
 
 
@@ -36,37 +90,89 @@ class Secret:
 class Plan:
     """All that a gateway has to know."""
 
-    gateway: str
-    connections: dict
-    pools: dict
-    secrets: dict  # {name: Secret}
-    revoked: list  # identities that must have no SA
+    scope: Scope
+    connections: dict = field(default_factory=dict)
+    networks: dict = field(default_factory=dict)  # {version: inner addresses to give out}
+    asked: dict = field(default_factory=dict)  # the same, as somebody chose them
+    secrets: dict = field(default_factory=dict)  # {name: Secret}
+    revoked: list = field(default_factory=list)  # identities that must have no SA
+    devices: list = field(default_factory=list)  # identities that are served
+    left_out: list = field(default_factory=list)  # (identity, why): nothing of theirs is touched
+    without: list = field(default_factory=list)  # identities whose ML-KEM was left out
+    rotating: list = field(default_factory=list)  # identities whose key is being changed
+
+    @property
+    def pools(self):
+        """The pools of a charon that has no other."""
+        return {
+            self.scope.pool(version): {"addrs": addresses(*ends(network))}
+            for version, network in self.networks.items()
+        }
 
 
-def octets_of(text):
-    """A key as a secrets file has it, as octets."""
-    return bytes.fromhex(text[2:]) if text.startswith("0x") else text.encode()
+def ends(network):
+    """The first and the last address that a network has for devices, as numbers."""
+    first = int(network.network_address) + 1
+    return first, first + network.num_addresses - 3
 
 
-def secrets_prefix(identity):
-    """How the names of all secrets of an identity begin, after "ike-" or "ppk-"."""
-    return f"{NAME}-{hashlib.sha256(identity.key.encode()).hexdigest()[:16]}-"
+def addresses(first, last):
+    """A range of addresses, whose pool charon tells by its first one and its size."""
+    return f"{ipaddress.ip_address(first)}-{ipaddress.ip_address(last)}"
 
 
-def secret(identity, kind, owner, text):
-    octets = octets_of(text)
-    mark = hashlib.sha256(b"minipsec key name" + octets).hexdigest()[:8]
-    word = "ike" if kind == "IKE" else "ppk"
-    return Secret(f"{word}-{secrets_prefix(identity)}{mark}", kind, owner, octets)
+def _digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def secrets_of(row, keys):
+def who(identity):
+    """An identity as names of secrets have it."""
+    return _digest(identity.key)[:16]
+
+
+def _named(prefix, identity):
+    """A connection's name: strongSwan's files allow neither dots nor colons in it."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", identity.text)[:60]
+    return f"{prefix}-{plain}-{_digest(identity.key)[:6]}"
+
+
+def older_connection(identity):
+    """What the connection of a device was called before inventories had an id."""
+    return _named(NAME, identity)
+
+
+def mark(text):
+    """A key as names of secrets tell it."""
+    return hashlib.sha256(b"minipsec key name" + secret_octets(text)).hexdigest()[:8]
+
+
+def key_state(names, identity, keys):
+    """Of an identity's keys, by the names of secrets that charon has: is the right one there?"""
+    marks = {found.key for found in map(SecretName.read, names) if found.who == who(identity)}
+    if keys and mark(keys["psk"]) in marks:
+        return "known"
+    return "another key" if marks else "unknown"
+
+
+def secrets_of(scope, row, keys):
     """The secrets of one device: [Secret]."""
     identity = Identity.of(row)
-    found = [secret(identity, "IKE", identity.strongswan, keys["psk"])]
-    if "ppk" in keys:
-        found.append(secret(identity, "ppk", "ppk-" + identity.text, keys["ppk"]))
-    return found
+    owners = {"IKE": ("psk", identity.strongswan), "ppk": ("ppk", "ppk-" + identity.text)}
+    return [
+        Secret(
+            f"{kind.lower()}-{scope.name}-{who(identity)}-{mark(keys[name])}",
+            kind,
+            owner,
+            identity,
+            secret_octets(keys[name]),
+        )
+        for kind, (name, owner) in owners.items()
+        if name in keys
+    ]
+
+
+def scope_of(inventory, gateway):
+    return Scope(inventory.id, gateway)
 
 
 def choose_gateway(inventory, name):
@@ -82,42 +188,102 @@ def choose_gateway(inventory, name):
     return name
 
 
-def plan(inventory, gateway=None, pool=None, pool6=None):
-    """Return the `Plan` for a gateway; `pool`, when given, is remembered."""
+def plan(inventory, gateway=None, pool=None, pool6=None, lacking=()):
+    """Return the `Plan` for a gateway that lacks some methods of ML-KEM.
+
+    A device whose files are damaged is left out, and named: it spoils nothing for the others.
+    """
     gateway = choose_gateway(inventory, gateway)
     known = inventory.gateways()[gateway]
+    found = Plan(scope_of(inventory, gateway))
     pools = {
-        4: ipaddress.ip_network(_network(pool or known["pool"] or _POOL, 4)),
-        6: ipaddress.ip_network(_network(pool6 or known["pool6"] or _POOL_6, 6)),
+        4: _network(pool or known["pool"] or _POOL, 4),
+        6: _network(pool6 or known["pool6"] or _POOL_6, 6),
     }
-    devices = []
-    revoked = []
+    found.asked = {v: pools[v] for v, text in ((4, pool), (6, pool6)) if text}
+    devices, inner = [], {}
     for row in inventory.rows(gateway=gateway):
+        identity = Identity.of(row)
         if row["state"] == "revoked":
-            revoked.append(Identity.of(row))
-        else:
-            devices.append((row, inventory.profile(row), inventory.secrets(row)))
-    for row, _, keys in devices:
-        if keys is None:
-            raise Problem(
-                f"{inventory.secrets_path(row)} is missing",
-                "restore it from a copy, or revoke the device",
-            )
-    found = Plan(gateway, _connections(devices, pools), {}, {}, revoked)
-    asking = {4: 0, 6: 0}
-    for _, profile, _ in devices:
-        if "inner_address" not in profile:
-            asking[ipaddress.ip_address(profile["server"]).version] += 1
-    for version, count in asking.items():
-        if count:
-            found.pools[_pool_name(version)] = {"addrs": str(pools[version])}
-            _check_pool(pools[version], count, devices)
-    for row, _, keys in devices:
-        for entry in secrets_of(row, keys):
+            found.revoked.append(identity)
+            continue
+        try:
+            profile, keys = _device(inventory, row, identity, inner)
+            offers = _without(_ike(profile), lacking, found, identity)
+            secrets = secrets_of(found.scope, row, keys)
+        except (Problem, ValueError) as problem:
+            found.left_out.append((identity, str(problem)))
+            continue
+        devices.append((identity, {**profile, "ike": offers}))
+        if inventory.secrets_path(row, coming=True).exists():
+            found.rotating.append(identity)
+        for entry in secrets:
             found.secrets[entry.name] = entry
-    if pool or pool6:
-        inventory.remember_gateway(gateway, str(pools[4]), str(pools[6]))
+    found.devices = [identity for identity, _ in devices]
+    found.connections = _connections(found.scope, devices)
+    asking = [ipaddress.ip_address(p["server"]).version for _, p in devices if _asks(p)]
+    for version in sorted(set(asking)):
+        found.networks[version] = pools[version]
+        _check_pool(pools[version], asking.count(version), devices)
     return found
+
+
+def _asks(profile):
+    """Does a device ask the gateway for an inner address?"""
+    return "inner_address" not in profile
+
+
+def _device(inventory, row, identity, inner):
+    """The checked profile and the keys of a device; `inner` has the addresses that are taken."""
+    if identity.wild:
+        raise Problem("strongSwan takes its identity for several devices: revoke it")
+    profile, keys = inventory.profile(row), inventory.secrets(row)
+    for name in _CHECKED:
+        key = FIELDS[name].key or name
+        if key in profile:
+            try:
+                profile[key] = FIELDS[name].read(profile[key])
+            except ValueError as problem:
+                raise Problem(
+                    f"{inventory.profile_path(row)}: {key}: expected {problem},"
+                    f" got {profile[key]!r}"
+                ) from None
+    for key in ("gateway", "gateway_id", "server"):
+        if key not in profile:
+            raise Problem(f"{inventory.profile_path(row)}: {key}: missing")
+    for key in ("ike", "esp"):
+        if key in profile:
+            profile[key] = _proposals(profile[key], f"{inventory.profile_path(row)}: {key}")
+    if profile.get("pq_method", METHODS[0]) not in METHODS:
+        raise Problem(f"{inventory.profile_path(row)}: pq_method: expected one of {METHODS}")
+    if keys is None:
+        raise Problem(
+            f"{inventory.secrets_path(row)} is missing:"
+            " restore it from a copy, or revoke the device"
+        )
+    other = inner.setdefault(profile.get("inner_address", identity), identity)
+    if other is not identity:
+        raise Problem(f"{other} has the inner address {profile['inner_address']}, too")
+    return profile, keys
+
+
+def _proposals(words, where):
+    """A profile's proposals as strongSwan writes them; capitals and blanks mean nothing."""
+    if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
+        words = [word.lower().replace(" ", "") for word in words]
+        if all(map(_WORD.fullmatch, words)):
+            return words
+    raise Problem(f"{where}: expected a list of proposals")
+
+
+def _without(offers, lacking, found, identity):
+    """Proposals without those that the gateway cannot have."""
+    left = [word for word in offers if not set(re.split("[-_]", word)) & set(lacking)]
+    if not left:
+        raise Problem("its profile requires ML-KEM, which charon lacks (strongSwan 6 has it)")
+    if left != offers:
+        found.without.append(identity)
+    return left
 
 
 def _network(text, version):
@@ -131,12 +297,9 @@ def _network(text, version):
     return network
 
 
-def _pool_name(version):
-    return NAME if version == 4 else NAME + "6"
-
-
 def _check_pool(pool, count, devices):
-    room = pool.num_addresses - 2
+    first, last = ends(pool)
+    room = last + 1 - first
     if count > room:
         bits = pool.max_prefixlen - (count + 1).bit_length()
         wide = ipaddress.ip_network(f"{pool.network_address}/{bits}", strict=False)
@@ -144,51 +307,45 @@ def _check_pool(pool, count, devices):
             f"{count} devices ask for an inner address, and {pool} has {room}",
             f"say --pool {wide} once",
         )
-    for row, profile, _ in devices:
+    for identity, profile in devices:
         inner = profile.get("inner_address")
         if inner and ipaddress.ip_address(inner) in pool:
             raise Problem(
-                f"{row['id']} has {inner}, which {pool} gives to other devices",
+                f"{identity} has {inner}, which {pool} gives to other devices",
                 "say --pool with another network once",
             )
 
 
-def _connections(devices, pools):
+def _connections(scope, devices):
     """The connections as {name: vici message}."""
     if not devices:
         return {}
-    identities = sorted({profile["gateway_id"] for _, profile, _ in devices})
+    identities = sorted({profile["gateway_id"] for _, profile in devices})
     if len(identities) > 1:
         raise Problem(
             f"devices expect the gateway to be {' and '.join(identities)}: it can be one only",
-            "correct gateway_id in their profiles",
+            "correct gateway_id by `edit`",
         )
-    asking = [profile for _, profile, _ in devices if "inner_address" not in profile]
+    asking = [profile for _, profile in devices if _asks(profile)]
     found = {}
     if asking:
         versions = sorted({ipaddress.ip_address(p["server"]).version for p in asking})
-        found[NAME] = _connection(asking, "%any", ["dynamic"])
-        found[NAME]["pools"] = [_pool_name(version) for version in versions]
-    for row, profile, _ in devices:
-        if "inner_address" in profile:
-            identity = Identity.of(row)
+        found[scope.name] = _connection(asking, "%any", ["dynamic"])
+        found[scope.name]["pools"] = [scope.pool(version) for version in versions]
+    for identity, profile in devices:
+        if not _asks(profile):
             address = ipaddress.ip_address(profile["inner_address"])
             own = [f"{address}/{address.max_prefixlen}"]
-            found[connection_name(identity)] = _connection([profile], identity.strongswan, own)
+            name = scope.connection(identity)
+            found[name] = _connection([profile], identity.strongswan, own)
     return found
-
-
-def connection_name(identity):
-    """A connection's name: strongSwan's files allow neither dots nor colons in it."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "_", identity.text)[:60]
-    return f"{NAME}-{plain}-{hashlib.sha256(identity.key.encode()).hexdigest()[:6]}"
 
 
 def _connection(profiles, remote, remote_ts):
     first = profiles[0]
     return {
         "version": "2",
-        "proposals": _union(_ike, profiles),
+        "proposals": _union(lambda p: p["ike"], profiles),
         # ESP in UDP, NAT or not: a sensor's stack speaks UDP and nothing else.
         "encap": "yes",
         # A sensor that slept, was reset or moved comes back with a new IKE SA.
@@ -243,11 +400,24 @@ def _reach(profiles):
 
 # Files.
 
-_HEAD = """\
-# Made by `python -m tools gateway config` out of an inventory: change that, not this.
-# Both files go to {directory}; then: swanctl --load-all
-# A value runs to the end of its line, so every setting has a line of its own.
+CONNECTIONS, SECRETS = "minipsec.conf", "minipsec.secrets"
+_MADE = "# Made by `python -m tools gateway config`"
+_HEAD = (
+    _MADE
+    + """ out of an inventory: change that, not this.
+# Both files go to /etc/swanctl/conf.d; then: swanctl --load-all
 """
+)
+_FOR = "# For "
+_ELSEWHERE = "choose another directory, or move it away"
+
+
+def quoted(value):
+    """A value in the language of swanctl.conf, where blanks, # and braces mean something."""
+    if not value.isascii() or not value.isprintable():
+        raise Problem(f"{value!r} cannot be written for strongSwan")
+    value = value.replace("\\", r"\\").replace('"', r"\"")
+    return f'"{value}"'
 
 
 def as_text(entries, depth=0):
@@ -255,36 +425,57 @@ def as_text(entries, depth=0):
     lines = []
     indent = "  " * depth
     for key, value in entries.items():
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
+            raise Problem(f"{key!r} cannot be a name for strongSwan")
         if isinstance(value, dict):
-            lines += [f"{indent}{key} {{", as_text(value, depth + 1), f"{indent}}}"]
-        elif isinstance(value, list):
-            lines.append(f"{indent}{key} = {', '.join(value)}")
-        else:
-            lines.append(f"{indent}{key} = {value}")
-    return "\n".join(lines)
+            lines += [f"{indent}{key} {{", *as_text(value, depth + 1), f"{indent}}}"]
+            continue
+        if isinstance(value, list):
+            if any("," in word for word in value):
+                raise Problem(f"{value!r} cannot be a list for strongSwan")
+            value = ", ".join(value)
+        lines.append(f"{indent}{key} = {quoted(value)}")
+    return lines
 
 
-def secrets_text(found):
-    """The secrets in the language of swanctl.conf."""
-    lines = ["secrets {"]
-    for entry in found.secrets.values():
-        lines += [
-            f"  {entry.name} {{",
-            f'    id = "{entry.owner}"',
-            f"    secret = 0x{entry.octets.hex()}",
-            "  }",
-        ]
-    return "\n".join([*lines, "}"]) + "\n"
+def _secrets(found):
+    return {
+        entry.name: {"id": entry.owner, "secret": "0x" + entry.octets.hex()}
+        for entry in found.secrets.values()
+    }
 
 
 def write_files(found, directory):
     """Write minipsec.conf and minipsec.secrets (0600 each); return their paths."""
+    paths = directory / CONNECTIONS, directory / SECRETS
+    mine = f"{_FOR}{found.scope.name}: {found.scope.gateway}"
+    head = _HEAD + mine + "\n"
+    for path in paths:
+        if path.exists():
+            _check_ours(path, mine)
+    # All of it before any of it is written.
+    connections = as_text({"connections": found.connections, "pools": found.pools})
+    secrets = as_text({"secrets": _secrets(found)})
     make_directory(directory)
-    secrets_path = directory / "minipsec.secrets"
-    path = directory / "minipsec.conf"
-    write_private(secrets_path, secrets_text(found))
-    text = as_text({"connections": found.connections, "pools": found.pools})
-    head = _HEAD.format(directory="/etc/swanctl/conf.d")
+    write_private(paths[1], "\n".join([head, *secrets, ""]))
     # Not *.conf, so that /etc/swanctl/swanctl.conf reads it once, through this line.
-    write_private(path, f"{head}\n{text}\n\ninclude minipsec.secrets\n")
-    return path, secrets_path
+    write_private(paths[0], "\n".join([head, *connections, "", f"include {SECRETS}", ""]))
+    return paths
+
+
+def _check_ours(path, mine):
+    """Refuse to write over what another inventory, or a person, wrote."""
+    lines = read_text(path).splitlines()
+    made = lines[:1] == ["secrets {"] if path.name == SECRETS else False  # by an older minipsec
+    if not made and not (lines and lines[0].startswith(_MADE)):
+        raise BadInput(f"{path} was not made by `gateway config`", _ELSEWHERE)
+    others = [line for line in lines[:4] if line.startswith(_FOR) and line != mine]
+    if others:
+        raise BadInput(f"{path} is {others[0].removeprefix(_FOR)}'s", _ELSEWHERE)
+
+
+def holds(path, identity):
+    """Does a secrets file have a key of an identity? None when the file is not there."""
+    if not path.exists():
+        return None
+    return f"-{who(identity)}-" in read_text(path)

@@ -1,15 +1,21 @@
 """A running charon, through vici: nothing is written to its files."""
 
 import contextlib
+import ipaddress
 import socket
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
+from ..provision.options import warn
 from ..provision.problem import BadInput, Problem
-from .config import NAME, connection_name, secrets_prefix
+from .config import METHODS, NAME, SecretName, addresses, ends, older_connection, who
 
 _TIMEOUT = 60
 _INTERVALS = 3  # readings that may be lost before a device counts as silent
 _GRACE = 5  # seconds on top, for a handshake
+_LOOKS = 2  # so often must nothing be left of a device that was cut off,
+_PAUSE = 0.2  # so many seconds apart: an IKE_AUTH may have been under way
+_PATIENCE = 5  # seconds until it is given up
 
 
 def plain(value):
@@ -19,6 +25,14 @@ def plain(value):
     if isinstance(value, (list, tuple)):
         return [plain(inner) for inner in value]
     return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _is_here(host):
+    """Does what is sent to a host stay on this machine?"""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,11 @@ class Charon:
     def _connect(self):
         if self.address.startswith("tcp://"):
             host, _, port = self.address[6:].rpartition(":")
+            if not _is_here(host.strip("[]")):
+                warn(
+                    f"--vici {self.address}: every key goes over the network readable; let"
+                    " ssh -L bring the socket here"
+                )
             return socket.create_connection((host.strip("[]"), int(port)), _TIMEOUT)
         found = socket.socket(socket.AF_UNIX)
         try:
@@ -106,16 +125,22 @@ class Charon:
             ) from None
 
     def secrets(self):
-        """The names of all shared secrets that are ours."""
+        """The names of all shared secrets that a minipsec loaded."""
         with self._asking("to list its secrets"):
             names = plain(self.vici.get_shared()).get("keys", [])
-        return {name for name in names if name.startswith((f"ike-{NAME}-", f"ppk-{NAME}-"))}
+        return {name for name in names if SecretName.read(name)}
 
     def connections(self):
-        """The names of all connections that are ours."""
+        """The names of all connections that look like a minipsec's."""
         with self._asking("to list its connections"):
             names = plain(self.vici.get_conns()).get("conns", [])
         return {name for name in names if name == NAME or name.startswith(NAME + "-")}
+
+    def lacking(self):
+        """The methods of ML-KEM that it has no code for, also where it takes their names."""
+        with self._asking("to list its algorithms"):
+            known = {name for kind in plain(self.vici.get_algorithms()).values() for name in kind}
+        return [name for name in METHODS if name.replace("mlkem", "ML_KEM_") not in known]
 
     def pools(self):
         """{name: {"base", "size", "online", ..}}."""
@@ -130,7 +155,7 @@ class Charon:
 
     def sas_of(self, identity):
         """The IKE SAs of one `Identity`, by its octets."""
-        return [sa for sa in self.sas() if identity.is_shown_as(sa.get("remote-id", ""))]
+        return [sa for _, sa in self._sas_of_all([identity])]
 
     def load_secret(self, entry):
         with self._asking(f"the secret of {entry.owner}"):
@@ -147,42 +172,155 @@ class Charon:
         with self._asking(f"to forget {name}"):
             self.vici.unload_shared({"id": name})
 
-    def forget_connection(self, identity):
-        """Forget the connection that a device with an inner address of its own has."""
-        name = connection_name(identity)
-        if name in self.connections():
-            with self._asking(f"to forget the connection {name}"):
-                self.vici.unload_conn({"name": name})
+    def forget_connection(self, name):
+        with self._asking(f"to forget the connection {name}"):
+            self.vici.unload_conn({"name": name})
 
-    def secrets_of(self, identity):
-        """The names of the secrets that charon has of one identity."""
-        prefix = secrets_prefix(identity)
-        return {name for name in self.secrets() if name[4:].startswith(prefix)}
+    def secrets_of(self, identity, inventory=None):
+        """The names of the secrets that charon has of one identity, from one inventory or any."""
+        return self._secrets_by_owner(inventory).get(who(identity), [])
 
     def terminate(self, identity):
         """End every IKE SA of an `Identity`; return how many."""
-        sas = self.sas_of(identity)
-        for sa in sas:
+        return len(self._terminate([identity]))
+
+    def _sas_of_all(self, identities):
+        """[(identity, SA)] of the SAs that some identities have."""
+        shown = {}
+        for identity in identities:
+            shown.setdefault(identity.shown.lower(), []).append(identity)
+        return [
+            (identity, sa)
+            for sa in self.sas()
+            for identity in shown.get(sa.get("remote-id", "").lower(), ())
+            if identity.is_shown_as(sa["remote-id"])
+        ]
+
+    def _terminate(self, identities):
+        """End every IKE SA of some identities; return whose each was, and for how many seconds."""
+        found = self._sas_of_all(identities)
+        for identity, sa in found:
             with self._asking(f"to end the SA of {identity}"):
                 # The device is told, and its answer is not waited for.
                 for _ in self.vici.terminate({"ike-id": sa["uniqueid"], "force": "yes"}):
                     pass
-        return len(sas)
+        return [(identity, int(sa.get("established", 0))) for identity, sa in found]
 
-    def apply(self, found, progress=lambda *_: None):
-        """Make charon know a `Plan`, and nothing else of ours; return counts of what changed.
+    def cut_off(self, identities, inventory):
+        """Forget identities' keys, end their SAs, and look; return how many of each.
 
-        Where it refuses a connection, connections that it did not have before are taken back, and
-        no secret has been touched.
+        `identities` tells for how many seconds each has been revoked, None for until now.
+        `Problem` when an SA or a key is left: charon's word alone is not believed. So it is when
+        an SA had no key of ours, unless it is older than the revocation that took the key away.
         """
-        counts = {"connections": 0, "secrets": 0, "forgotten": 0, "kept": 0, "ended": 0}
-        had_connections, had_secrets, pools = self.connections(), self.secrets(), self.pools()
-        loaded = []
+        forgotten, ended, clean = {}, [], 0
+        end = time.monotonic() + _PATIENCE
+        while clean < _LOOKS:
+            names = self._secrets_by_owner(inventory)
+            here = self.connections()
+            for identity in identities:
+                for name in names.get(who(identity), ()):
+                    self._unload_or_gone(name)
+                    forgotten[name] = identity
+                for name in here:
+                    if _is_own(name, identity, inventory):
+                        self.forget_connection(name)
+            ended += self._terminate(identities)
+            time.sleep(_PAUSE)
+            names = self._secrets_by_owner(inventory)
+            keys = [i for i in identities if who(i) in names]
+            sas = self._sas_of_all(identities)
+            clean = 0 if keys or sas else clean + 1
+            if not clean and time.monotonic() > end:
+                left = keys or [identity for identity, _ in sas]
+                raise Problem(
+                    f"charon still has {len(sas)} SAs and {len(keys)} keys of {left[0]}",
+                    "run this again; `swanctl --list-sas` there shows them",
+                )
+        names = self._secrets_by_owner()
+        for identity in identities:
+            if who(identity) in names:
+                raise Problem(
+                    f"another inventory gave charon a key of {identity}"
+                    f" ({names[who(identity)][0]})",
+                    "revoke it in that inventory, too",
+                )
+            before = identities[identity]
+            younger = [age for whose, age in ended if whose is identity]
+            younger = [age for age in younger if before is None or age < before]
+            if younger and identity not in forgotten.values():
+                raise Problem(
+                    f"charon let {identity} in by a secret that is not from here",
+                    "take it out of the files in /etc/swanctl there, then swanctl --load-all",
+                )
+        return len(forgotten), len(ended)
+
+    def _secrets_by_owner(self, inventory=None):
+        """{who: [name]} of the secrets of one inventory, or of any."""
+        found = {}
+        for name in sorted(self.secrets()):
+            said = SecretName.read(name)
+            if not inventory or said.inventory in (inventory, None):
+                found.setdefault(said.who, []).append(name)
+        return found
+
+    def _unload_or_gone(self, name):
+        """Forget a secret; another process may have been faster."""
         try:
-            for name, pool in found.pools.items():
-                if not _same_pool(pools.get(name), pool["addrs"]):
-                    with self._asking(f"the pool {name} ({pool['addrs']})"):
-                        self.vici.load_pool({name: pool})
+            self.unload_secret(name)
+        except Problem:
+            if name in self.secrets():
+                raise
+
+    def changes(self, found):
+        """What `apply` would change for a `Plan`: `Changes`."""
+        secrets = {name: SecretName.read(name) for name in self.secrets()}
+        ours = {name for name, said in secrets.items() if said.within(found.scope)}
+        alone = {who(identity) for identity, _ in found.left_out}
+        # `rotate` knows which key a board has; only where charon has none is it given the old one.
+        rotating = {who(identity) for identity in found.rotating}
+        rotating &= {secrets[name].who for name in ours}
+        alone |= rotating
+        served = {who(identity) for identity in (*found.devices, *found.revoked)}
+        # What an older minipsec loaded for these devices goes when the new names are there.
+        older = {
+            name for name, said in secrets.items() if said.inventory is None and said.who in served
+        }
+        gone = {name for name in ours - set(found.secrets) if secrets[name].who not in alone}
+        here = self.connections()
+        kept = {found.scope.connection(identity) for identity, _ in found.left_out}
+        adopted = {older_connection(identity) for identity in (*found.devices, *found.revoked)}
+        stale = {name for name in here if found.scope.has(name)} - set(found.connections)
+        return Changes(
+            new=sorted(
+                name
+                for name, entry in found.secrets.items()
+                if name not in ours and who(entry.identity) not in rotating
+            ),
+            known=sorted(set(found.secrets) & ours),
+            forgotten=sorted(gone),
+            older=sorted(older),
+            connections=sorted(set(found.connections)),
+            had=here,
+            old_connections=sorted(stale - kept | here & adopted),
+            unexpected=sorted(
+                {secrets[name].who for name in gone if secrets[name].who not in served}
+            ),
+        )
+
+    def apply(self, found, changes, guard, progress=lambda *_: None):
+        """Make charon know a `Plan`; return counts of what changed.
+
+        Only names of the plan's scope are touched. Where charon refuses a connection, those that
+        it did not have before are taken back, and no secret has been touched. `guard(secret)` is a
+        context that says whether a secret is good still, and keeps it so while it is loaded.
+        """
+        counts = {"connections": len(changes.connections), "secrets": 0}
+        loaded, made = [], []
+        try:
+            for version, network in found.networks.items():
+                names = self._make_room(found.scope.pool(version), network, made)
+                self._use(found, version, names)
             for name, connection in found.connections.items():
                 with self._asking(f"the connection {name}"):
                     self.vici.load_conn({name: connection})
@@ -190,42 +328,124 @@ class Charon:
                 progress("connections", 1)
         except Problem:
             for name in loaded:
-                if name not in had_connections:
+                if name not in changes.had:
                     with contextlib.suppress(Exception):
                         self.vici.unload_conn({"name": name})
+            for name in made:
+                with contextlib.suppress(Exception):
+                    self.vici.unload_pool({"name": name})
             raise
-        counts["connections"] = len(loaded)
         for name, entry in found.secrets.items():
-            if name in had_secrets:
-                counts["kept"] += 1
-            else:
-                self.load_secret(entry)
-                counts["secrets"] += 1
+            if name in changes.new:
+                with guard(entry) as good:
+                    if good:
+                        self.load_secret(entry)
+                        counts["secrets"] += 1
             progress("secrets", 1)
-        for name in had_secrets - set(found.secrets):
-            self.unload_secret(name)
-            counts["forgotten"] += 1
-        for name in had_connections - set(found.connections):
-            with self._asking(f"to forget the connection {name}"):
-                self.vici.unload_conn({"name": name})
-            counts["forgotten"] += 1
-        shown = {sa.get("remote-id", "").lower() for sa in self.sas()}
-        for identity in found.revoked:
-            if identity.shown.lower() in shown:
-                counts["ended"] += self.terminate(identity)
+        # Those of revoked devices go with their SAs, by `cut_off`.
+        revoked = set(map(who, found.revoked))
+        for name in (*changes.forgotten, *changes.older):
+            if SecretName.read(name).who not in revoked:
+                self._unload_or_gone(name)
+        for name in changes.old_connections:
+            self.forget_connection(name)
+        self._empty_pools(found)
         return counts
 
+    @staticmethod
+    def _use(found, version, names):
+        """Have connections give out addresses of these pools."""
+        pool = found.scope.pool(version)
+        for connection in found.connections.values():
+            if pool in connection.get("pools", ()):
+                at = connection["pools"].index(pool)
+                connection["pools"][at : at + 1] = names
 
-def _same_pool(known, addresses):
-    """Does charon give out these addresses already? It tells the first one and how many."""
-    import ipaddress
+    def _make_room(self, prefix, network, made):
+        """Have pools for all addresses of a network; return the names of those to use.
 
-    network = ipaddress.ip_network(addresses)
-    return (
-        known is not None
-        and known.get("base") == str(network.network_address)
-        and int(known.get("size", 0)) == min(network.num_addresses - 2, (1 << 31) - 1)
+        A pool that has leases cannot be changed, and no address may be given out by two pools.
+        So pools that are there stay, whoever made them, and new ones have what is between.
+        """
+        first, last = ends(network)
+        use, taken = [], []
+        for name, pool in self.pools().items():
+            base = ipaddress.ip_address(pool["base"])
+            low, high = int(base), int(base) + int(pool["size"])
+            ours = name == prefix or name.startswith(prefix + "-")
+            high -= ours  # a network's pool begins behind its base
+            if base.version != network.version or high < first or last < low:
+                continue
+            inside = first <= low + (not ours) and high - (not ours) <= last
+            if ours and not inside and not int(pool["online"]):
+                with self._asking(f"to forget the pool {name}"):
+                    self.vici.unload_pool({"name": name})
+                continue
+            taken.append((low, high))
+            if inside or not ours and low <= first and last <= high:
+                use.append(name)
+        for low, high in _between(first, last, taken):
+            name = _free(prefix, self.pools())
+            with self._asking(f"the pool {name} ({addresses(low, high)})"):
+                self.vici.load_pool({name: {"addrs": addresses(low, high)}})
+            made.append(name)
+            use.append(name)
+        if not use:
+            raise Problem(
+                f"charon refuses the pool {prefix}: its addresses are in use",
+                "terminate the SAs, or keep the pool",
+            )
+        return use
+
+    def _empty_pools(self, found):
+        """Forget pools of ours that serve nobody any more; one with leases is for a later time."""
+        used = {name for c in found.connections.values() for name in c.get("pools", ())}
+        for name, pool in self.pools().items():
+            if found.scope.has(name) and name not in used and not int(pool["online"]):
+                with self._asking(f"to forget the pool {name}"):
+                    self.vici.unload_pool({"name": name})
+
+
+@dataclass
+class Changes:
+    """What differs between charon and a plan, as names."""
+
+    new: list
+    known: list
+    forgotten: list
+    older: list  # by a minipsec whose inventories had no id
+    connections: list
+    old_connections: list
+    unexpected: list = field(default_factory=list)  # whose keys go though nobody revoked them
+    had: set = field(default_factory=set)
+
+
+def _is_own(name, identity, inventory):
+    """Is this the connection of one device of an inventory, whatever its gateway is called?"""
+    older = older_connection(identity)
+    return name == older or (
+        name.startswith(f"{NAME}-{inventory}-") and name.endswith(older.removeprefix(NAME))
     )
+
+
+def _between(first, last, taken):
+    """What is left of a range of numbers without others: [(low, high)]."""
+    found = []
+    for low, high in sorted(taken):
+        if first < low:
+            found.append((first, min(low - 1, last)))
+        first = max(first, high + 1)
+    if first <= last:
+        found.append((first, last))
+    return found
+
+
+def _free(prefix, names):
+    """A name for one more pool."""
+    number = 1
+    while (name := prefix if number == 1 else f"{prefix}-{number}") in names:
+        number += 1
+    return name
 
 
 def _fix(what, said):
@@ -233,6 +453,4 @@ def _fix(what, said):
         return (
             "a key exchange that it lacks: ML-KEM needs strongSwan 6; or pq = off in the profiles"
         )
-    if "pool" in what:
-        return "its addresses are in use: terminate the SAs, or keep the pool"
     return "its log says more; nothing of this is left half-done, run it again when it is mended"

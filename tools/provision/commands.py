@@ -1,6 +1,7 @@
-"""The commands that work on the inventory alone: new, list, show, fleet import, fleet export."""
+"""The commands that work on the inventory alone: new, list, show, fleet import, fleet export, edit."""
 
 import contextlib
+import inspect
 import os
 import pathlib
 import sys
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..inventory import STATES
-from .device import FIELDS, REQUIRED, SECRETS, device, duration_text
+from .device import FIELDS, FROM_BOARD, REQUIRED, SECRETS, device, duration_text
 from .files import private_file
 from .firmware import board_facts
 from .options import (
@@ -75,7 +76,11 @@ def new(
         _option("NAME", "Its Wi-Fi network; the key is asked for, or MINIPSEC_WIFI_KEY."),
     ] = None,
     pq: Annotated[
-        str | None, _option("off|prefer|require", "ML-KEM-768 beside X25519 (strongSwan 6).")
+        str | None,
+        _option(
+            "off|prefer|require",
+            "ML-KEM-768 beside X25519 (strongSwan 6); prefer may end without.",
+        ),
     ] = None,
     ppk: Annotated[
         bool, typer.Option("--ppk", help="A post-quantum preshared key as well (RFC 8784).")
@@ -182,8 +187,13 @@ def _add(found, wanted):
     say(row["id"])
     fact("profile", found.profile_path(row))
     fact("secrets", f"{found.secrets_path(row)} (only you can read it)")
-    fact("next", f"python -m tools push {row['id']} --port PORT")
-    fact("", "python -m tools gateway apply")
+    _next(row)
+
+
+def _next(row):
+    """What to do for a device to come up as it is now."""
+    fact("next", "python -m tools gateway apply")
+    fact("", f"python -m tools push {row['id']} --port PORT")
 
 
 def _ask(given, inventory, all_of_it):
@@ -243,6 +253,54 @@ def _matters(name, given):
         kind = given.get("network") or facts.get("network", {}).get("kind")
         return kind == "wifi" or bool(given.get("ssid"))
     return True
+
+
+_NEW = inspect.signature(new).parameters
+_EDITABLE = [name for name in _NEW if name in FIELDS and name not in ("id", "ppk")]
+
+
+def edit(name, inventory=None, **given):
+    """Change settings of a device, with the checks of `new`; "" takes one away.
+
+    The board and the gateway learn of it by `push` and by `gateway apply`.
+    """
+    given = {key: value for key, value in given.items() if value is not None}
+    if not given:
+        raise BadInput("nothing to change: name a setting, --interval 1min for one")
+    key = os.environ.get("MINIPSEC_WIFI_KEY") if given.get("ssid") else None
+    with open_inventory(inventory) as found:
+        row = found.find(name)
+        if row["state"] == "revoked":
+            raise BadInput(f"{row['id']} is revoked")
+        with found.working_on(row):
+            old = found.profile(row)
+            before = settings(row, old)
+            if "board" in given:  # these follow from it
+                before = {k: v for k, v in before.items() if k not in ("network", *FROM_BOARD)}
+            if given.get("gateway") and before["gateway_id"] == before["gateway"]:
+                before["gateway_id"] = None
+            wanted = device({**before, "id": row["id"], **given, "wifi_key": key})
+            known = device({**settings(row, old), "id": row["id"]}).profile()
+            # What a person wrote into the profile by hand stays.
+            by_hand = {k: v for k, v in old.items() if k not in known}
+            changed = found.change(row, wanted, {**wanted.profile(), **by_hand})
+    say(f"{row['id']}: {', '.join(changed) or 'nothing'} changed")
+    if changed:
+        _next(row)
+
+
+# The same options as `new` has.
+edit.__signature__ = inspect.Signature(
+    [
+        inspect.Parameter(
+            "name", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=DeviceArgument
+        ),
+        *(_NEW[option] for option in (*_EDITABLE, "inventory")),
+    ]
+)
+edit.__annotations__ = {"name": DeviceArgument} | {
+    option: _NEW[option].annotation for option in (*_EDITABLE, "inventory")
+}
 
 
 def _import(path, defaults, inventory):

@@ -5,6 +5,7 @@ import re
 import secrets
 from dataclasses import dataclass, field
 
+from ..devgateway.config import secret_octets
 from .firmware import board_facts, board_name, known_boards
 from .identity import EXPECTED, Identity, NoIdentity
 from .problem import BadInput
@@ -119,11 +120,9 @@ def _spis(text):
 
 
 def _secret(text):
-    """A key that someone made elsewhere: hexadecimal, or text long enough not to be guessed."""
-    if text.startswith("0x"):
-        if len(bytes.fromhex(text[2:])) < 16:
-            raise ValueError
-    elif len(text) < 20 or not text.isprintable():
+    """A key that someone made elsewhere: octets, or text long enough not to be guessed."""
+    coded = text[:2].lower() in ("0x", "0s")
+    if len(secret_octets(text)) < (16 if coded else 20):
         raise ValueError
     return text
 
@@ -207,7 +206,12 @@ FIELDS = {
         ),
         Field("pq", _one_of("off", "prefer", "require"), "off, prefer or require", "off"),
         Field("ppk", _yes_no, "yes or no", False),
-        Field("psk", _secret, "0x and at least 32 hex digits, or 20 characters", secret=True),
+        Field(
+            "psk",
+            _secret,
+            "0x and at least 32 hex digits, 0s and base64 of as many, or 20 characters",
+            secret=True,
+        ),
         # Further keys of the profile, left out of it unless they are given.
         Field("port", _whole(1, 65535), "a port from 1 to 65535"),
         Field("natt_port", _whole(1, 65535), "a port from 1 to 65535"),
@@ -329,7 +333,7 @@ def device(given, where=lambda name: f"--{name.replace('_', '-')}"):
 def _identity_of_host(host, where):
     try:
         return _identity(host)
-    except ValueError:  # an IPv6 address is none that a profile could name
+    except ValueError:
         raise BadInput(f"{where('gateway_id')}: missing, expected {EXPECTED}") from None
 
 

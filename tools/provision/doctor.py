@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ..gateway.config import secret
+from ..gateway.config import key_state
 from ..gateway.live import Charon, plain
 from .board import Board, Refused, choose_port
 from .identity import Identity
@@ -266,10 +266,7 @@ def ask_gateway(findings, row, keys, charon):
     """What charon knows of the device now."""
     identity = Identity.of(row)
     names = charon.secrets_of(identity)
-    findings.secret = "unknown"
-    if names:
-        mine = secret(identity, "IKE", "", keys["psk"]).name if keys else None
-        findings.secret = "known" if mine in names else "another key"
+    findings.secret = key_state(names, identity, keys)
     findings.connections = len(charon.connections())
     for sa in charon.sas_of(identity):
         if sa["state"] == "ESTABLISHED":

@@ -52,13 +52,22 @@ def write_json(path, value, sync=True):
     write_private(path, json.dumps(value, indent=2) + "\n", sync)
 
 
-def read_json(path):
-    """Read a JSON object; `Problem` names the file that cannot be read."""
+def read_text(path):
+    """Read a text file; `Problem` names the file that cannot be read."""
     try:
-        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        return pathlib.Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    except UnicodeDecodeError:
+        raise Problem(f"{path} is not UTF-8 text") from None
+
+
+def read_json(path):
+    """Read a JSON object; `Problem` names the file that cannot be read."""
+    text = read_text(path)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise Problem(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise Problem(f"{path} is not a JSON object")
@@ -66,6 +75,7 @@ def read_json(path):
 
 
 def check_closed(path):
-    """Refuse a secrets file that others may read."""
+    """Refuse a secrets file, or a directory, that others may read."""
     if os.stat(path).st_mode & 0o077:
-        raise Problem(f"{path} is open to others", f"chmod 600 {path}")
+        mode = 700 if os.path.isdir(path) else 600
+        raise Problem(f"{path} is open to others", f"chmod {mode} {path}")

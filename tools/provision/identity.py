@@ -37,12 +37,10 @@ class Identity:
     def __init__(self, text):
         if not isinstance(text, str) or not 1 <= len(text) <= _MOST:
             raise NoIdentity
-        kind, colon, rest = text.partition(":")
-        if not colon:
-            kind, rest = _guess(text), text
+        kind, rest = _split(text)
         if kind not in _READ:
             raise NoIdentity(_instead(text))
-        rest = _READ[kind](rest, text)
+        rest = _READ[kind](_decoded(kind, rest) if rest.startswith("#") else rest, text)
         self.kind = kind
         octets = kind == "keyid" and rest.startswith("0x")
         self.octets = bytes.fromhex(rest[2:]) if octets else rest.encode()
@@ -73,7 +71,7 @@ class Identity:
     @property
     def wild(self):
         """Does strongSwan take it for more than one peer?"""
-        return self.kind in ("fqdn", "email") and b"*" in self.octets or self.text == _NOBODY
+        return self.kind in ("fqdn", "email") and b"*" in self.octets or self.text in _ANYBODY
 
     @property
     def strongswan(self):
@@ -105,29 +103,59 @@ class Identity:
         return name
 
 
-_NOBODY = "0.0.0.0"  # in strongSwan it is anybody
+# What strongSwan takes for anybody.
+_ANYBODY = ("%any", "%any6", "0.0.0.0", "::", "0::0")
+_KINDS = {"dns": "fqdn", "rfc822": "email", "userfqdn": "email"}
+
+
+def _split(text):
+    """The kind of an identity and what follows, as strongSwan tells them apart."""
+    if text.startswith("@#"):
+        return "keyid", text[1:]
+    if text.startswith("@@"):
+        return "email", text[2:]
+    if text.startswith("@"):
+        return "fqdn", text[1:]
+    kind, colon, rest = text.partition(":")
+    if not colon or _guess(text) == "ipv6":
+        return _guess(text), text
+    return _KINDS.get(kind.lower(), kind.lower()), rest
 
 
 def _guess(text):
-    return "email" if "@" in text else "ipv4" if _is_ipv4(text) else "fqdn"
+    if "@" in text:
+        return "email"
+    version = _version(text)
+    if not version and _version(re.split("[/-]", text)[0]):
+        return "range"
+    return f"ipv{version}" if version else "fqdn"
 
 
-def _is_ipv4(text):
+def _version(text):
+    """4 or 6 for an address, else None."""
     try:
-        ipaddress.IPv4Address(text)
+        return ipaddress.ip_address(text).version
     except ValueError:
-        return False
-    return True
+        return None
+
+
+def _decoded(kind, rest):
+    """What hexadecimal digits behind a # say, in the words of its kind."""
+    try:
+        octets = bytes.fromhex(rest[1:])
+        if kind == "keyid":
+            return "0x" + octets.hex()
+        return str(ipaddress.ip_address(octets)) if kind.startswith("ip") else octets.decode()
+    except ValueError:
+        raise NoIdentity from None
 
 
 def _instead(text):
     """What to write for a text that strongSwan would read in a way of its own."""
-    if "*" in text or text.startswith("%") or text in (_NOBODY, "ipv4:" + _NOBODY):
+    if "*" in text or text.partition(":")[2] in _ANYBODY or text in _ANYBODY:
         return ", of one device: strongSwan takes this for several or for anybody"
-    if text.startswith("@") and _NAME.fullmatch(text[1:].lower()):
-        return f", so a name without the @: {text[1:]}"
     rest = text.removeprefix("keyid:")
-    if rest and rest.isascii() and not rest.startswith(("0x", "0X")) and ":" in text + rest:
+    if rest and rest.isascii() and rest[:2] not in ("0x", "0X") and rest[0] != "#":
         return f"; as octets this is keyid:0x{rest.encode().hex()}"
     return ""
 
@@ -153,10 +181,19 @@ def _fqdn(rest, text):
     return rest.lower()
 
 
-def _ipv4(rest, text):
-    if not _is_ipv4(rest) or rest == _NOBODY:
-        raise NoIdentity(_instead(text))
-    return rest
+def _address(version):
+    def read(rest, text):
+        if _guess(rest) != f"ipv{version}" or rest in _ANYBODY:
+            raise NoIdentity(_instead(text))
+        return str(ipaddress.ip_address(rest))
+
+    return read
 
 
-_READ = {"keyid": _keyid, "email": _email, "fqdn": _fqdn, "ipv4": _ipv4}
+_READ = {
+    "keyid": _keyid,
+    "email": _email,
+    "fqdn": _fqdn,
+    "ipv4": _address(4),
+    "ipv6": _address(6),
+}

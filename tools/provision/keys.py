@@ -1,13 +1,15 @@
-"""`rotate` and `revoke`: a device's key, from one to the next and to the end.
+"""`rotate`, `revoke` and `remove`: a device's key, from one to the next and to the end.
 
-Both touch three places: board, gateway, inventory. Each step may be the last one before a crash,
+They touch three places: board, gateway, inventory. Each step may be the last one before a crash,
 so each can be told from what the three places say, and the same command again goes on from there.
 """
 
 import contextlib
+import pathlib
 
-from ..gateway.config import secrets_of
+from ..gateway.config import SECRETS, holds, scope_of, secrets_of
 from ..gateway.live import Charon
+from ..inventory import CHARON
 from .board import Board, choose_port
 from .device import new_key
 from .files import write_json
@@ -20,13 +22,15 @@ from .options import (
     PortOption,
     ViciOption,
     WaitOption,
+    YesOption,
+    confirm,
     count,
     fact,
     open_inventory,
     say,
     warn,
 )
-from .problem import Problem
+from .problem import BadInput, Problem
 from .push import Push, check_board, contents
 
 
@@ -34,42 +38,97 @@ def revoke(
     name: DeviceArgument,
     vici: ViciOption = VICI,
     no_gateway: NoGatewayOption = False,
+    yes: YesOption = False,
     inventory: InventoryOption = None,
 ):
     """Cut a device off: its key is forgotten here and at the gateway, its tunnel ends at once.
 
-    The inventory remembers that it was revoked; it never comes back under that identity.
+    The inventory remembers that it was revoked; it never comes back under that identity. The
+    gateway is looked at afterwards: what is left there is an error.
     """
     with open_inventory(inventory) as found:
         row = found.find(name)
+        if row["state"] != "revoked":
+            confirm(f"{row['id']} never comes back under that identity. Revoke it?", yes)
         with found.working_on(row):
-            identity = Identity.of(row)
+            revoked_for = found.revoked_for(row)
             # First, so that no later `apply` or `config` lets it in again, whatever happens now.
             found.set_state(row, "revoked")
             for coming in (False, True):
                 found.secrets_path(row, coming).unlink(missing_ok=True)
-            ended = forgotten = 0
+            said = "not told: run `gateway apply`, or `gateway config` and --load-all there"
             if not no_gateway:
                 try:
-                    with Charon(vici) as charon:
-                        for entry in charon.secrets_of(identity):
-                            charon.unload_secret(entry)
-                            forgotten += 1
-                        charon.forget_connection(identity)
-                        ended = charon.terminate(identity)
+                    said = _cut_off(found, row, vici, revoked_for)
                 except Problem as problem:
                     raise Problem(
                         f"{row['id']} is revoked in the inventory, but the gateway still lets it"
                         f" in: {problem}",
-                        problem.fix + "; then run this again",
+                        f"{problem.fix}; then run this again" if problem.fix else None,
                     ) from None
+        _check_files(found, row)
     say(f"{row['id']} is revoked")
-    if no_gateway:
-        fact("gateway", "not told: run `gateway apply`, or `gateway config` and --load-all there")
-    else:
-        secrets = count(forgotten, "secret")
-        fact("gateway", f"{secrets} forgotten, {count(ended, 'SA')} ended")
+    fact("gateway", said)
     fact("inventory", "its keys are deleted")
+
+
+def _cut_off(found, row, vici, revoked_for):
+    """Cut a device off at the gateway; return what was done, for a person."""
+    # Whoever is loading keys ends first; who comes later sees that it is revoked.
+    with Charon(vici) as charon, found.telling() as alone:
+        forgotten, ended = charon.cut_off({Identity.of(row): revoked_for}, found.id)
+    if not alone:
+        raise Problem(
+            "another process is telling it of this inventory", "wait until that one is done"
+        )
+    return f"{count(forgotten, 'secret')} forgotten, {count(ended, 'SA')} ended"
+
+
+def _check_files(found, row):
+    """Fail as long as files that `gateway config` wrote let a device in."""
+    bad = []
+    for place, _ in found.told(row):
+        if place != CHARON:
+            path = pathlib.Path(place) / SECRETS
+            there = holds(path, Identity.of(row))
+            if there:
+                bad.append(f"{path} still holds it")
+            elif there is None:
+                bad.append(f"{path}, now elsewhere, held it")
+    if bad:
+        raise Problem(
+            f"{row['id']} is revoked, but files still let it in when they are loaded:"
+            f" {', '.join(bad)}",
+            "`gateway config --out` that directory again, copy the files to the gateway, and"
+            " swanctl --load-all there",
+        )
+
+
+def remove(
+    name: DeviceArgument,
+    vici: ViciOption = VICI,
+    no_gateway: NoGatewayOption = False,
+    yes: YesOption = False,
+    inventory: InventoryOption = None,
+):
+    """Forget a device that never was on a board, as if it had not been made."""
+    with open_inventory(inventory) as found:
+        row = found.find(name)
+        pushed = any(what.startswith("pushed") for _, what in found.history(row))
+        if row["state"] != "new" or row["chip"] or pushed:
+            raise BadInput(f"{row['id']} was on a board, which has its key", "revoke it")
+        told = [place for place, _ in found.told(row)]
+        files = [place for place in told if place != CHARON]
+        if files:
+            raise BadInput(f"{files[0]} holds files with its key for a gateway", "revoke it")
+        confirm(f"Remove {row['id']} and its keys?", yes)
+        with found.working_on(row):
+            # Nobody may load what is about to go.
+            if told and not no_gateway:
+                with Charon(vici) as charon, found.telling():
+                    charon.cut_off({Identity.of(row): None}, found.id)
+            found.remove(row)
+    say(f"{row['id']} is removed")
 
 
 def rotate(
@@ -120,16 +179,24 @@ def _next(old):
 
 def _change(found, row, board, charon, old, coming):
     """Bring the new key to board, gateway and inventory."""
-    fresh = {entry.name: entry for entry in secrets_of(row, coming)}
-    stale = {entry.name for entry in secrets_of(row, old)} - set(fresh)
+    scope = scope_of(found, row["gateway"])
+    fresh = {entry.name: entry for entry in secrets_of(scope, row, coming)}
+    stale = {entry.name for entry in secrets_of(scope, row, old)} - set(fresh)
     push = Push(board, contents(found, row, board.architecture, coming=True))
     push.run()
-    if charon:
-        for entry in fresh.values():
-            charon.load_secret(entry)
-        for name in (stale | charon.secrets_of(Identity.of(row))) - set(fresh):
-            with contextlib.suppress(Problem):
-                charon.unload_secret(name)
-        charon.terminate(Identity.of(row))
-    found.secrets_path(row, coming=True).replace(found.secrets_path(row))
+    # No `apply` may load the old key behind our back.
+    with found.telling() as alone:
+        if not alone:
+            raise Problem(
+                "another process is telling the gateway", "run this again when it is done"
+            )
+        if charon:
+            found.tell(CHARON, row["gateway"], [row["key"]])
+            for entry in fresh.values():
+                charon.load_secret(entry)
+            for name in stale.union(charon.secrets_of(Identity.of(row), found.id)) - set(fresh):
+                with contextlib.suppress(Problem):
+                    charon.unload_secret(name)
+            charon.terminate(Identity.of(row))
+        found.secrets_path(row, coming=True).replace(found.secrets_path(row))
     found.note(row, "rotated")

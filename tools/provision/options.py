@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from ..inventory import Inventory, default_path
-from .problem import Problem
+from .problem import BadInput, Problem
 
 MODULE = "python -m tools"
 # By which command these tools were started: in a checkout, or installed by pip under their name there.
@@ -71,6 +71,7 @@ ViciOption = Annotated[
 NoGatewayOption = Annotated[
     bool, typer.Option("--no-gateway", help="Leave charon alone; it is told by other means.")
 ]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 VICI = "/var/run/charon.vici"
 
 JsonOption = Annotated[
@@ -169,6 +170,16 @@ def complain(problem):
     _put(complaints, "error: ", first + ("" if more else fix), title="red")
     for number, line in enumerate(more, 1):
         _put(complaints, "       ", line + (fix if number == len(more) else ""))
+
+
+def confirm(question, yes, flag="--yes"):
+    """Ask before what cannot be undone; who cannot be asked has to say so by a flag."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise BadInput(f"{question} Say {flag}")
+    if not typer.confirm(printable(question)):
+        raise Problem("nothing was changed")
 
 
 def bar(quiet=False):

@@ -9,6 +9,7 @@ from .device import FIELDS, FROM_BOARD, device, duration_text
 from .problem import BadInput
 
 _MAX_ERRORS = 10
+_FORMULA = "=+-@\t\r'"  # how a cell begins that a spreadsheet would compute: ' before it says text
 
 
 def read_devices(path, defaults=None):
@@ -94,7 +95,7 @@ def _csv_entries(path):
                     f" expected {len(columns)} columns as in row 1, got {len(cells)}",
                     "nothing was imported; mend the file and run this again",
                 )
-            yield reader.line_num, dict(zip(columns, cells, strict=True))
+            yield reader.line_num, dict(zip(columns, map(_read_cell, cells), strict=True))
     except csv.Error as error:
         raise BadInput(
             f"{path}: row {reader.line_num}, column 1: {error}",
@@ -192,4 +193,14 @@ def write_devices(file, entries, form):
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
     for entry in entries:
-        writer.writerow(["" if entry.get(c) is None else entry[c] for c in columns])
+        writer.writerow([_cell(entry.get(c)) for c in columns])
+
+
+def _cell(value):
+    """A cell that no spreadsheet takes for a formula."""
+    text = "" if value is None else str(value)
+    return "'" + text if text[:1] and text[0] in _FORMULA else text
+
+
+def _read_cell(text):
+    return text[1:] if text[:1] == "'" and text[1:2] and text[1] in _FORMULA else text
