@@ -14,6 +14,7 @@ import time
 from minipsec import ProfileError, load_profile
 from minipsec.backlog import Backlog
 from minipsec.report import reporter
+from minipsec.tasks import spare
 
 LED = None  # a pin's name or number, "LED" on a Pico W: on while the tunnel is up
 QUEUE = 32  # readings that wait in RAM while the gateway is away
@@ -32,28 +33,39 @@ def command(octets):
 
 _LAST_REPLY_MS = 1000
 _PAUSE_MS = 4000  # before the tunnel is tried anew, doubled up to retry_max_ms
+_AGAIN_MS = 60000  # before a board with a bad profile looks at it again
+_LONG_MS = 1 << 28  # asyncio's clock cannot tell more than twice that
 
 
-def _safely(work, *args):
-    """Return work(*args), or None: a sensor that fails once is asked again the next time."""
+def _failed(log, what, e):
+    """Say that something of the owner's, or below it, raised; all else goes on."""
+    from minipsec.faults import Failure, describe
+
+    sys.print_exception(e)
+    log("error", describe(Failure("%s: %r" % (what, e))))
+
+
+def _take(backlog, n, log):
+    """Put the n-th reading into the backlog; a sensor that fails once is asked again."""
     try:
-        return work(*args)
+        reading = sample(n)
+        if reading is not None:
+            backlog.put(reading)
     except Exception as e:
-        sys.print_exception(e)
+        backlog.fail()
+        spare(_failed, log, "sample(%d)" % n, e)
 
 
-async def sampling(backlog, profile, readings, up):
+async def sampling(backlog, profile, readings, up, log):
     """Put `readings` readings into the backlog, one each interval; 0 for no end."""
     if sys.argv:  # on a PC not before there is a tunnel
         await up.wait()
-    interval = profile["interval_ms"]
+    interval = min(profile["interval_ms"], 2 * _LONG_MS - 1)
     due = time.ticks_ms()
     n = 0
     while True:
         n += 1
-        reading = _safely(sample, n)
-        if reading is not None:
-            _safely(backlog.put, reading)
+        _take(backlog, n, log)
         if n == readings:
             backlog.end()
             return
@@ -62,8 +74,11 @@ async def sampling(backlog, profile, readings, up):
         if left < 0 < interval:  # too late for some: wait for the next one's time
             left %= interval
             due = time.ticks_add(time.ticks_ms(), left)
+        while left > _LONG_MS:
+            await asyncio.sleep_ms(_LONG_MS)
+            left = time.ticks_diff(due, time.ticks_ms())
         await asyncio.sleep_ms(max(left, 0))
-        while not interval and backlog.oldest(1):
+        while not interval and backlog.waiting():
             await asyncio.sleep_ms(1)
 
 
@@ -82,7 +97,19 @@ async def sending(tunnel, backlog, batch):
         backlog.drop(readings)
 
 
-async def session(tunnel, profile, backlog):
+async def obeying(tunnel, octets, log):
+    """Give what came down to `command`, and send what it returns."""
+    try:
+        answer = command(octets)
+        if answer:
+            await tunnel.send(bytes(answer))
+    except Exception as e:
+        if e is tunnel.error:
+            raise
+        spare(_failed, log, "command", e)
+
+
+async def session(tunnel, profile, backlog, log):
     """Bring the tunnel up and be its both ends until the backlog ends."""
     async with tunnel:
         sender = asyncio.create_task(sending(tunnel, backlog, profile["batch"]))
@@ -92,9 +119,7 @@ async def session(tunnel, profile, backlog):
                 octets = await tunnel.receive(timeout_ms=_LAST_REPLY_MS)
                 if octets is not None:
                     heard += 1
-                    answer = _safely(command, octets)
-                    if answer:
-                        await tunnel.send(answer)
+                    await obeying(tunnel, octets, log)
                 elif sender.done():
                     break
             await sender
@@ -109,77 +134,109 @@ async def work(profile, readings, log):
     # Only now, when the checker of profiles has left the heap again.
     gc.collect()
     from minipsec import port
-    from minipsec.tunnel import Tunnel, describe
+    from minipsec.faults import describe, typed
+    from minipsec.tunnel import Tunnel
 
-    backlog = Backlog(QUEUE)
+    def report(e):
+        log("error", describe(typed(e)))
+
+    # A task of which nobody asks how it ended.
+    asyncio.get_event_loop().set_exception_handler(lambda _, what: report(what["exception"]))
+    sleeps = profile["sleep"] != "off"
     if SPOOL:
         from minipsec.spool import Spool
 
-        backlog = Spool(QUEUE, SPOOL, SPOOL_OCTETS)
-    sleeps = profile["sleep"] != "off"
+        backlog = Spool(QUEUE, SPOOL, SPOOL_OCTETS, sleeps)
+    else:
+        backlog = Backlog(QUEUE)
     pause = _PAUSE_MS
     sampler = None
-    if sleeps and SPOOL and not sys.argv:
-        sampler = asyncio.create_task(sampling(backlog, profile, readings, None))
+    if not sys.argv:
+        sampler = asyncio.create_task(sampling(backlog, profile, readings, None, log))
+    if sleeps and SPOOL and sampler:
         await sampler
-        if sum([1 for _ in backlog.all()]) < profile["batch"] and backlog.save():
+        if backlog.waiting() < profile["batch"] and backlog.save():
+            log("stats", backlog.stats())
             return 0  # not enough yet to switch the radio on
     while True:
-        if sleeps:
-            await port.online(profile)  # for `resume`, which does not wait
-        tunnel = Tunnel.resume(profile, log) or Tunnel(profile, log)
-        if not sampler:
-            sampler = asyncio.create_task(sampling(backlog, profile, readings, tunnel.up))
         code = 0
+        tunnel = None
         try:
-            await session(tunnel, profile, backlog)
+            if sleeps:
+                await port.online(profile)  # for `resume`, which does not wait
+            tunnel = Tunnel.resume(profile, log) or Tunnel(profile, log)
+            if not sampler:
+                up = tunnel.up
+                sampler = asyncio.create_task(sampling(backlog, profile, readings, up, log))
+            await session(tunnel, profile, backlog, log)
         except Exception as e:
-            from minipsec import MinipsecError
-
-            if not isinstance(e, MinipsecError):
-                raise
-            if e is not tunnel.error:  # that one was reported when it came
-                log("error", describe(e))
             code = 1
-        stats = tunnel.stats()
-        if backlog.lost:
-            stats["unsent"] = backlog.lost
+            if not tunnel or e is not tunnel.error:  # that one was reported when it came
+                report(e)
+        last = not code or sys.argv or sleeps
+        if last:
+            if sampler:
+                sampler.cancel()
+            backlog.close(not tunnel or not tunnel.missed)
+        stats = tunnel.stats() if tunnel else {}
+        stats.update(backlog.stats())
         log("stats", stats)
-        if not code or sys.argv or sleeps:
-            sampler.cancel()
-            backlog.save()
+        if last:
             return code
         await asyncio.sleep_ms(pause // 2 + int.from_bytes(os.urandom(3), "big") % pause)
         pause = min(2 * pause, profile["retry_max_ms"])
 
 
-def run(argv):
-    """Run a profile; return 0 when all readings went out, 1 on an error, 2 on a bad profile."""
-    try:
-        if len(argv) > 2:
-            raise ProfileError("usage: main.py [PROFILE.json [READINGS]]")
-        profile = load_profile(*argv[:1])
-    except ProfileError as e:
-        print(e, file=sys.stderr)
-        return 2
+def _profile(argv):
+    """Return (profile, readings) of the command line; ProfileError where that is no good."""
+    if len(argv) > 2:
+        raise ProfileError("usage: main.py [PROFILE.json [READINGS]]")
+    profile = load_profile(*argv[:1])
     readings = profile["readings"]
     if len(argv) == 2:
         if not argv[1].isdigit():
-            print("readings: expected a count, 0 for no end, got " + argv[1], file=sys.stderr)
-            return 2
+            raise ProfileError("readings: expected a count, 0 for no end, got " + argv[1])
         readings = int(argv[1])
-    sleeps = profile["sleep"] != "off"
-    if sleeps and not readings:
+    if profile["sleep"] != "off" and not readings:
         readings = 1  # a wake-up
+    return profile, readings
+
+
+def run(argv):
+    """Run a profile; return 0 when all readings went out, 1 on an error, 2 on a bad profile.
+
+    On a board an error or a bad profile is said, and after a pause the board starts anew.
+    """
+    try:
+        profile, readings = _profile(argv)
+    except Exception as e:
+        if sys.argv and not isinstance(e, ProfileError):
+            raise
+        print(e if isinstance(e, ProfileError) else repr(e), file=sys.stderr)
+        _restart(_AGAIN_MS)
+        return 2
     log = reporter(profile["log"])
     if LED is not None:
         from minipsec.lamp import lamp
 
         log = lamp(LED, log)
-    code = asyncio.run(work(profile, readings, log))
-    if sleeps:
+    try:
+        code = asyncio.run(work(profile, readings, log))
+    except Exception as e:
+        code = None
+        spare(_failed, log, "sensor.py", e)
+    if profile["sleep"] != "off":
         # Returns on a PC only, where the end of the process stands for the sleep.
         from minipsec.port import deep_sleep
 
         deep_sleep(profile["interval_ms"])
+    if code is None:
+        _restart(_PAUSE_MS)
+        code = 1
     return code
+
+
+def _restart(ms):
+    from minipsec.port import restart
+
+    restart(ms)

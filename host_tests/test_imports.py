@@ -40,7 +40,9 @@ ARROWS = {
     "esp": {"ccm", "cbc", "sequence", "inner"},
     "port": {"sources", "uplink", "local", "__init__"},
     "sources": {"drbg"},
-    "uplink": set(),
+    "uplink": {"tasks"},
+    "tasks": set(),
+    "nvram": set(),
     "local": set(),
     "rawip": {"port"},
     "backlog": set(),
@@ -64,7 +66,7 @@ LATE |= {("port", "sources"), ("port", "uplink"), ("port", "local"), ("port", "_
 # These see both sides and may import everything.
 OPEN = {"__init__", "tunnel", "keeper", "link", "traffic", "child", "memory", "selftest"}
 NOT_CORE = OPEN | {"port", "store", "report", "sources", "uplink", "local", "rawip", "memory"}
-NOT_CORE |= {"backlog", "spool", "lamp"}
+NOT_CORE |= {"backlog", "spool", "lamp", "tasks", "nvram"}
 # Who may turn a code into the long text for a person, and only when it is needed.
 MAY_EXPLAIN = {"tunnel", "link", "sensor", "sources"}
 

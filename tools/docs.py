@@ -86,6 +86,8 @@ MEANINGS = {
     "sn_tick_ms": "a clock step of the ESP sequence number",
     "replay_window": "how many sequence numbers back a packet of the gateway may be",
     "sleep": "keep the tunnel over deep sleep: by a clock that goes on, or by marks in flash",
+    "silent_wakes": "wake-ups in a row without an answer, after which the gateway is asked by a new"
+    " tunnel; one is enough where answers used to come",
     "network": "bring up Wi-Fi or a W5500; `up`: something else does",
     "ssid": "the Wi-Fi network; the secrets file has its key as `wifi_key`",
     "static_ip": "the board's own address; left out, DHCP gives one",

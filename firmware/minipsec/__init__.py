@@ -8,6 +8,9 @@ import sys
 
 __version__ = "0.1.0"
 
+if sys.platform == "esp32":
+    from . import nvram  # noqa: F401  before the application looks at RTC memory
+
 _HOME = {
     "Tunnel": "tunnel",
     "ProfileError": "store",

@@ -32,6 +32,21 @@ class OutOfMemory(MinipsecError):
     check = "that the board has minipsec as .mpy files; what else takes memory there"
 
 
+class Failure(MinipsecError):
+    """A driver, or this software, raised what nobody expects; the tunnel tries again."""
+
+    check = "the call that the text names; if it goes on, a reset, another MicroPython"
+
+
+def typed(error):
+    """Return the MinipsecError that stands for an exception."""
+    if isinstance(error, MinipsecError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutOfMemory(NO_MEMORY)
+    return Failure(repr(error))
+
+
 def describe(error):
     """Return the log fields of an error."""
     return {

@@ -39,7 +39,7 @@ class Keeper:
         self.counters = {}
         for key in (
             "sent", "received", "datagrams_out", "datagrams_in", "octets_out", "octets_in",
-            "attempts", "failed", "replaced", "lost",
+            "attempts", "failed", "replaced", "lost", "unconfirmed",
         ):  # fmt: skip
             self.counters[key] = 0
         self.log = log or _silent
@@ -51,6 +51,7 @@ class Keeper:
         self._tries = 0  # attempts since the tunnel was lost
         self._longest = _RETRY_MS  # that the next pause may be
         self._keeper = self._awake = None
+        self.missed = False  # was the SA put away without the answers that used to come?
         self._inbox = []
         self._waiting = 0
         self._changed = asyncio.Event()  # another one each time, so that no waiter can miss it

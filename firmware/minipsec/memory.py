@@ -13,7 +13,13 @@ from .link import Link
 def wake(tunnel):
     """Load what `put_away` kept; take it up at once where there is a network."""
     p = tunnel.profile
-    tunnel._awake = snapshot.load(p, tunnel.memory, tunnel.clock.now(), wall())
+    memory = tunnel.memory
+    try:
+        if memory.refused:
+            raise snapshot.Refused(memory.refused)
+        tunnel._awake = snapshot.load(p, memory, tunnel.clock.now(), wall())
+    except snapshot.Refused as e:
+        _refuse(tunnel, str(e))
     if tunnel._awake and p["network"] == "up":
         take_up(tunnel)
 
@@ -24,27 +30,57 @@ def take_up(tunnel):
     try:
         Link(tunnel, awake.host, awake)
     except OSError:
-        pass  # its port is taken, or there is no network
+        # Its port is taken, or there is no network.
+        _refuse(tunnel, "NO_SOCKET")
 
 
 def put_away(tunnel):
     """Keep the SA of a tunnel and let go of its link; True when `wake` can take it up."""
     link = tunnel._link
     memory = tunnel.memory
-    if not link or tunnel._next:
-        return False
-    clock = memory.clock(tunnel.clock.now() - link.born)
-    window = link.receiver.window
-    # Answers used to come, and now they don't: the gateway may have lost the SA, or the
-    # link a datagram.  One time in four the next wake-up makes a new SA.
-    silent = link.waiting is not None and window.top and not link.heard
-    if silent and port.noise(1)[0] < 64:
-        memory.erase()
-    elif link.snapshot.save(link.sender.packets, window, clock):
+    kept = False
+    if link and not tunnel._next:
+        if _goes_on(tunnel, link):
+            clock = memory.clock(tunnel.clock.now() - link.born)
+            kept = link.snapshot.save(link.sender.packets, link.receiver.window, clock)
+            if not kept:
+                _refuse(tunnel, "NOT_KEPT")
+        else:
+            memory.erase()
+    if not memory.keep():
+        kept = False
+        _refuse(tunnel, "NO_ROOM")
+    if kept:
         tunnel._link = None
         link.close()
-        return True
-    return False
+    return kept
+
+
+def _goes_on(tunnel, link):
+    """May the next wake-up go on with this SA?  Not where the gateway may have lost it.
+
+    That asks for a sign of life: an answer in this wake-up, or the handshake was in it.
+    """
+    awake = link.snapshot
+    sent = link.sender.packets - awake.packets
+    if not link.ike.asleep or link.heard:
+        awake.silent = 0
+    elif sent:
+        awake.silent += 1
+        tunnel.counters["unconfirmed"] += sent
+        # Answers used to come, and now they don't.
+        tunnel.missed = link.receiver.window.top > 0
+        most = tunnel.profile["silent_wakes"]
+        if awake.silent >= most and not tunnel.missed:
+            text = "no answer in %d wake-ups: the next one asks the gateway by a new IKE SA" % most
+            tunnel.log("warning", {"text": text})
+        return not tunnel.missed and awake.silent < most
+    return True
+
+
+def _refuse(tunnel, reason):
+    """Say why there is no SA to go on with."""
+    tunnel.log("refused", {"reason": reason})
 
 
 def wall():
@@ -56,12 +92,12 @@ class Memory:
     """Where an SA outlives a sleep: RTC memory, or the files sa.bin and sa.mark in `directory`.
 
     With `flash` files are used even where there is RTC memory, and the wall clock is not asked.
-    A write that was cut off is for the reader to notice.
+    A write that was cut off is for the reader to notice.  RTC memory is written by `keep` alone.
     """
 
     def __init__(self, directory="", flash=False):
         self._flash = flash
-        self._rtc = None
+        self._rtc = self._pieces = self.refused = None
         if not flash:
             try:
                 from machine import RTC
@@ -69,6 +105,12 @@ class Memory:
                 self._rtc = RTC().memory
             except (ImportError, AttributeError):
                 pass
+        if self._rtc:
+            from .nvram import take
+
+            octets, self.refused = take(self._rtc)
+            end = octets[0] + 1 if octets else 0
+            self._pieces = {"mark": octets[1:end], "bin": octets[end:]}
         self._path = directory + "sa."
         self.writes = 0  # to flash
 
@@ -78,10 +120,8 @@ class Memory:
 
     def read(self, name):
         """Return the piece "bin" or "mark"; None or nothing where there is none."""
-        if self._rtc:
-            octets = self._rtc()
-            end = octets[0] + 1 if octets else 0
-            return octets[1:end] if name == "mark" else octets[end:]
+        if self._pieces:
+            return self._pieces[name]
         try:
             with open(self._path + name, "rb") as f:
                 return f.read(600)
@@ -89,14 +129,12 @@ class Memory:
             return None
 
     def write(self, name, octets):
-        """Keep a piece; True when a reset cannot reach it any more."""
-        if self._rtc:
-            mark, rest = self.read("mark"), self.read("bin")
-            if name == "mark":
-                mark = octets
-            else:
-                rest = octets
-            self._rtc(bytes((len(mark),)) + mark + rest)
+        """Keep a piece; True when a reset cannot reach it any more.
+
+        What is in RTC memory comes back after a sleep, and after a reset there is nothing.
+        """
+        if self._pieces:
+            self._pieces[name] = octets
             return True
         self.writes += 1
         try:
@@ -109,11 +147,20 @@ class Memory:
 
     def erase(self):
         """Forget it all."""
-        if self._rtc:
-            self._rtc(b"")
+        if self._pieces:
+            self._pieces = {"mark": b"", "bin": b""}
             return
         try:
             os.remove(self._path + "bin")
             self.writes += 1
         except OSError:
             pass
+
+    def keep(self):
+        """Before a sleep: put the pieces where it does not reach them; False without room."""
+        if not self._pieces:
+            return True
+        from .nvram import put
+
+        mark = self._pieces["mark"]
+        return put(self._rtc, bytes((len(mark),)) + mark + self._pieces["bin"])

@@ -14,9 +14,9 @@ import time
 MAX_DATAGRAM = 1504  # more would have come in IP fragments
 
 # sys.platform: is urandom fit for keys? does sendto know IPv6? the longest watchdog in ms;
-# does it count on in a sleep?
+# is deepsleep a light sleep, in which that counts on?
 _PORTS = {"rp2": (False, True, 8388, True), "esp32": (False, False, 1 << 29, False)}
-_STRONG, _SENDTO_6, _MAX_DOG, _DOG_AWAKE = _PORTS.get(sys.platform, (True, True, 0, False))
+_STRONG, _SENDTO_6, _MAX_DOG, _LIGHT = _PORTS.get(sys.platform, (True, True, 0, False))
 
 nic = None  # the network interface that the profile's key `network` brought up
 noise = os.urandom  # random octets for what is no secret
@@ -133,7 +133,14 @@ def deep_sleep(ms):
     """Switch the radio off and sleep until a reset; returns where the port can't, as on a PC."""
     from .uplink import sleep
 
-    sleep(ms, nic, feed if _dog and _DOG_AWAKE else None)
+    sleep(ms, nic, feed if _dog and _LIGHT else None, _LIGHT)
+
+
+def restart(ms):
+    """Stay awake for so long, for a console, and reset; returns on a PC."""
+    from .uplink import restart
+
+    restart(ms, feed if _dog else None)
 
 
 def is_six(sockaddr):

@@ -31,7 +31,17 @@ _HEAD = const(">QBBBH5B")  # birth, octets of key and address, which gateway, _N
 _SIZE = const(18)
 _NUMBERS = ("port", "icv", "transport", "iiv", "esn", "nat")
 _OCTETS = ("spi_in", "spi_out", "key_out", "key_in", "inner", "server")
-_STATE = const(">QQIQ16s")  # clock, last SN, packets, window's top and bits
+_STATE = const(">QQIQ16sB")  # clock, last SN, packets, window's top and bits, silent wake-ups
+
+# Why a snapshot is refused.
+_TORN = "NOT_WHOLE"  # one of its pieces is not there
+_SEAL = "BAD_SEAL"  # cut off, damaged, or of another profile or version
+_BACK = "CLOCK_WENT_BACK"
+_AGE = "TOO_OLD"
+
+
+class Refused(Exception):
+    """There is a snapshot, and it proves too little; the text is the reason."""
 
 
 def _digest(octets):
@@ -41,7 +51,7 @@ def _digest(octets):
 def _seal(profile, octets):
     # Any change of the profile, or of this module's version, ends the SA.  `words` has tuples for
     # keys, whose order may be another one at each boot.
-    return _digest(octets + repr((3, dict(profile, words=0))).encode())
+    return _digest(octets + repr((4, dict(profile, words=0))).encode())
 
 
 class Snapshot:
@@ -59,8 +69,9 @@ class Snapshot:
     poll_out = next_event = next_timer = lambda self: None
 
     def __init__(
-        self, profile, memory, octets, mark, now, age, clock, last=0, packets=0, top=0, seen=b""
-    ):
+        self, profile, memory, octets, mark, now, age, clock, last=0, packets=0, top=0, seen=b"",
+        silent=0,
+    ):  # fmt: skip
         _, k, a, i, *numbers = struct.unpack_from(_HEAD, octets)
         numbers += struct.unpack_from("4s4s%ds%ds%ds%ds" % (k, k, a, a), octets, _SIZE)
         self.child = child = dict(zip(_NUMBERS + _OCTETS, numbers))
@@ -75,11 +86,16 @@ class Snapshot:
         self._seal = _seal(profile, octets)
         self.clock = clock
         self.packets = packets
+        self.silent = silent  # wake-ups in a row without an answer
         tick = paced = None
         if profile["sleep"] == "clock":
             tick, paced = profile["sn_tick_ms"], age
             last = max(last, age)
-        self.numbers = Sequence(now - age, tick, last, child["esn"], self._write, paced)
+        self.numbers = Sequence(now - age, tick, last, child["esn"], self._reserve, paced)
+
+    def _reserve(self, last):
+        # While its "bin" is not in memory no wake-up goes on with this SA, so no mark is needed.
+        return self._write(last) or not self.mark
 
     def _write(self, last, top=_ALL, seen=_SEEN):
         memory = self._memory
@@ -87,9 +103,11 @@ class Snapshot:
             return False
         bits = seen.to_bytes(16, "big")
         packets = min(self.packets, 0xFFFFFFFF)
-        mark = struct.pack(_STATE, self.clock, last, packets, top, bits)
-        self.mark = mark + _digest(mark + self._seal)
-        return memory.write("mark", self.mark)
+        mark = struct.pack(_STATE, self.clock, last, packets, top, bits, self.silent)
+        mark += _digest(mark + self._seal)
+        if self.mark:
+            self.mark = mark
+        return memory.write("mark", mark)
 
     def save(self, packets, window, clock):
         """Put the SA away: no SN comes from it any more.  True when it is safe in memory.
@@ -117,20 +135,25 @@ def fresh(profile, memory, child, host, now, clock):
 
 
 def load(profile, memory, now, wall):
-    """Return the Snapshot of the SA in memory, or None.
+    """Return the Snapshot of the SA in memory, None where there is none; raise Refused.
 
     `now` is the monotonic clock by which the SA goes on, `wall` the wall clock, milliseconds.
     """
     octets = memory.read("bin")
     mark = memory.read("mark")
-    if octets and mark:
-        body = mark[:-_CHECK]
-        if body + _digest(body + _seal(profile, octets)) == mark:
-            state = struct.unpack(_STATE, body)
-            age = state[0] + profile["interval_ms"]
-            if profile["sleep"] == "clock":
-                age = wall - struct.unpack_from(_HEAD, octets)[0]
-                if wall < state[0] or state[1] > age + _AHEAD:
-                    return None
-            if age < profile["lifetime_ms"]:
-                return Snapshot(profile, memory, octets, mark, now, age, *state)
+    if not octets:
+        return None
+    if not mark:
+        raise Refused(_TORN)
+    body = mark[:-_CHECK]
+    if body + _digest(body + _seal(profile, octets)) != mark:
+        raise Refused(_SEAL)
+    state = struct.unpack(_STATE, body)
+    age = state[0] + profile["interval_ms"]
+    if profile["sleep"] == "clock":
+        age = wall - struct.unpack_from(_HEAD, octets)[0]
+        if wall < state[0] or state[1] > age + _AHEAD:
+            raise Refused(_BACK)
+    if age >= profile["lifetime_ms"]:
+        raise Refused(_AGE)
+    return Snapshot(profile, memory, octets, mark, now, age, *state)

@@ -1,84 +1,272 @@
 """A backlog that goes on in a file: what the file holds outlives a reset.
 
 A reading that was on its way at a reset is sent a second time.
+
+A record of the file is _FIELDS, the reading, and the CRC of both.  Its serial, which starts with 0
+in each file, tells how many were lost where some are damaged; `more`, how many more were written
+with it, tells that where the end is cut off.
 """
 
 import os
 import struct
+from binascii import crc32
+from micropython import const
 
 from .backlog import Backlog
+
+_FIELDS = ">BHHB"  # _RECORD, octets, serial, more
+_HEAD_SIZE = const(6)
+_CRC = ">I"
+_RECORD = const(0xA5)
+_MARK = b"\xa5"
+_CHUNK = const(256)
+_LONGEST = const(1200)
 
 
 class Spool(Backlog):
     """A Backlog; what RAM has no room for goes to the file at `path`, up to `room` octets.
 
-    A reading is two octets of length and its own.  All that the file holds is older than what is
-    in RAM.
+    All that the file holds is older than what is in RAM.  With `hold` nothing of it is forgotten
+    before `close`, so that it can be sent once more.
     """
 
-    def __init__(self, most, path, room):
+    def __init__(self, most, path, room, hold=False):
         super().__init__(most)
         self._path = path
         self._room = room
+        self._hold = hold
+        self._held = []  # what went out from RAM
         self._at = 0  # octets of the file that are done with
+        self._done = 0  # readings of the file that went out
+        self._count = 0  # readings of the file that did not
+        self._serial = 0  # of the next record
+        self._old = False  # a file of an older version
         try:
-            self._size = os.stat(path)[6]
+            os.stat(path)
+            _remove(path + ".new")  # never finished
         except OSError:
-            self._size = 0
+            _rename(path)  # FAT lets go of a file before it gives its name to another one
+        self._size = self._octets()
+        if self._size:
+            self._look()
 
-    def drop(self, readings):
-        """Forget what `next` returned, once it is sent; it may be in the file by now."""
-        for reading in readings:
-            if self._at == self._size:
-                super().drop((reading,))
-            elif self._read(self._at) == reading:
-                self._at += 2 + len(reading)
-                if self._at == self._size:
-                    self._forget()
+    def _look(self):
+        """Look through the file as it was found; what is damaged is lost, and counted once."""
+        end = more = 0
+        for end, serial, more, _ in self._records(0):
+            self.unsent += serial - self._serial & 0xFFFF
+            self._serial = serial + 1 & 0xFFFF
+            self._count += 1
+        if not self._count and self._head(0)[:1] != _MARK:
+            self._old = True  # two octets of length, and the reading
+            for end, _, _, _ in self._records(0):
+                self._count += 1
+            if end < self._size:
+                # Nothing tells there where a reading begins: none is taken for another one.
+                self.unsent = self._count + 1
+                self._count = 0
+                self._old = False
+        elif end < self._size or more:
+            self.unsent += more or self._torn(end)
+        self.found = self._count + self.unsent
+        if not self._count:
+            self._forget()
+        elif self.unsent or self._old:
+            self._rewrite()
 
-    def save(self):
-        """Move what is in RAM to the file; False where there is no room."""
-        octets = b"".join([struct.pack(">H", len(r)) + r for r in self._ram])
-        if not octets:
-            return True
-        if self._size + len(octets) > self._room:
-            return False
-        try:
-            with open(self._path, "ab") as f:
-                f.write(octets)
-        except OSError:
-            return False
-        self._size += len(octets)
-        self._ram = []
-        return True
+    def _torn(self, at):
+        """Return how many readings there were from `at` on, where nothing is whole."""
+        head = self._head(at)
+        if len(head) == _HEAD_SIZE:
+            magic, n, serial, more = struct.unpack(_FIELDS, head)
+            if (
+                magic == _RECORD
+                and serial == self._serial
+                and at + n + _HEAD_SIZE + 4 > self._size
+            ):
+                return 1 + more  # it was cut off, with what followed
+        return min(len(head), 1)
 
-    def all(self):
-        """Yield all readings."""
-        at = self._at
-        while at < self._size:
-            reading = self._read(at)
-            if reading is None:
-                # No file of ours, or cut off: what is left of it is worth nothing.
-                self._forget()
-                break
-            at += 2 + len(reading)
-            yield reading
-        yield from self._ram
-
-    def _read(self, at):
+    def _head(self, at):
         try:
             with open(self._path, "rb") as f:
                 f.seek(at)
-                head = f.read(2)
-                n = struct.unpack(">H", head)[0] if len(head) == 2 else 0
-                reading = f.read(n)
+                return f.read(_HEAD_SIZE)
         except OSError:
-            return None
-        return reading if n and len(reading) == n else None
+            return b""
+
+    def _octets(self):
+        try:
+            return os.stat(self._path)[6]
+        except OSError:
+            return 0
+
+    def save(self):
+        """Move what is in RAM to the file; False where there is no room."""
+        ram = self._ram
+        if not ram:
+            return True
+        octets = self._packed(ram, len(ram), self._serial)
+        if self._old or self._size + len(octets) > self._room:
+            if self._hold or not (self._at or self._old) or not self._rewrite():
+                return False
+            octets = self._packed(ram, len(ram), self._serial)
+            if self._size + len(octets) > self._room:
+                return False
+        try:
+            with open(self._path, "ab") as f:
+                f.write(octets)
+            saved = len(ram)
+            self._size += len(octets)
+        except OSError:
+            # What is whole is there; the rest is written once more, behind what is not.
+            saved = len([0 for _ in self._records(self._size)])
+            self._size = self._octets()
+        self._serial = self._serial + saved & 0xFFFF
+        self._count += saved
+        self._ram = ram[saved:]
+        return not self._ram
+
+    def all(self):
+        """Yield all readings."""
+        n = self._count
+        if n:
+            for _, _, _, reading in self._records(self._at):
+                n -= 1
+                yield reading
+            # What can be read no more.
+            self.unsent += n
+            self._count -= n
+        yield from self._ram
+
+    def waiting(self):
+        """Return how many readings wait."""
+        return self._count + len(self._ram)
+
+    def _drop(self, reading):
+        if not self._count:
+            if self._hold and len(self._held) < self._most:
+                self._held.append(reading)
+            return super()._drop(reading)
+        for end, _, _, first in self._records(self._at):
+            if first != reading:
+                return False
+            self._at = end
+            self._done += 1
+            self._count -= 1
+            if not self._count and not self._hold:
+                self._forget()
+            return True
+
+    def close(self, answered=True):
+        """End; see Backlog."""
+        if not answered:
+            self.on_wire -= self._done + len(self._held)
+            self._ram = self._held + self._ram
+            self._count += self._done
+            self._at = self._done = 0
+        self._held = []
+        self._hold = False
+        if self._at:
+            if self._count:
+                self._rewrite()
+            else:
+                self._forget()
+        super().close()
+
+    def _records(self, at):
+        """Yield (where it ends, serial, more, reading) of all whole records from `at` on."""
+        read = _read_old if self._old else _read
+        try:
+            with open(self._path, "rb") as f:
+                while True:
+                    found = read(f, at)
+                    if found:
+                        yield found
+                        at = found[0]
+                        continue
+                    f.seek(at + 1)
+                    chunk = b"" if self._old else f.read(_CHUNK)
+                    if not chunk:
+                        return
+                    n = chunk.find(_MARK)
+                    at += 1 + (n if n >= 0 else len(chunk))
+        except OSError:
+            pass  # as one that ends here
+
+    def _packed(self, readings, left, serial):
+        """Return the records of readings; the first one is one of `left` written together."""
+        found = []
+        for reading in readings:
+            left -= 1
+            head = struct.pack(_FIELDS, _RECORD, len(reading), serial & 0xFFFF, min(left, 255))
+            found += (head, reading, struct.pack(_CRC, crc32(reading, crc32(head))))
+            serial += 1
+        return b"".join(found)
+
+    def _rewrite(self):
+        """Write what waits in the file into a new one; False where that fails."""
+        new = self._path + ".new"
+        size = n = 0
+        try:
+            with open(new, "wb") as f:
+                for _, _, _, reading in self._records(self._at):
+                    octets = self._packed((reading,), self._count - n, n)
+                    f.write(octets)
+                    size += len(octets)
+                    n += 1
+            if n != self._count or not _rename(self._path):
+                raise OSError
+        except OSError:
+            _remove(new)
+            return False
+        self._size = size
+        self._serial = n & 0xFFFF
+        self._at = self._done = 0
+        self._old = False
+        return True
 
     def _forget(self):
-        self._at = self._size = 0
-        try:
-            os.remove(self._path)
-        except OSError:
-            pass
+        self._done = 0
+        if _remove(self._path):
+            self._at = self._size = self._serial = 0
+        else:
+            self._at = self._size  # it stays, and nothing of it is read again
+
+
+def _read(f, at):
+    """Return (end, serial, more, reading) of the record at `at`, None where it is not whole."""
+    f.seek(at)
+    octets = f.read(_HEAD_SIZE)
+    if len(octets) == _HEAD_SIZE and octets[0] == _RECORD:
+        _, n, serial, more = struct.unpack(_FIELDS, octets)
+        if 0 < n <= _LONGEST:
+            reading = f.read(n)
+            crc = f.read(4)
+            if len(crc) == 4 and struct.unpack(_CRC, crc)[0] == crc32(reading, crc32(octets)):
+                return at + _HEAD_SIZE + n + 4, serial, more, reading
+
+
+def _read_old(f, at):
+    f.seek(at)
+    head = f.read(2)
+    n = struct.unpack(">H", head)[0] if len(head) == 2 else 0
+    reading = f.read(n)
+    if 0 < n <= _LONGEST and len(reading) == n:
+        return at + 2 + n, 0, 0, reading
+
+
+def _remove(path):
+    try:
+        os.remove(path)
+        return True
+    except OSError:
+        return False
+
+
+def _rename(path):
+    try:
+        os.rename(path + ".new", path)
+        return True
+    except OSError:
+        return False

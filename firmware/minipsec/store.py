@@ -60,6 +60,7 @@ keepalive_ms|20000|[0]
 sn_tick_ms|100|[1, 3600000]
 replay_window|64|[0, 128]
 sleep|"off"|["off", "clock", "mark"]
+silent_wakes|6|[1, 255]
 network|"up"|["up", "wifi", "ethernet"]
 ssid|null|name|a name of 1 to 32 octets
 static_ip|null|static|[address, mask, gateway, DNS server], IPv4

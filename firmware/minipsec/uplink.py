@@ -5,11 +5,16 @@ And to its watchdog, and to sleep.  Loaded for that much and forgotten again; wh
 """
 
 import asyncio
+import sys
+import time
 from micropython import const
+
+from .tasks import spare
 
 _TRIES = const(200)  # looks for a connection
 _PAUSE_MS = const(100)  # between two of them
 _SLICE_MS = const(2000)  # less than half of the shortest watchdog
+_MOST_MS = const(1 << 22)  # an RP2040's timer counts 2^32 us
 
 
 async def bring_up(profile, nic=None):
@@ -53,26 +58,51 @@ def watchdog(ms, feed):
     return WDT(timeout=ms)
 
 
-def sleep(ms, nic, feed):
-    """Switch `nic` off and sleep until a reset; returns where the port can't.
+def sleep(ms, nic, feed, light):
+    """Switch `nic` off and sleep until a reset; returns on a PC.
 
-    `feed` is None where no watchdog counts on.
+    `light`: deepsleep is a light sleep here, which ends whenever something happens on USB or a
+    pin.  `feed` is None where no watchdog counts on.
     """
     try:
-        from machine import deepsleep
-    except ImportError:
+        import machine
+
+        deepsleep = machine.deepsleep
+    except (ImportError, AttributeError):
         return
     if nic:
-        nic.active(False)
+        spare(nic.active, False)
         if hasattr(nic, "deinit"):
-            nic.deinit()
-    if feed:
-        # Nothing stops it: sleep in slices, and end as deepsleep would.
-        from machine import lightsleep, reset
+            spare(nic.deinit)
+    nvram = sys.modules.get("minipsec.nvram")
+    if nvram:
+        spare(nvram.put_back)
+    if not light:
+        spare(deepsleep, max(ms, 1))  # 0 would be for ever
+    restart(ms, feed, light and machine.lightsleep)
 
-        while ms > 0:
+
+def restart(ms, feed, doze=None):
+    """Reset in so many milliseconds; returns on a PC.
+
+    `doze` is a way to sleep until then, by a clock that runs on in it.
+    """
+    try:
+        from machine import reset
+    except ImportError:
+        return
+    most = _SLICE_MS if feed else _MOST_MS
+    then = time.ticks_ms()
+    while ms > 0:
+        if feed:
             feed()
-            lightsleep(min(ms, _SLICE_MS))
-            ms -= _SLICE_MS
-        reset()
-    deepsleep(ms)
+        part = min(ms, most)
+        if doze:
+            spare(doze, part)
+        if 2 * time.ticks_diff(time.ticks_ms(), then) < part:
+            # Woken early, and maybe each time, by a host on USB for instance: not at once again.
+            time.sleep_ms(min(part, _PAUSE_MS))
+        now = time.ticks_ms()
+        ms -= time.ticks_diff(now, then)
+        then = now
+    reset()

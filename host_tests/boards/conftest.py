@@ -116,3 +116,13 @@ def profile(gateway, board, host="127.0.0.1", **more):
 
 def named(events, name):
     return [line for line in events if line["event"] == name]
+
+
+def asleep(seen):
+    """Return how a board slept, "deep", "light" or not at all, and for how many ms in all."""
+    *parts, (end, ms) = seen["slept"]
+    if end == "deep":
+        assert not parts
+        return end, ms
+    assert end == "reset" and {kind for kind, _ in parts} <= {"light"}
+    return "light", sum(ms for _, ms in parts)

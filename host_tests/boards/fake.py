@@ -23,6 +23,7 @@ _QUEUE = 4  # datagrams that wait in a socket of an RP2040
 _EAGAIN = 11
 _YEARS = 946684800  # seconds from 1970 to 2000
 _RP2_EPOCH = 1609459200  # 2021-01-01, where each hard reset sets an RP2040's clock
+_TOO_LONG = (1 << 32) // 1000  # ms, for either sleep of an RP2040
 _RANDOMBIT = 0x4006001C
 
 
@@ -66,13 +67,14 @@ class Board:
             "static": None, "connects": [], "address": None, "disconnects": 0, "off": 0, "pins": {},
         }  # fmt: skip
         self._began = real_time.ticks_ms()
+        self._dozed = 0  # ms of light sleep, which take no time here
         self._fed_at = None
         self._noise = iter(settings["noise"]) if settings.get("noise") is not None else None
 
     # Time.
 
     def ticks_ms(self):
-        since = real_time.ticks_diff(real_time.ticks_ms(), self._began)
+        since = real_time.ticks_diff(real_time.ticks_ms(), self._began) + self._dozed
         return (self.settings.get("ticks", _PERIOD - 400) + since) % _PERIOD
 
     def ticks_diff(self, end, start):
@@ -83,7 +85,8 @@ class Board:
 
     def time_ns(self):
         """What the RTC says: on an RP2040 it starts anew, on an ESP32 it runs through a sleep."""
-        since = real_time.ticks_diff(real_time.ticks_ms(), self._began) * 1000000
+        since = real_time.ticks_diff(real_time.ticks_ms(), self._began) + self._dozed
+        since *= 1000000
         if self.rp2:
             return _RP2_EPOCH * 1000000000 + since
         return (self._state("clock_ns", 0) or 0) + self.asleep_ns() + since
@@ -124,6 +127,12 @@ class Board:
             self._keep(clock_ns=self.time_ns())
         raise PowerOff(0)
 
+    def deep_sleep(self, ms=0):
+        """On an RP2040 a light sleep with a reset at its end; elsewhere 0 is for ever."""
+        if self.rp2 and ms >= _TOO_LONG:
+            raise ValueError("sleep too long")
+        self.power_off("deep" if ms or self.rp2 else "for ever", ms)
+
     # The watchdog.
 
     def watchdog(self, id=0, timeout=5000):
@@ -141,8 +150,11 @@ class Board:
         self.seen["widest_gap"] = max(gap, self.seen["widest_gap"])
 
     def light_sleep(self, ms):
-        """Sleep, at once; the watchdog counts on."""
+        """Sleep, at once; the clock and the watchdog count on."""
+        if self.rp2 and ms >= _TOO_LONG:
+            raise ValueError("sleep too long")
         self.seen["slept"].append(["light", ms])
+        self._dozed += ms
         if self.seen["watchdog"] and ms >= self.seen["watchdog"]:
             self.power_off("watchdog", ms)
 
@@ -187,7 +199,9 @@ class Board:
             unique_id=lambda: bytes.fromhex(self.settings.get("chip", "e660583883000001")),
             lightsleep=self.light_sleep,
             reset=lambda: self.power_off("reset", 0),
-            deepsleep=lambda ms=0: self.power_off("deep", ms),
+            deepsleep=self.deep_sleep,
+            DEEPSLEEP_RESET=4,
+            reset_cause=lambda: 4 if self.settings.get("asleep_ms") else 1,
         )
         machine["mem32"] = Memory32(self)
         Pin.seen = self.seen["pins"]

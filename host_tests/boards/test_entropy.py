@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from host_tests.boards.conftest import BOARDS, ROOT
+from host_tests.boards.conftest import BOARDS, ROOT, asleep
 
 RP2 = [name for name in BOARDS if name in ("RPI_PICO_W", "W5500_EVB_PICO")]
 ESP32 = [name for name in BOARDS if name not in RP2]
@@ -279,7 +279,7 @@ def test_a_tunnel_without_entropy_ends_in_a_typed_error(fake):
     (error,) = [line for line in events if line["event"] == "error"]
     assert error["error"] == "NoEntropy"
     assert [line for line in events if line["event"] == "state"] == []
-    assert seen["slept"] == [["deep", 1000]]
+    assert asleep(seen) == ("light", 1000)
 
 
 def test_nothing_else_in_the_firmware_draws_random_octets():

@@ -4,8 +4,10 @@ import concurrent.futures
 import itertools
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from host_tests.boards.conftest import PSK, named, profile
+from host_tests.boards.conftest import PSK, asleep, named, profile
 from tools.devgateway import RunningGateway
 
 
@@ -17,6 +19,15 @@ def board(fake):
 def run(board, edits="", **settings):
     """Run sensor.py after some edits of its owner's."""
     return board.run(f"import sensor\n{edits}\nsensor.run([])", **settings)
+
+
+def counted(events):
+    """Return the last counters of readings, those that are not 0; they must balance."""
+    stats = named(events, "stats")[-1]
+    keys = ("sampled", "found", "on_wire", "unsent", "waiting", "sample_failed")
+    sampled, found, on_wire, unsent, waiting, _ = [stats[key] for key in keys]
+    assert sampled + found == on_wire + unsent + waiting, stats
+    return {key: stats[key] for key in keys if stats[key]}
 
 
 def texts(gateway, count):
@@ -31,16 +42,20 @@ def test_the_owners_sample_is_what_arrives(board, gateway):
 
 def test_a_sample_that_fails_costs_one_reading(board, gateway):
     """An I2C error, nothing to say, too much to say: the next one is asked for all the same."""
-    board.give(profile(gateway, board, readings=6), {"psk": PSK})
+    board.give(profile(gateway, board, readings=7), {"psk": PSK})
     edits = """
 def sample(n):
     if n == 2:
         raise OSError(5)
-    return {3: None, 4: bytes(1201), 5: b""}.get(n, b"reading %d" % n)
+    return {3: None, 4: bytes(1201), 5: b"", 6: "text"}.get(n, b"reading %d" % n)
 sensor.sample = sample"""
     events, _ = run(board, edits)
-    assert [line["data"] for line in named(events, "sent")] == ["reading 1", "reading 6"]
-    assert texts(gateway, 2) == ["reading 1", "reading 6"]
+    assert counted(events) == {"sampled": 2, "on_wire": 2, "sample_failed": 4}
+    assert [line["text"].split(":")[0] for line in named(events, "error")] == [
+        f"sample({n})" for n in (2, 4, 5, 6)
+    ]
+    assert [line["data"] for line in named(events, "sent")] == ["reading 1", "reading 7"]
+    assert texts(gateway, 2) == ["reading 1", "reading 7"]
 
 
 def test_readings_keep_their_pace_while_sensor_and_gateway_are_slow(board, gateway):
@@ -85,6 +100,8 @@ sensor.sample = lambda n: b"%d" % n"""
             assert sorted(texts(gateway, 4)) == ["2", "3", "4", "done: open the valve"]
             events, _ = running.result()
     assert [line["data"] for line in named(events, "reply")] == ["quiet", "bad", "open the valve"]
+    (error,) = named(events, "error")
+    assert error["error"] == "Failure" and error["text"].startswith("command: ValueError")
 
 
 def test_batches_are_lines_of_one_datagram(board, gateway):
@@ -120,7 +137,7 @@ def test_what_could_not_be_sent_before_a_sleep_is_sent_after_it(board):
     runs = wakes(board, 2, SPOOL)
     for events, seen in runs:
         assert named(events, "error")[0]["error"] == "LinkDown"
-        assert seen["slept"] == [["deep", 20]]  # and no radio that burns the battery meanwhile
+        assert asleep(seen) == ("light", 20)  # and no radio that burns the battery meanwhile
     with RunningGateway({"any": PSK}, port=ports[0], natt_port=ports[1]) as gateway:
         events, _ = run(board, SPOOL)
         arrived = texts(gateway, len(named(events, "sent")))
@@ -145,7 +162,7 @@ def sample(n):
     return b'%d' % n
 sensor.sample = sample"""
     events, _ = run(board, edits)
-    assert named(events, "stats")[0]["unsent"] == 8
+    assert counted(events) == {"sampled": 12, "on_wire": 4, "unsent": 8}
     assert texts(gateway, 4) == ["9", "10", "11", "12"]
 
 
@@ -171,3 +188,179 @@ def test_a_log_of_errors_is_short_and_off_is_silent(board, gateway, log):
     out = events[0]["out"]
     assert len(out) == (1 if log == "errors" else 0)
     assert not out or out[0].startswith("error ") and "AUTHENTICATION_FAILED" in out[0]
+
+
+# What a board does, and not a PC: it neither ends nor goes on without a pause.
+LIVES = """
+import sensor
+paused = []
+import minipsec.port as port
+def restart(ms):
+    paused.append(ms)
+    print(json.dumps({"event": "restart", "ms": ms}))
+    raise PowerOff(0)
+port.restart = restart
+"""
+
+
+@pytest.mark.item("A8")
+@pytest.mark.parametrize(
+    ("spoilt", "text"),
+    [
+        ({"interval_ms": -1}, "interval_ms"),
+        ({"id": None}, "id"),
+        (None, "profile.json"),
+    ],
+)
+def test_a_board_with_a_bad_profile_says_so_and_looks_again_later(board, gateway, spoilt, text):
+    board.give(profile(gateway, board, **(spoilt or {})), {"psk": PSK})
+    if spoilt is None:
+        (board.directory / "profile.json").write_text('{"gateway": ')
+    program = (
+        LIVES
+        + """
+class Said:
+    def write(self, text):
+        if text.strip():
+            print(json.dumps({"event": "said", "text": text}))
+sensor.sys = Facade(sensor.sys, stderr=Said())
+def said(text, file):
+    file.write(str(text))
+sensor.print = said
+sensor.run([])"""
+    )
+    events, _ = board.run("from host_tests.boards.fake import Facade" + program)
+    assert [line["ms"] for line in named(events, "restart")] == [60000]
+    assert text in named(events, "said")[0]["text"]
+
+
+@pytest.mark.item("A8")
+@pytest.mark.parametrize("sleep", ["off", "mark"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "sensor.Backlog = fail",
+        "sensor.SPOOL = 7",
+        "import minipsec.keeper as k\nk.Keeper.stats = fail",
+    ],
+)
+def test_what_nobody_expects_is_said_and_the_board_starts_anew(board, gateway, broken, sleep):
+    board.give(profile(gateway, board, sleep=sleep, readings=1), {"psk": PSK})
+    program = (
+        LIVES
+        + f"""
+def fail(*_):
+    raise RuntimeError("nobody expects this")
+{broken}
+sensor.run([])"""
+    )
+    events, seen = board.run(program)
+    (error,) = named(events, "error")
+    assert error["error"] == "Failure" and error["check"]
+    if sleep == "off":
+        assert [line["ms"] for line in named(events, "restart")] == [4000]
+    else:
+        assert asleep(seen) == ("light", 20)
+
+
+@pytest.mark.item("A8")
+@pytest.mark.parametrize(
+    "error", ["OSError(5)", "RuntimeError('x')", "ValueError()", "MemoryError()"]
+)
+@pytest.mark.parametrize("where", ["Tunnel.resume", "Tunnel.connect", "Tunnel.receive"])
+def test_a_session_that_raises_is_followed_by_another_one(board, gateway, where, error):
+    board.give(profile(gateway, board, readings=3), {"psk": PSK})
+    edits = f"""
+from minipsec.tunnel import Tunnel
+sensor._PAUSE_MS = 10
+name = {where!r}.split(".")[1]
+real = getattr(Tunnel, name)
+left = [2]
+def first(*args, **more):
+    if left[0]:
+        left[0] -= 1
+        raise {error}
+    return real(*args, **more)
+setattr(Tunnel, name, staticmethod(first) if name == "resume" else first)
+"""
+    events, _ = run(board, edits)
+    assert len(named(events, "error")) == 2
+    assert named(events, "error")[0]["error"] in ("Failure", "OutOfMemory")
+    assert counted(events)["sampled"] == counted(events)["on_wire"] == 3
+    assert {gateway.reading()["text"] for _ in range(3)}
+
+
+@pytest.mark.item("D8")
+@pytest.mark.parametrize("spool", [False, True])
+def test_readings_in_ram_at_an_error_are_counted(board, spool):
+    with RunningGateway({"any": PSK}) as gateway:
+        more = {"readings": 1, "sleep": "mark", "retransmit_ms": 50, "retransmit_tries": 2}
+        board.give(profile(gateway, board, **more), {"psk": PSK})
+    edits = SPOOL if spool else ""
+    events, _ = run(board, edits)
+    assert named(events, "error")
+    assert counted(events) == {"sampled": 1, "waiting" if spool else "unsent": 1}
+
+
+@pytest.mark.item("D4")
+def test_with_a_spool_a_gateway_that_forgot_the_sa_costs_no_reading(board):
+    edits = "sensor.SPOOL = 'spool.bin'\nsensor.sample = lambda n: b'%d' % (10 * boot + n)"
+    with RunningGateway({"any": PSK}) as gateway:
+        more = {"readings": 0, "sleep": "mark", "interval_ms": 600000}
+        board.give(profile(gateway, board, **more), {"psk": PSK})
+        ports = gateway.port, gateway.natt_port
+        run(board, "boot = 1\n" + edits)
+        assert texts(gateway, 1) == ["11"]
+    with RunningGateway({"any": PSK}, port=ports[0], natt_port=ports[1]) as gateway:
+        events, _ = run(board, "boot = 2\n" + edits)
+        assert named(events, "sent") and named(events, "stats")[0]["unconfirmed"] == 1
+        assert counted(events) == {"sampled": 1, "waiting": 1}
+        events, _ = run(board, "boot = 3\n" + edits)
+        assert named(events, "up")
+        assert counted(events) == {"sampled": 1, "found": 1, "on_wire": 2}
+        assert texts(gateway, 2) == ["21", "31"]
+        assert not (board.directory / "spool.bin").exists()
+
+
+HISTORIES = st.lists(
+    st.sampled_from(["ok", "no gateway", "forgot", "sample fails", "reset", "torn"]), max_size=4
+)
+
+
+@pytest.mark.item("D8")
+@given(HISTORIES, st.booleans())
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_in_any_history_of_wake_ups_the_counters_balance(fake, history, with_spool):
+    """Boots of one board: each stats line balances, and what waits is found again."""
+    board = fake("RPI_PICO_W")
+    for path in board.directory.iterdir():
+        path.unlink()
+    edits = "sensor.QUEUE = 2\nsensor.SPOOL = %r\n" % ("spool.bin" if with_spool else None)
+    with RunningGateway({"any": PSK}) as gateway:
+        ports = {"port": gateway.port, "natt_port": gateway.natt_port}
+        more = {"readings": 4, "sleep": "mark", "retransmit_ms": 50, "retransmit_tries": 1}
+        board.give(profile(gateway, board, **more), {"psk": PSK})
+    waited = None
+    for what in [*history, "ok"]:
+        more = ""
+        if what == "sample fails":
+            more = "\ndef sample(n):\n    raise OSError(5)\nsensor.sample = sample"
+        if what == "reset":
+            more = "\ndef sample(n):\n    raise PowerOff(0)\nsensor.sample = sample"
+        spool = board.directory / "spool.bin"
+        if what == "torn" and spool.exists():
+            spool.write_bytes(spool.read_bytes()[:-3])
+        if what == "no gateway":
+            events, _ = run(board, edits + more)
+        else:
+            with RunningGateway({"any": PSK}, echo=what != "forgot", **ports):
+                events, _ = run(board, edits + more)
+        if what == "reset":
+            waited = None
+            continue
+        found = counted(events).get("found", 0)
+        assert waited is None or found == waited
+        waited = counted(events).get("waiting", 0)
+        assert with_spool or not waited

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from host_tests.boards.conftest import BOARDS, MAIN, PSK, named, profile
+from host_tests.boards.conftest import BOARDS, MAIN, PSK, asleep, named, profile
 from tools.devgateway import RunningGateway
 
 STATIC = ["127.0.0.1", "255.0.0.0", "127.0.0.254", "127.0.0.254"]
@@ -90,7 +90,7 @@ def test_the_sa_outlives_deep_sleep_by_the_boards_own_policy(fake, gateway, name
     for _ in range(4):
         gateway.reading()
     for events, seen in runs:
-        assert seen["slept"] == [["deep", 600000]]
+        assert asleep(seen)[1] == 600000
         assert seen["off"] >= 1  # the radio, before the sleep
     later = [path for _, seen in runs[1:] for path in seen["flash_writes"]]
     if board.facts["port"] == "esp32":
@@ -105,10 +105,185 @@ def test_the_sa_outlives_deep_sleep_by_the_boards_own_policy(fake, gateway, name
 def test_an_rp2040_with_a_watchdog_sleeps_in_slices(fake, gateway):
     board = fake("RPI_PICO_W")
     ((_, seen),) = naps(board, gateway, 1, 21000, sleep="mark", watchdog_ms=8000)
-    *slices, end = seen["slept"]
-    assert end == ["reset", 0]
-    assert sum(ms for _, ms in slices) == 21000
-    assert all(kind == "light" and ms <= 4000 for kind, ms in slices)
+    assert asleep(seen) == ("light", 21000)
+    assert all(ms <= 4000 for _, ms in seen["slept"])
+
+
+@pytest.mark.item("D1")
+@pytest.mark.parametrize("name", ["RPI_PICO_W", "ESP32_GENERIC"])
+@pytest.mark.parametrize("ms", [0, 1, 3600000, 4294966, 4294967, 7200000, 1 << 29])
+@pytest.mark.parametrize("watchdog_ms", [0, 8000])
+def test_a_sleep_has_any_length(fake, gateway, name, ms, watchdog_ms):
+    """An RP2040 sleeps 71 minutes in one piece at most; on an ESP32 0 would be for ever."""
+    if watchdog_ms and name == "RPI_PICO_W" and ms > 7200000:
+        pytest.skip("a quarter of a million slices")
+    board = fake(name)
+    policy = board.facts["sleep"]
+    ((events, seen),) = naps(board, gateway, 1, ms, sleep=policy, watchdog_ms=watchdog_ms)
+    assert len(named(events, "sent")) == 1
+    if name == "RPI_PICO_W":
+        how, slept = asleep(seen)
+        assert how == "light" and ms - 2000 < slept <= ms  # less what passes in between
+    else:
+        assert asleep(seen) == ("deep", max(ms, 1))
+
+
+# A host on USB, or a pin: the sleep ends at once, each time.
+EARLY = """
+import machine, time
+calls = []
+def lightsleep(ms):
+    calls.append(ms)
+    time._real.sleep_ms({early})
+machine.lightsleep = lightsleep
+began = time._real.ticks_ms()
+import sensor
+try:
+    sensor.run([])
+finally:
+    took = time._real.ticks_diff(time._real.ticks_ms(), began)
+    print(json.dumps({{"event": "early", "took": took, "calls": len(calls)}}))
+"""
+
+
+@pytest.mark.item("D2")
+@pytest.mark.parametrize("watchdog_ms", [0, 8000])
+@pytest.mark.parametrize("early", [0, 5])
+def test_a_light_sleep_that_ends_early_is_gone_on_with(fake, gateway, watchdog_ms, early):
+    board = fake("RPI_PICO_W")
+    more = {"readings": 0, "interval_ms": 3000, "sleep": "mark", "watchdog_ms": watchdog_ms}
+    board.give(profile(gateway, board, **more), {"psk": PSK})
+    events, seen = board.run(EARLY.format(early=early))
+    (told,) = named(events, "early")
+    assert told["took"] >= 3000
+    assert 1 < told["calls"] <= 3000 // 100 + 10  # and no hot loop
+    assert seen["slept"] == [["reset", 0]]
+    # Flash is written for the reading, and not for a sleep that was cut short.
+    assert [path for path in seen["flash_writes"] if "sa." in path] == [
+        "sa.mark", "sa.mark", "sa.bin",
+    ]  # fmt: skip
+
+
+@pytest.mark.item("D2")
+def test_a_light_sleep_that_ends_early_once_in_a_while_sleeps_the_rest(fake, gateway):
+    board = fake("RPI_PICO_W")
+    more = {"readings": 0, "interval_ms": 60000, "sleep": "mark", "watchdog_ms": 8000}
+    board.give(profile(gateway, board, **more), {"psk": PSK})
+    program = """
+import machine
+real = machine.lightsleep
+n = [0]
+def lightsleep(ms):
+    n[0] += 1
+    real(ms if n[0] % 4 else ms * 6 // 10)
+machine.lightsleep = lightsleep
+import sensor
+sensor.run([])"""
+    _, seen = board.run(program)
+    how, ms = asleep(seen)
+    assert how == "light" and 60000 - 500 <= ms <= 60000
+
+
+RAISES = """
+import machine, time
+def refuse(*_):
+    raise {error}
+for name in {names}:
+    setattr(machine, name, refuse)
+{more}
+import sensor
+sensor.run([])"""
+
+
+@pytest.mark.item("A8")
+@pytest.mark.parametrize("name", ["RPI_PICO_W", "ESP32_GENERIC"])
+@pytest.mark.parametrize("error", ["OSError(5)", "ValueError('sleep')", "RuntimeError()"])
+def test_a_board_whose_sleep_raises_waits_awake_and_starts_anew(fake, gateway, name, error):
+    board = fake(name)
+    more = {"readings": 0, "interval_ms": 1000, "sleep": board.facts["sleep"]}
+    board.give(profile(gateway, board, **more), {"psk": PSK})
+    off = """
+board.nic.active, real = lambda on=None: refuse() if on is False else real(on), board.nic.active
+board.nic.deinit = refuse"""
+    names = ["lightsleep", "deepsleep"]
+    events, seen = board.run(RAISES.format(error=error, names=names, more=off))
+    assert len(named(events, "sent")) == 1
+    assert seen["slept"] == [["reset", 0]]
+
+
+# The application's own use of RTC memory, and what it saw there.
+APPLICATION = """
+import machine, sensor
+rtc = machine.RTC()
+before = rtc.memory()
+n = before[-1] if before[:4] == b"APP1" else 0
+print(json.dumps({"event": "told", "n": n, "octets": len(before)}))
+sensor.sample = lambda k: b"count %d" % (n + 1)
+rtc.memory(b"APP1" + bytes([n + 1]))
+sensor.run([])
+"""
+
+
+@pytest.mark.item("D3")
+def test_rtc_memory_is_the_applications_too(fake, gateway):
+    """It writes all of it, reads back what it wrote, and that costs no handshake."""
+    board = fake("ESP32_GENERIC")
+    more = {"readings": 0, "interval_ms": 600000, "sleep": "clock"}
+    board.give(profile(gateway, board, **more), {"psk": PSK})
+    runs = [board.run(APPLICATION, asleep_ms=600000 if nap else 0) for nap in range(4)]
+    told = [named(events, "told")[0] for events, _ in runs]
+    assert [(line["n"], line["octets"]) for line in told] == [(0, 0), (1, 5), (2, 5), (3, 5)]
+    assert [bool(named(events, "resumed")) for events, _ in runs] == [False, True, True, True]
+    assert not any(named(events, "refused") for events, _ in runs)
+    assert gateway.drops() == {}
+
+
+@pytest.mark.item("D3")
+@pytest.mark.parametrize(
+    ("boot", "reason"),
+    [
+        ("rtc.memory(b'mine')", "OVERWRITTEN"),
+        ("o = bytearray(rtc.memory()); o[20] ^= 1; rtc.memory(o)", "DAMAGED"),
+    ],
+)
+def test_what_was_written_over_our_part_is_said_and_costs_a_handshake(fake, gateway, boot, reason):
+    """By a boot.py, before anything of ours was loaded."""
+    board = fake("ESP32_GENERIC")
+    naps(board, gateway, 1, sleep="clock")
+    program = f"import machine\nrtc = machine.RTC()\n{boot}\n" + MAIN
+    events, _ = board.run(program, asleep_ms=600000)
+    assert [line["reason"] for line in named(events, "refused")] == [reason]
+    assert named(events, "up") and named(events, "sent") and not named(events, "resumed")
+    events, _ = board.run(MAIN, asleep_ms=600000)
+    assert named(events, "resumed") and not named(events, "refused")
+
+
+@pytest.mark.item("D3")
+def test_without_room_in_rtc_memory_the_applications_part_stays_whole(fake, gateway):
+    board = fake("ESP32_GENERIC")
+    program = "import machine, sensor\nrtc = machine.RTC()\n"
+    program += "print(json.dumps({'event': 'told', 'octets': len(rtc.memory())}))\n"
+    program += "rtc.memory(bytes(1950))\nsensor.run([])"
+    more = {"readings": 0, "interval_ms": 600000, "sleep": "clock"}
+    board.give(profile(gateway, board, **more), {"psk": PSK})
+    runs = [board.run(program, asleep_ms=600000 if nap else 0) for nap in range(2)]
+    for events, _ in runs:
+        assert [line["reason"] for line in named(events, "refused")][-1] == "NO_ROOM"
+        assert named(events, "up") and named(events, "sent")
+    assert named(runs[1][0], "told")[0]["octets"] == 1950
+
+
+@pytest.mark.item("D3")
+def test_a_wake_up_without_the_radio_keeps_the_sa(fake, gateway):
+    board = fake("ESP32_GENERIC")
+    program = "import sensor\nsensor.SPOOL = 'spool.bin'\nsensor.run([])"
+    more = {"readings": 0, "interval_ms": 600000, "sleep": "clock", "batch": 2}
+    board.give(profile(gateway, board, **more), {"psk": PSK})
+    runs = [board.run(program, asleep_ms=600000 if nap else 0) for nap in range(6)]
+    assert [bool(named(e, "sent")) for e, _ in runs] == [False, True] * 3
+    assert [bool(named(e, "up")) for e, _ in runs] == [False, True, False, False, False, False]
+    assert [bool(named(e, "resumed")) for e, _ in runs] == [False, False, False, True, False, True]
+    assert not any(named(events, "refused") for events, _ in runs)
 
 
 def test_without_a_network_the_board_says_so_tries_on_and_keeps_its_readings(fake, gateway):

@@ -118,14 +118,35 @@ def test_what_was_put_away_sends_nothing_more():
 
 def test_no_packet_leaves_before_its_mark_is_kept():
     for policy in ("clock", "mark"):
-        memory = Memory()
-        sa = fresh(profile(sleep=policy), memory)
+        p = profile(sleep=policy)
+        memory = put_away(p)
+        sa = snapshot.load(p, memory, 0, WALL + 9000)
+        mark = memory.pieces["mark"]
         memory.full = True
         assert sa.numbers.next(1000) is None
         memory.full = False
-        sa = fresh(profile(sleep=policy), memory)
+        sa = snapshot.load(p, memory, 0, WALL + 9000)
         assert sa.numbers.next(1000)
-        assert memory.pieces["mark"]
+        assert memory.pieces["mark"] != mark
+
+
+def test_a_disk_without_room_stops_no_sa_that_nobody_can_take_up():
+    for policy in ("clock", "mark"):
+        p = profile(sleep=policy)
+        memory = put_away(p)
+        memory.full = True
+        sa = fresh(p, memory, child(key_out=bytes(19)))
+        assert [sa.numbers.next(20_000 * n) for n in range(1, 80)][-1]
+        assert not sa.save(79, sa.window, WALL + 1)
+        assert refused(p, memory)
+        # Later there is room: a snapshot is whole again.
+        sa = fresh(p, memory)
+        assert sa.numbers.next(1000)
+        memory.full = False
+        assert sa.numbers.next(100_000)
+        clock = WALL + 200_000 if policy == "clock" else 200_000
+        assert sa.save(2, sa.window, clock)
+        assert not refused(p, memory, WALL + 200_000)
 
 
 def test_after_a_reset_it_goes_on_behind_the_reserve_and_hears_nothing():
@@ -192,20 +213,31 @@ def test_a_second_wake_up_with_the_same_state_is_refused():
 
 
 def refused(p, memory, wall=WALL + 60_000):
-    return snapshot.load(p, memory, 0, wall) is None
+    """Return the reason, "nothing" where there was none to refuse, None where it is taken up."""
+    try:
+        return None if snapshot.load(p, memory, 0, wall) else "nothing"
+    except snapshot.Refused as e:
+        return str(e)
 
 
 def test_nothing_there_is_refused():
     memory = put_away()
-    for names in (("bin",), ("mark",), ("bin", "mark")):
+    for names, reason in (
+        (("bin",), "nothing"),
+        (("mark",), "NOT_WHOLE"),
+        (("bin", "mark"), "nothing"),
+    ):
         part = Memory()
         part.pieces.update(memory.pieces)
         for name in names:
             part.pieces[name] = None
-        assert refused(profile(), part)
+        assert refused(profile(), part) == reason
         for name in names:
             part.pieces[name] = b""
-        assert refused(profile(), part)
+        assert refused(profile(), part) == reason
+
+
+EMPTY = {"bin": "nothing", "mark": "NOT_WHOLE"}
 
 
 def test_every_truncation_and_each_flipped_bit_is_refused():
@@ -216,9 +248,9 @@ def test_every_truncation_and_each_flipped_bit_is_refused():
         whole = memory.pieces[name]
         for size in range(len(whole)):
             memory.pieces[name] = whole[:size]
-            assert refused(p, memory), (name, size)
+            assert refused(p, memory) == ("BAD_SEAL" if size else EMPTY[name]), (name, size)
         memory.pieces[name] = whole + b"\0"
-        assert refused(p, memory)
+        assert refused(p, memory) == "BAD_SEAL"
         for at in range(len(whole)):
             bent = bytearray(whole)
             bent[at] ^= 1 << (at & 7)
@@ -241,7 +273,7 @@ def test_any_change_of_the_profile_is_refused():
         {"mode": "transport"},
         {"lifetime_ms": 3_600_000},
     ):
-        assert refused(profile(**change), memory), change
+        assert refused(profile(**change), memory) == "BAD_SEAL", change
     changed = profile()
     changed["psk"] = b"another"
     assert refused(changed, memory)
@@ -269,7 +301,7 @@ def test_an_older_sas_snapshot_is_refused_once_a_new_one_has_sent():
 
 def test_a_clock_that_went_back_is_refused():
     memory = put_away(age=5000)
-    assert refused(profile(), memory, WALL + 4999)
+    assert refused(profile(), memory, WALL + 4999) == "CLOCK_WENT_BACK"
     assert refused(profile(), memory, WALL - DAY)
     assert refused(profile(), memory, 0)
     assert not refused(profile(), memory, WALL + 5000)
@@ -312,13 +344,11 @@ def test_an_sa_has_an_end_also_asleep():
         memory = put_away(p)
         assert not refused(p, memory, WALL + 3_599_999)
         if policy == "clock":
-            assert refused(p, memory, WALL + 3_600_000)
+            assert refused(p, memory, WALL + 3_600_000) == "TOO_OLD"
     # Without a clock each wake-up counts for one interval.
     clock, wakes = 5000, 0
-    while True:
+    while not refused(p, memory, 0):
         sa = snapshot.load(p, memory, 0, 0)
-        if not sa:
-            break
         wakes += 1
         clock = sa.age + 1000
         sa.save(0, sa.window, clock)
@@ -329,12 +359,12 @@ def test_a_step_of_years_ends_the_sa():
     assert refused(profile(), put_away(), WALL + 26 * 365 * DAY)
 
 
-def test_the_largest_snapshot_fits_512_octets():
+def test_the_largest_snapshot_takes_192_octets_of_2048():
     p = profile(gateways=["g" * 255])
     six = child(key_out=bytes(35), key_in=bytes(35), inner=bytes(16), server=bytes(16))
     memory = put_away(p, six)
     sizes = [len(memory.pieces[name]) for name in ("bin", "mark")]
-    assert sizes == [128, 52] and 1 + sum(sizes) <= 512
+    assert sizes == [128, 53] and 1 + sum(sizes) + 10 <= 192
 
 
 # memory.Memory
@@ -441,6 +471,53 @@ def test_pieces_live_side_by_side_and_go_together():
 
     test(storage.Memory(directory(), True))
     with_machine(Board(), lambda: test(storage.Memory("", False)))
+
+
+@item("D3")
+def test_rtc_memory_is_the_applications_but_for_a_sleep():
+    def test():
+        board.octets = b"APP1"
+        p = profile(interval_ms=1000)
+        memory = storage.Memory("", False)
+        sa = fresh(p, memory)
+        assert sa.numbers.next(1000)
+        assert sa.save(1, sa.window, WALL + 5000)
+        assert board.octets == b"APP1"
+        assert memory.keep()
+        assert board.octets[:4] == b"APP1" and len(board.octets) > 120
+        # The next wake-up: ours is taken out before the application looks.
+        memory = storage.Memory("", False)
+        assert board.octets == b"APP1" and memory.refused is None
+        board.octets = b"all of it is written anew"
+        assert snapshot.load(p, memory, 0, WALL + 9000)
+        assert memory.keep()
+        assert board.octets.startswith(b"all of it is written anew")
+        whole = board.octets
+        for at in range(len(whole)):
+            board.octets = whole[:at] + bytes((whole[at] ^ 0x55,)) + whole[at + 1 :]
+            memory = storage.Memory("", False)
+            if at < 25:
+                assert snapshot.load(p, memory, 0, WALL + 9000)
+            else:
+                # Damaged: it is refused, and the application's stays as it was.
+                assert not memory.read("bin")
+                assert memory.refused == ("DAMAGED" if at < len(whole) - 6 else None), at
+            assert board.octets[:25] == whole[:at][:25] + (
+                bytes((whole[at] ^ 0x55,)) + whole[at + 1 : 25] if at < 25 else b""
+            )
+        # Somebody wrote over ours.
+        board.octets = b"mine"
+        memory = storage.Memory("", False)
+        assert not memory.read("bin") and board.octets == b"mine"
+        memory.erase()
+        # No room: the application's is never touched.
+        board.octets = bytes(2040)
+        assert not memory.keep() and board.octets == bytes(2040)
+        board.octets = bytes(2048 - 11)
+        assert memory.keep() and len(board.octets) == 2048
+
+    board = Board()
+    with_machine(board, test)
 
 
 def test_a_full_or_missing_flash_is_told():

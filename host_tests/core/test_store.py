@@ -193,6 +193,7 @@ ROWS = {
     "sn_tick_ms": (whole(1, 3600000), [1, 100, 3600000], NUMBERS + (0, 3600001)),
     "replay_window": (whole(0, 128), [0, 64, 128], NUMBERS + (-1, 129)),
     "sleep": ('"off" or "clock" or "mark"', ["off", "clock", "mark"], ("", True, None, 1)),
+    "silent_wakes": (whole(1, 255), [1, 6, 255], NUMBERS + (0, 256)),
     "network": ('"up" or "wifi" or "ethernet"', ["up", "ethernet"], ("", "lan", True, None, [])),
     "ssid": (
         "a name of 1 to 32 octets",

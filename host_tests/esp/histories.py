@@ -96,6 +96,7 @@ class Device:
         self.rtc_octets = b""
         self.files = {}
         self.fuse = None  # writes left until the power fails
+        self.full = False  # does each write to a file fail?
         self.ends = None  # how it then ends, (what is there, exception); None: at random
         self.writes = 0
         self.boot()
@@ -144,6 +145,8 @@ class Device:
         self.store(name, None)
 
     def store(self, name, octets):
+        if self.full:
+            raise OSError(28)
         self._change(lambda: self.files.get(name), lambda value: self._put(name, value), octets)
 
     def _put(self, name, octets):
@@ -250,7 +253,11 @@ class Life:
         self.packets = 0
         if self.scenario.policy != "off":
             self.memory = storage.Memory("", self.scenario.policy == "mark")
-            self.sa = snapshot.load(self.profile, self.memory, self.clock.now(), storage.wall())
+            try:
+                now, wall = self.clock.now(), storage.wall()
+                self.sa = snapshot.load(self.profile, self.memory, now, wall)
+            except snapshot.Refused:
+                history.count["not taken up"] += 1
         if self.sa and not locked:
             history.count["resumed"] += 1
             self.packets = self.sa.packets
@@ -333,6 +340,7 @@ class Life:
             clock = self.memory.clock(self.clock.now() - self.born)
             if not self.sa.save(self.packets, self.sa.window, clock):
                 self.history.count["not saved"] += 1
+            assert self.memory.keep()
             if self._next() is not None:
                 raise Violation("an SA that was put away sends")
 
@@ -468,6 +476,9 @@ class History:
         elif x < 0.96:
             self.tell("replaced")
             life.connect()
+        elif x < 0.965:
+            device.full = not device.full
+            self.tell("the disk is full" if device.full else "the disk has room")
         elif x < 0.97:
             self.version += rng.choice((0, 1, -1))
             self._profile()

@@ -65,7 +65,8 @@ def test_power_cut_at_every_single_write(policy, board):
 
     device, _ = story(None, None)
     writes = device.writes
-    assert writes >= 20
+    # RTC memory is written before and after a sleep only.
+    assert writes >= (7 if (policy, board) == ("clock", "esp32") else 20)
     for fuse in range(1, writes + 1):
         for what in range(4):
             for end in (histories.PowerCut, histories.Reset):
@@ -100,13 +101,18 @@ MUTANTS = {
     ),
     "half written is good enough": (
         snapshot,
-        "if body + _digest(body + _seal(profile, octets)) == mark:",
-        "if len(body) == 44 and len(octets) > 70:",
+        "if body + _digest(body + _seal(profile, octets)) != mark:",
+        "if len(body) != 45 or len(octets) <= 70:",
     ),
     "a clock far behind its SA is believed": (
         snapshot,
         "or state[1] > age + _AHEAD",
         "",
+    ),
+    "without a mark it goes on where one is needed": (
+        snapshot,
+        "return self._write(last) or not self.mark",
+        "return self._write(last) or True",
     ),
     "what was put away is put away too low": (
         snapshot,

@@ -1,5 +1,6 @@
 """Wake-ups of the real sensor on the unix port, where the end of a process stands for the sleep."""
 
+import contextlib
 import json
 import os
 import socket
@@ -176,6 +177,7 @@ await tunnel.suspend()
 
 
 def test_a_mark_that_cannot_be_kept_stops_the_sa_and_not_the_reading(asleep, gateway, micropython):
+    """A full disk, a read-only one: the reading takes a new SA, which nobody can take up."""
     sensor = asleep(sleep="mark")
     gateway.reading()
     events = session(
@@ -183,16 +185,14 @@ def test_a_mark_that_cannot_be_kept_stops_the_sa_and_not_the_reading(asleep, gat
         sensor,
         """
 tunnel.memory.write = lambda name, octets: False
-try:
-    await asyncio.wait_for(tunnel.send(b"never without a mark"), 2)
-except asyncio.TimeoutError:
-    pass
-del tunnel.memory.write
-await tunnel.send(b"with one")
+await tunnel.send(b"by a new SA")
+print('{"event": "kept", "kept": %d}' % await tunnel.suspend())
 """,
     )
-    assert gateway.reading()["text"] == "with one"
-    assert [event["error"] for event in named(events, "error")].count("SaEnded") >= 1
+    assert gateway.reading()["text"] == "by a new SA"
+    assert [event["error"] for event in named(events, "error")].count("SaEnded") == 1
+    assert named(events, "refused")[0]["reason"] == "NOT_KEPT"
+    assert not named(events, "kept")[0]["kept"]
     assert dropped(gateway) == {}
 
 
@@ -226,36 +226,84 @@ def test_a_taken_port_means_a_new_sa(asleep, gateway):
     assert sensor.all("resumed") == [] and len(sensor.all("up")) == 1
 
 
-def test_a_gateway_that_lost_the_sa_is_found_out(asleep, micropython, firmware):
-    """One silent wake-up in four ends the SA; here the dice are loaded."""
-    with RunningGateway({"any": "wake"}) as gateway:
-        sensor = Sensor(
-            {
-                "gateway": HOST,
-                "port": gateway.port,
-                "natt_port": gateway.natt_port,
-                "sleep": "mark",
-            },
-            {"psk": "wake"},
-            1,
-            firmware=firmware,
-        )
-        assert sensor.wait() == 0 and sensor.first("reply")
-        port, natt_port = gateway.port, gateway.natt_port
-    with RunningGateway({"any": "wake"}, port=port, natt_port=natt_port) as gateway:
-        wake = """
-port.noise = lambda n: bytes([%d] * n)
+# One wake-up's reading; the server may be silent, so the wait is short.
+WAKE = """
 await tunnel.send(b"anyone there?")
-await tunnel.receive(timeout_ms=200)
-print('{"event": "kept", "kept": %%d}' %% await tunnel.suspend())
+await tunnel.receive(timeout_ms=300)
+kept = await tunnel.suspend()
+unconfirmed = tunnel.stats()["unconfirmed"]
+print('{"event": "kept", "kept": %d, "unconfirmed": %d}' % (kept, unconfirmed))
 """
-        for dice, kept in ((64, 1), (255, 1), (0, 0)):
-            events = session(micropython, sensor, wake % dice)
-            assert named(events, "resumed") and named(events, "kept")[0]["kept"] == kept
-        events = session(micropython, sensor, wake % 0)
-        assert named(events, "up") and named(events, "reply") and named(events, "kept")[0]["kept"]
+
+
+@contextlib.contextmanager
+def forgetful(firmware, echo=True, **profile):
+    """A sensor that sleeps with an SA that its gateway has forgotten; and that gateway."""
+    with RunningGateway({"any": "wake"}, echo=echo) as gateway:
+        ports = {"port": gateway.port, "natt_port": gateway.natt_port}
+        more = {"gateway": HOST, "sleep": "mark", **ports, **profile}
+        sensor = Sensor(more, {"psk": "wake"}, 1, firmware=firmware)
+        assert sensor.wait() == 0 and bool(sensor.all("reply")) == echo
+    with RunningGateway({"any": "wake"}, echo=echo, **ports) as gateway:
+        yield sensor, gateway
+    sensor.stop()
+
+
+@pytest.mark.item("D4")
+def test_a_gateway_that_lost_the_sa_costs_one_reading_where_the_server_answers(
+    micropython, firmware
+):
+    with forgetful(firmware) as (sensor, gateway):
+        events = session(micropython, sensor, WAKE)
+        assert named(events, "resumed")
+        (told,) = named(events, "kept")
+        assert (told["kept"], told["unconfirmed"]) == (0, 1)
+        events = session(micropython, sensor, WAKE)
+        assert named(events, "up") and named(events, "reply")
+        (told,) = named(events, "kept")
+        assert (told["kept"], told["unconfirmed"]) == (1, 0)
         assert gateway.reading()["text"] == "anyone there?"
         # From now on it answers.
-        events = session(micropython, sensor, wake % 0)
+        events = session(micropython, sensor, WAKE)
         assert named(events, "resumed") and named(events, "kept")[0]["kept"]
+
+
+@pytest.mark.item("D4")
+@pytest.mark.parametrize("most", [1, 3, None])
+def test_a_gateway_that_lost_the_sa_costs_a_bounded_number_where_nothing_answers(
+    micropython, firmware, most
+):
+    more = {"silent_wakes": most} if most else {}
+    with forgetful(firmware, echo=False, **more) as (sensor, gateway):
+        lost = warnings = 0
+        while True:
+            events = session(micropython, sensor, WAKE)
+            if named(events, "up"):
+                break
+            assert named(events, "resumed")
+            lost += 1
+            assert named(events, "kept")[0]["unconfirmed"] == 1
+            warnings += len(named(events, "warning"))
+        assert lost == (most or 6) and warnings == 1
+        assert gateway.reading()["text"] == "anyone there?"
+        # It holds for as many again.
+        for _ in range(most or 6):
+            assert named(session(micropython, sensor, WAKE), "resumed")
+        assert named(session(micropython, sensor, WAKE), "up")
+
+
+@pytest.mark.item("D4")
+def test_a_server_that_stays_silent_costs_one_handshake_more_and_then_as_many_as_before(
+    micropython, firmware
+):
+    """Its answers stopped, and not for want of the gateway: the new SA never had any."""
+    with RunningGateway({"any": "wake"}, echo=True) as gateway:
+        ports = {"port": gateway.port, "natt_port": gateway.natt_port}
+        sensor = Sensor(
+            {"gateway": HOST, "sleep": "mark", **ports}, {"psk": "wake"}, 1, firmware=firmware
+        )
+        assert sensor.wait() == 0 and sensor.first("reply")
+    with RunningGateway({"any": "wake"}, echo=False, **ports):
+        ups = [bool(named(session(micropython, sensor, WAKE), "up")) for _ in range(9)]
+    assert ups == [False, True] + 6 * [False] + [True]
     sensor.stop()
