@@ -353,10 +353,10 @@ class Inventory:
         with self._errors():
             return self._db.execute("SELECT value FROM facts WHERE name = 'id'").fetchone()[0]
 
-    def tell(self, place, gateway, keys):
-        """Remember of which devices a place knows now: a directory, or charon."""
+    def tell(self, place, gateway, keys, only=False):
+        """Remember that a place, a directory or charon, knows devices; or `only` these."""
         with self.changing() as db:
-            if place != CHARON:  # which knows no other ones then
+            if only:
                 db.execute("DELETE FROM told WHERE place = ? AND gateway = ?", (place, gateway))
             db.executemany(
                 "INSERT OR IGNORE INTO told VALUES (?, ?, ?)",
@@ -386,6 +386,11 @@ class Inventory:
                 (gateway, CHARON),
             )
             return [line["place"] for line in found]
+
+    def former_gateways(self):
+        """Gateways that were told of devices, also where no device has them any more."""
+        with self._errors():
+            return {line["gateway"] for line in self._db.execute("SELECT gateway FROM told")}
 
     def remember_gateway(self, gateway, pool, pool6):
         """Keep which inner addresses a gateway gives out."""

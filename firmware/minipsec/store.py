@@ -364,7 +364,8 @@ def _check_closed(path, what):
         _fail(what, "cannot read " + path)
     # A board's file system has no permission bits: they read as 0 there.
     if mode & 0o077:
-        _fail(what, path + " is open to others: chmod 600 it")
+        # A directory without its x is closed to its owner, too.
+        _fail(what, path + " is open to others: chmod %d it" % (700 if mode & 0x4000 else 600))
 
 
 _SECRET = "text without quotes or blanks around it, 0x and pairs of hex digits, or 0s and base64"

@@ -229,7 +229,10 @@ def test_apply_changes_only_what_differs_and_heals_a_restart(tool, inventory, la
 
 
 @pytest.mark.interop
-def test_a_line_that_vici_refuses_is_named_and_nothing_stays(tool, inventory, lab, charon):
+def test_a_line_that_vici_refuses_is_named_and_nothing_stays(
+    tool, inventory, lab, charon, monkeypatch
+):
+    monkeypatch.setattr(live.Charon, "takes", lambda *_: True)
     tool(*HERE, "--id", "a.example.org")
     tool(*HERE, "--id", "b.example.org", "--inner-address", "10.9.1.7")
     edit(inventory, "b.example.org", ike=["aes128ccm16-prfsha256-x25519-ke1_nonsense"])

@@ -438,13 +438,33 @@ def test_a_charon_without_ml_kem_serves_all_that_do_not_insist_on_it(
     tool(*HERE, "--id", "b.example.org", "--pq", "prefer")
     tool(*HERE, "--id", "d.example.org", "--pq", "prefer", "--inner-address", "10.8.0.7")
     said = tool("gateway", "apply")
-    assert "2 devices with pq = prefer, b.example.org for one, will have X25519 alone" in said.err
+    assert "charon has no ML-KEM: 2 devices, b.example.org for one, will do with" in said.err
     for name in "abd":
         assert sensor(lab, inventory, f"{name}.example.org").wait() == 0
     tool(*HERE, "--id", "c.example.org", "--pq", "require")
     said = tool("gateway", "apply", code=1)
-    assert "c.example.org: its profile requires ML-KEM, which charon lacks" in said.err
+    assert "c.example.org: charon takes none of what its profile offers" in said.err
+    assert "ML-KEM needs strongSwan 6" in said.err
     assert sensor(lab, inventory, "a.example.org").wait() == 0
+
+
+@pytest.mark.interop
+@pytest.mark.item("C7")
+def test_a_proposal_that_charon_does_not_know_spoils_nothing_for_the_others(
+    tool, inventory, lab, charon
+):
+    for name in "abc":
+        tool(*HERE, "--id", f"{name}.example.org")
+    edit(inventory, "b.example.org", esp=["aes128ccm8iiv"])
+    edit(inventory, "c.example.org", ike=["aes128-nonsense-x25519", "aes128-sha256-x25519"])
+    said = tool("gateway", "apply", code=1)
+    assert "1 device left out" in said.err and "b.example.org: charon takes none" in said.err
+    assert "charon has no aes128-nonsense-x25519: 1 device, c.example.org for one" in said.err
+    assert sensor(lab, inventory, "a.example.org").wait() == 0
+    good = {"ike": ["aes128-sha256-x25519"]}
+    assert sensor(lab, inventory, "c.example.org", **good).wait() == 0
+    with charon.vici() as session:
+        assert len(session.get_conns()["conns"]) == 1
 
 
 @pytest.mark.interop
@@ -532,6 +552,50 @@ def test_two_inventories_and_two_names_of_one_charon_leave_each_other_alone(
         assert sensor(lab, path, f"{name}.example.org").wait() == 0
     with live.Charon(str(charon.socket)) as told:
         assert len(told.secrets()) == 3
+
+
+@pytest.mark.interop
+@pytest.mark.item("J1")
+@pytest.mark.item("J2")
+def test_another_s_connection_for_anybody_is_not_in_the_way(
+    tool, inventory, lab, charon, monkeypatch, tmp_path
+):
+    """Same gateway, same gateway_id, but another server: charon takes the older one of two."""
+    tool("new", "--gateway", GATEWAY_4, "--gateway-id", GATEWAY_ID, "--server", "10.4.0.1",
+         "--id", "a.example.org")  # fmt: skip
+    tool("gateway", "apply")
+    second = other_inventory(tool, monkeypatch, tmp_path, "second")
+    tool(*HERE, "--id", "b.example.org")
+    said = tool("gateway", "apply")
+    assert "takes anybody, with other settings" in said.err
+    assert sensor(lab, second, "b.example.org").wait() == 0
+    assert "takes anybody" in tool("gateway", "apply").err
+    tool("revoke", "b.example.org", "--yes")
+    with charon.vici() as session:
+        assert len(session.get_conns()["conns"]) == 1
+
+
+@pytest.mark.item("J10")
+def test_the_few_who_expect_another_gateway_are_left_out(tool, inventory, tmp_path):
+    for name in "abc":
+        tool(*HERE, "--id", f"{name}.example.org")
+    edit(inventory, "b.example.org", gateway_id="other.example.org")
+    said = tool("gateway", "config", "--out", tmp_path / "gw", code=1)
+    assert "b.example.org: it expects the gateway to be other.example.org" in said.err
+    assert "1 connection, 2 secrets" in said.out
+
+
+@pytest.mark.interop
+@pytest.mark.item("J8")
+def test_a_gateway_that_a_device_left_is_told_so(tool, inventory, lab, charon):
+    tool(*HERE, "--id", "a.example.org")
+    tool("gateway", "apply")
+    said = tool("edit", "a.example.org", "--gateway", "two.example.org")
+    assert f"gateway apply --gateway {GATEWAY_4} takes it away there" in said.err
+    tool("gateway", "apply", "--gateway", GATEWAY_4)
+    with live.Charon(str(charon.socket)) as told:
+        assert told.secrets() == told.connections() == set()
+    assert "no device has gateway" in tool("gateway", "apply", "--gateway", GATEWAY_4, code=2).err
 
 
 @pytest.mark.interop
@@ -628,7 +692,6 @@ def test_readme_s_fleet_follows_on_its_ten_minutes(tool, inventory, lab, charon,
     assert sum(pools.values()) == 1022
     other = sensor(lab, inventory, "hall-7.example.org", 0)
     assert other.wait_for("up")["inner"] != up["inner"]
-    assert running.running if hasattr(running, "running") else True
     running.stop()
     assert sensor(lab, inventory, "sensor-1.example.org").wait() == 0
 
@@ -799,3 +862,24 @@ def test_the_development_gateway_says_in_one_line_what_it_cannot_have(tool, tmp_
     secrets.write_text('{"psk": "correct horse battery"}')
     secrets.chmod(0o600)
     assert words[0].strip("-") in tool("devgateway", "--secrets", secrets, *words, code=2).err
+
+
+@pytest.mark.item("C10")
+def test_the_firmware_on_a_pc_says_700_for_a_directory(tmp_path):
+    keys = tmp_path / "keys"
+    keys.mkdir(mode=0o755)
+    profile = {"gateway": "10.0.0.1", "gateway_id": "gw", "id": "a", "server": SERVER_4}
+    (tmp_path / "profile.json").write_text(json.dumps({**profile, "secrets": "keys"}))
+    command = [
+        ROOT / ".venv/bin/micropython",
+        ROOT / "firmware/main.py",
+        tmp_path / "profile.json",
+    ]
+    env = {"MICROPYPATH": f"{ROOT}/firmware:.frozen"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "chmod 700 it" in done.stdout + done.stderr
+    keys.rmdir()
+    keys.write_text("{}")
+    keys.chmod(0o644)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "chmod 600 it" in done.stdout + done.stderr

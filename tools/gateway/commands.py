@@ -86,7 +86,8 @@ def config(
         paths = write_files(wanted, out)
         if pool or pool6:
             _remember(found, wanted)
-        found.tell(str(out.resolve()), name, [identity.key for identity in wanted.devices])
+        keys = [identity.key for identity in wanted.devices]
+        found.tell(str(out.resolve()), name, keys, only=True)
         for place in found.places(name):
             # Where files are no longer, these take their place.
             if not (pathlib.Path(place) / SECRETS).exists():
@@ -110,9 +111,10 @@ def _left_out(wanted):
     """Name the devices that could not be served; the command is not done then."""
     if wanted.without:
         devices = count(len(wanted.without), "device")
+        identity, missing = wanted.without[0]
+        lacks = "ML-KEM" if "mlkem" in missing[0] else missing[0]
         warn(
-            f"charon has no ML-KEM: {devices} with pq = prefer, {wanted.without[0]} for one,"
-            " will have X25519 alone"
+            f"charon has no {lacks}: {devices}, {identity} for one, will do with what else it offers"
         )
     if wanted.left_out:
         lines = [f"{identity}: {why}" for identity, why in wanted.left_out]
@@ -143,7 +145,14 @@ def apply(
     told swanctl --load-all, has forgotten it: run this again, or use `gateway config`.
     """
     with open_inventory(inventory) as found, Charon(vici) as charon, bar() as shown:
-        wanted = plan(found, host, pool, pool6, charon.lacking())
+        wanted = plan(found, host, pool, pool6, charon.takes)
+        rival = charon.rival(wanted)
+        if rival:
+            warn(
+                f"charon's connection {rival} takes anybody, with other settings: each device gets"
+                " a connection of its own"
+            )
+            wanted = plan(found, host, pool, pool6, charon.takes, apart=True)
         changes = charon.changes(wanted)
         if dry_run:
             _tell_changes(found, changes)
@@ -174,6 +183,8 @@ def apply(
         if pool or pool6:
             _remember(found, wanted)
         ended = _sweep(found, charon)
+        keys += [identity.key for identity, _ in wanted.left_out]
+        found.tell(CHARON, wanted.scope.gateway, keys, only=True)
     name = wanted.scope.gateway
     say(f"charon knows {count(len(wanted.secrets), 'secret')} of {name}'s devices")
     fact("connections", done["connections"])

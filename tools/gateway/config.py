@@ -7,6 +7,7 @@ lists of names show what has changed, and what `swanctl --load-all` reads from f
 `gateway apply` loads is the same to strongSwan.
 """
 
+import collections
 import hashlib
 import ipaddress
 import re
@@ -25,6 +26,7 @@ _IKE = ["aes128ccm16-prfsha256-x25519", "aes128ccm8-prfsha256-x25519"]
 _ESP = ["aes128ccm8"]
 _WORD = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+)*")  # a proposal
 METHODS = ("mlkem512", "mlkem768", "mlkem1024")
+_PLAIN = {("ike", word) for word in _IKE} | {("esp", word) for word in _ESP}
 _CHECKED = ("gateway_id", "server", "reach", "inner_address", "pq", "sn_tick_ms")
 # Before inventories had an id, a name went without a scope.
 _SECRET = re.compile(
@@ -98,7 +100,7 @@ class Plan:
     revoked: list = field(default_factory=list)  # identities that must have no SA
     devices: list = field(default_factory=list)  # identities that are served
     left_out: list = field(default_factory=list)  # (identity, why): nothing of theirs is touched
-    without: list = field(default_factory=list)  # identities whose ML-KEM was left out
+    without: list = field(default_factory=list)  # (identity, proposals that were left out)
     rotating: list = field(default_factory=list)  # identities whose key is being changed
 
     @property
@@ -175,9 +177,24 @@ def scope_of(inventory, gateway):
     return Scope(inventory.id, gateway)
 
 
+def special(wanted):
+    """Does a plan offer more than another's connection surely has?"""
+    return any(
+        ("ike", word) not in _PLAIN
+        for connection in wanted.connections.values()
+        for word in connection["proposals"]
+    ) or any(
+        ("esp", word) not in _PLAIN
+        for connection in wanted.connections.values()
+        for word in connection["children"]["readings"]["esp_proposals"]
+    )
+
+
 def choose_gateway(inventory, name):
     """The gateway that was named, or the only one of the inventory."""
     known = inventory.gateways()
+    if name not in known and name in inventory.former_gateways():
+        return name
     if name is None and len(known) == 1:
         return next(iter(known))
     if not known:
@@ -188,13 +205,16 @@ def choose_gateway(inventory, name):
     return name
 
 
-def plan(inventory, gateway=None, pool=None, pool6=None, lacking=()):
-    """Return the `Plan` for a gateway that lacks some methods of ML-KEM.
+def plan(inventory, gateway=None, pool=None, pool6=None, takes=lambda *_: True, apart=False):
+    """Return the `Plan` for a gateway; `takes("ike" or "esp", word)` says which proposals it has.
+
+    With `apart` each device has a connection of its own, which another one's for anybody is not in
+    the way of.
 
     A device whose files are damaged is left out, and named: it spoils nothing for the others.
     """
     gateway = choose_gateway(inventory, gateway)
-    known = inventory.gateways()[gateway]
+    known = inventory.gateways().get(gateway, {"pool": None, "pool6": None})
     found = Plan(scope_of(inventory, gateway))
     pools = {
         4: _network(pool or known["pool"] or _POOL, 4),
@@ -209,18 +229,20 @@ def plan(inventory, gateway=None, pool=None, pool6=None, lacking=()):
             continue
         try:
             profile, keys = _device(inventory, row, identity, inner)
-            offers = _without(_ike(profile), lacking, found, identity)
+            offers = {"ike": _ike(profile), "esp": profile.get("esp", _ESP)}
+            offers = _without(offers, takes, found, identity)
             secrets = secrets_of(found.scope, row, keys)
         except (Problem, ValueError) as problem:
             found.left_out.append((identity, str(problem)))
             continue
-        devices.append((identity, {**profile, "ike": offers}))
+        devices.append((identity, {**profile, **offers}))
         if inventory.secrets_path(row, coming=True).exists():
             found.rotating.append(identity)
         for entry in secrets:
             found.secrets[entry.name] = entry
+    _one_name(found, devices)
     found.devices = [identity for identity, _ in devices]
-    found.connections = _connections(found.scope, devices)
+    found.connections = _connections(found.scope, devices, apart)
     asking = [ipaddress.ip_address(p["server"]).version for _, p in devices if _asks(p)]
     for version in sorted(set(asking)):
         found.networks[version] = pools[version]
@@ -248,7 +270,11 @@ def _device(inventory, row, identity, inner):
                     f"{inventory.profile_path(row)}: {key}: expected {problem},"
                     f" got {profile[key]!r}"
                 ) from None
-    for key in ("gateway", "gateway_id", "server"):
+    for key in (
+        "gateway_id",
+        "server",
+        *(["gateway"] if profile.get("gateway_id") == "any" else []),
+    ):
         if key not in profile:
             raise Problem(f"{inventory.profile_path(row)}: {key}: missing")
     for key in ("ike", "esp"):
@@ -276,14 +302,37 @@ def _proposals(words, where):
     raise Problem(f"{where}: expected a list of proposals")
 
 
-def _without(offers, lacking, found, identity):
-    """Proposals without those that the gateway cannot have."""
-    left = [word for word in offers if not set(re.split("[-_]", word)) & set(lacking)]
-    if not left:
-        raise Problem("its profile requires ML-KEM, which charon lacks (strongSwan 6 has it)")
-    if left != offers:
-        found.without.append(identity)
+def _without(offers, takes, found, identity):
+    """Proposals without those that the gateway cannot have: {"ike": .., "esp": ..}."""
+    left = {kind: [w for w in words if takes(kind, w)] for kind, words in offers.items()}
+    missing = [w for kind, words in offers.items() for w in words if w not in left[kind]]
+    if not all(left.values()):
+        why = "" if "mlkem" not in missing[0] else ": ML-KEM needs strongSwan 6 and its plugin"
+        raise Problem(f"charon takes none of what its profile offers, {missing[0]} for one{why}")
+    if missing:
+        found.without.append((identity, missing))
     return left
+
+
+def _one_name(found, devices):
+    """Leave out the few devices that expect another gateway than all others do."""
+    names = collections.Counter(profile["gateway_id"] for _, profile in devices).most_common(2)
+    if len(names) < 2:
+        return
+    if names[0][1] == names[1][1]:
+        raise Problem(
+            f"devices expect the gateway to be {' and '.join(sorted(n for n, _ in names))}:"
+            " it can be one only",
+            "correct gateway_id by `edit`",
+        )
+    for identity, profile in devices[:]:
+        if profile["gateway_id"] != names[0][0]:
+            devices.remove((identity, profile))
+            found.secrets = {
+                k: e for k, e in found.secrets.items() if e.identity.key != identity.key
+            }
+            why = f"it expects the gateway to be {profile['gateway_id']}, others {names[0][0]}"
+            found.left_out.append((identity, why))
 
 
 def _network(text, version):
@@ -316,32 +365,32 @@ def _check_pool(pool, count, devices):
             )
 
 
-def _connections(scope, devices):
+def _connections(scope, devices, apart):
     """The connections as {name: vici message}."""
     if not devices:
         return {}
-    identities = sorted({profile["gateway_id"] for _, profile in devices})
-    if len(identities) > 1:
-        raise Problem(
-            f"devices expect the gateway to be {' and '.join(identities)}: it can be one only",
-            "correct gateway_id by `edit`",
-        )
     asking = [profile for _, profile in devices if _asks(profile)]
     found = {}
-    if asking:
-        versions = sorted({ipaddress.ip_address(p["server"]).version for p in asking})
-        found[scope.name] = _connection(asking, "%any", ["dynamic"])
-        found[scope.name]["pools"] = [scope.pool(version) for version in versions]
+    if asking and not apart:
+        found[scope.name] = _connection(asking, "%any", ["dynamic"], _pools(scope, asking))
     for identity, profile in devices:
+        name = scope.connection(identity)
         if not _asks(profile):
             address = ipaddress.ip_address(profile["inner_address"])
             own = [f"{address}/{address.max_prefixlen}"]
-            name = scope.connection(identity)
             found[name] = _connection([profile], identity.strongswan, own)
+        elif apart:
+            pools = _pools(scope, [profile])
+            found[name] = _connection([profile], identity.strongswan, ["dynamic"], pools)
     return found
 
 
-def _connection(profiles, remote, remote_ts):
+def _pools(scope, profiles):
+    versions = {ipaddress.ip_address(p["server"]).version for p in profiles}
+    return {"pools": [scope.pool(version) for version in sorted(versions)]}
+
+
+def _connection(profiles, remote, remote_ts, pools=()):
     first = profiles[0]
     return {
         "version": "2",
@@ -360,11 +409,12 @@ def _connection(profiles, remote, remote_ts):
             "readings": {
                 "local_ts": _reach(profiles),
                 "remote_ts": remote_ts,
-                "esp_proposals": _union(lambda p: p.get("esp", _ESP), profiles),
+                "esp_proposals": _union(lambda p: p["esp"], profiles),
                 "rekey_time": "0s",
                 "replay_window": str(max(replay_window(p) for p in profiles)),
             }
         },
+        **dict(pools),
     }
 
 

@@ -2,19 +2,30 @@
 
 import contextlib
 import ipaddress
+import re
 import socket
 import time
 from dataclasses import dataclass, field
 
 from ..provision.options import warn
 from ..provision.problem import BadInput, Problem
-from .config import METHODS, NAME, SecretName, addresses, ends, older_connection, who
+from .config import (
+    METHODS,
+    NAME,
+    SecretName,
+    addresses,
+    ends,
+    older_connection,
+    special,
+    who,
+)
 
 _TIMEOUT = 60
 _INTERVALS = 3  # readings that may be lost before a device counts as silent
 _GRACE = 5  # seconds on top, for a handshake
 _LOOKS = 2  # so often must nothing be left of a device that was cut off,
 _PAUSE = 0.2  # so many seconds apart: an IKE_AUTH may have been under way
+_SECOND = 2  # seconds by which ages may differ, since each is cut to a whole one
 _PATIENCE = 5  # seconds until it is given up
 
 
@@ -64,6 +75,7 @@ class Charon:
         self.address = address
         self._socket = None
         self.vici = None
+        self._takes = {}
 
     def __enter__(self):
         import vici
@@ -109,13 +121,18 @@ class Charon:
         self._socket.close()
 
     @contextlib.contextmanager
-    def _asking(self, what):
-        """Turn charon's refusals and a broken connection into a `Problem` that names the cause."""
+    def _asking(self, what, refusal=False):
+        """Turn charon's refusals and a broken connection into a `Problem` that names the cause.
+
+        With `refusal` a refusal stays what it is, for it is an answer.
+        """
         from vici.exception import CommandException, SessionException
 
         try:
             yield
         except CommandException as error:
+            if refusal:
+                raise
             said = str(error).removeprefix("Command failed: ")
             raise Problem(f"charon refuses {what}: {said}", _fix(what, said)) from None
         except (OSError, SessionException) as error:
@@ -141,6 +158,52 @@ class Charon:
         with self._asking("to list its algorithms"):
             known = {name for kind in plain(self.vici.get_algorithms()).values() for name in kind}
         return [name for name in METHODS if name.replace("mlkem", "ML_KEM_") not in known]
+
+    def takes(self, kind, word):
+        """Does it have a proposal for "ike" or "esp"? Where no list says so, it is tried out."""
+        from vici.exception import CommandException
+
+        if (kind, word) not in self._takes:
+            name = f"{NAME}-proposal"
+            child = {"esp_proposals": [word]} if kind == "esp" else {}
+            trial = {"version": "2", "remote": {"id": "keyid:#00"}, "children": {"x": child}}
+            if kind == "ike":
+                trial["proposals"] = [word]
+            good = not set(re.split("[-_]", word)) & set(self.lacking())
+            if good:
+                try:
+                    with self._asking(f"the proposal {word}", refusal=True):
+                        self.vici.load_conn({name: trial})
+                    self.forget_connection(name)
+                except CommandException:
+                    good = False
+            self._takes[kind, word] = good
+        return self._takes[kind, word]
+
+    def rival(self, wanted):
+        """Another's connection that takes anybody where a `Plan`'s own would, or None.
+
+        charon prefers a connection for one identity to one for anybody, and of two such takes the
+        older one. It does no harm where it lets devices reach all that ours does.
+        """
+        shared = wanted.connections.get(wanted.scope.name)
+        if not shared:
+            return None
+        reach = [ipaddress.ip_network(text) for text in shared["children"]["readings"]["local_ts"]]
+        with self._asking("to list its connections"):
+            answers = [plain(conns) for conns in self.vici.list_conns()]
+        for name, other in (item for answer in answers for item in answer.items()):
+            local, remote = (other.get(f"{side}-1", {}).get("id") for side in ("local", "remote"))
+            if wanted.scope.has(name) or remote not in (None, "%any"):
+                continue
+            if local not in (None, "%any", shared["local"]["id"]):
+                continue
+            children = other.get("children", {}).values()
+            theirs = [network for child in children for network in _networks(child)]
+            covered = all(any(_within(mine, n) for n in theirs) for mine in reach)
+            if not covered or special(wanted):
+                return name
+        return None
 
     def pools(self):
         """{name: {"base", "size", "online", ..}}."""
@@ -220,7 +283,7 @@ class Charon:
             here = self.connections()
             for identity in identities:
                 for name in names.get(who(identity), ()):
-                    self._unload_or_gone(name)
+                    self.forget_secret(name)
                     forgotten[name] = identity
                 for name in here:
                     if _is_own(name, identity, inventory):
@@ -247,7 +310,7 @@ class Charon:
                 )
             before = identities[identity]
             younger = [age for whose, age in ended if whose is identity]
-            younger = [age for age in younger if before is None or age < before]
+            younger = [age for age in younger if before is None or age < before - _SECOND]
             if younger and identity not in forgotten.values():
                 raise Problem(
                     f"charon let {identity} in by a secret that is not from here",
@@ -264,7 +327,7 @@ class Charon:
                 found.setdefault(said.who, []).append(name)
         return found
 
-    def _unload_or_gone(self, name):
+    def forget_secret(self, name):
         """Forget a secret; another process may have been faster."""
         try:
             self.unload_secret(name)
@@ -346,7 +409,7 @@ class Charon:
         revoked = set(map(who, found.revoked))
         for name in (*changes.forgotten, *changes.older):
             if SecretName.read(name).who not in revoked:
-                self._unload_or_gone(name)
+                self.forget_secret(name)
         for name in changes.old_connections:
             self.forget_connection(name)
         self._empty_pools(found)
@@ -426,6 +489,19 @@ def _is_own(name, identity, inventory):
     return name == older or (
         name.startswith(f"{NAME}-{inventory}-") and name.endswith(older.removeprefix(NAME))
     )
+
+
+def _networks(child):
+    """The networks that a child's devices may reach."""
+    for text in child.get("local-ts", ()):
+        try:
+            yield ipaddress.ip_network(text)
+        except ValueError:  # dynamic, or with a protocol
+            continue
+
+
+def _within(mine, other):
+    return mine.version == other.version and mine.subnet_of(other)
 
 
 def _between(first, last, taken):

@@ -287,6 +287,11 @@ def edit(name, inventory=None, **given):
     say(f"{row['id']}: {', '.join(changed) or 'nothing'} changed")
     if changed:
         _next(row)
+    if "gateway" in changed:
+        warn(
+            f"{row['gateway']} knows its key still: python -m tools gateway apply --gateway"
+            f" {row['gateway']} takes it away there"
+        )
 
 
 # The same options as `new` has.

@@ -164,6 +164,9 @@ def rotate(
                     write_json(found.secrets_path(row, coming=True), coming)
                 _change(found, row, board, charon, old, coming)
                 board.reset()
+        for place, _ in found.told(row):
+            if place != CHARON:
+                warn(f"{place} holds files with its old key: write them anew by `gateway config`")
     say(f"{row['id']} has a new key")
     fact("board", "has it and was restarted")
     if no_gateway:
@@ -195,8 +198,7 @@ def _change(found, row, board, charon, old, coming):
             for entry in fresh.values():
                 charon.load_secret(entry)
             for name in stale.union(charon.secrets_of(Identity.of(row), found.id)) - set(fresh):
-                with contextlib.suppress(Problem):
-                    charon.unload_secret(name)
+                charon.forget_secret(name)
             charon.terminate(Identity.of(row))
         found.secrets_path(row, coming=True).replace(found.secrets_path(row))
     found.note(row, "rotated")
