@@ -71,12 +71,14 @@ MEANINGS = {
     "spi": "fixed inbound SPIs in place of random ones; two at least, for replacing an SA",
     "esp_pad_to": "pad each packet so far that readings of different sizes look alike",
     "fragment_size": "largest IP datagram for IKE; left out, 576 octets, or 1280 with IPv6",
-    "fragment_gap_ms": "pause between two fragments",
+    "fragment_gap_ms": "pause between two fragments; the gateway's own is learned from what it sends",
     "frag_ack": "fragment acknowledgment, by which version of its draft (04 is 03 here), or not at all",
     "frag_ack_policy": "report missing fragments at once or only after a resend",
     "frag_ack_types": "its notify types: supported, request, response",
-    "retransmit_ms": "first wait for an answer; each further one is twice as long",
-    "retransmit_tries": "how often a request is sent before the sensor gives up",
+    "retransmit_ms": "first wait for an answer; each further one is twice as long. Where fragments are "
+    "acknowledged, three round trips (200 ms at least) if that is shorter, and then three times as long",
+    "retransmit_tries": "how often a request is sent while nothing of an answer comes; the sensor gives up "
+    "after retransmit_ms * (2 ** retransmit_tries - 1) in any case",
     "retries": "attempts after a lost tunnel; -1 for no end",
     "retry_max_ms": "longest pause between two attempts",
     "lifetime_ms": "the tunnel is replaced before it is so old",

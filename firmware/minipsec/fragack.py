@@ -21,6 +21,9 @@ _S_UP = const(4)
 _MAX_PAIRS = const(100)  # in one acknowledgment
 _MAX_ASKS = const(8)  # without a new fragment in return
 _RTT_MS = const(800)  # taken for granted as long as it is not known
+_GAP_MS = const(100)  # that a peer may leave between two fragments, as long as it is not known
+_MAX_GAP_MS = const(250)  # what is longer is a lost fragment, or a link that stood still
+_MAX_AHEAD_MS = const(1000)  # of waiting for fragments that may still be under way
 _SLACK_MS = const(20)  # for jitter and reordering, or a quarter of the round trip
 _LARGE = const(8)  # fragments; of a larger message each acknowledgment is sent twice
 
@@ -82,7 +85,8 @@ class Acks:
         self._profile = profile
         self._types = profile["frag_ack_types"]
         self._eager = profile["frag_ack_policy"] == "eager"
-        self._gap = profile["fragment_gap_ms"]  # of the peer, too, for all we know
+        self._gap = profile["fragment_gap_ms"]  # the peer's; as ours, until it is known
+        self._known = False
         self._sent = {}  # {is it an answer: _Sent}
 
     def times(self, sa):
@@ -114,19 +118,44 @@ class Acks:
         """
         if new:
             queue.asks = 0
-            if queue is sa._queues.get(True) and False in self._sent:
+            self._learn(sa, queue, number, now)
+            ahead = len([n for n in queue.missing() if n > number])
+        else:
+            # Of a second sending, for all we know.
+            queue.began = ()
+            ahead = queue.total - number
+        under_way = ahead and (
+            self._gap * ahead if self._known else max(self._gap * ahead, _GAP_MS)
+        )
+        end = now + min(under_way, _MAX_AHEAD_MS)
+        if new:
+            if queue is sa._queues.get(True):
                 # The response has begun.
-                self._sent[False].wanted.clear()
+                if False in self._sent:
+                    self._sent[False].wanted.clear()
+                sa.heard(end)
             if self._eager or queue.asked:
                 queue.due = None
             elif queue.due is None:
                 return
         elif queue.asks >= _MAX_ASKS or now < queue.asked + sa.rtt:
             return
-        ahead = [n for n in queue.missing() if n > number] if new else range(number, queue.total)
-        due = now + self._slack(sa) + len(ahead) * self._gap
+        due = end + self._slack(sa)
         if queue.due is None or due < queue.due:
             queue.due = due
+
+    def _learn(self, sa, queue, number, now):
+        """Learn the gap between the peer's fragments from those of its first sending.
+
+        Not from what may answer a question of ours: round trips differ, so no longer than half of one.
+        """
+        if queue.began is None:
+            queue.began = number, now
+        elif queue.began and not (queue.asked and now >= queue.asked + (sa.rtt >> 1)):
+            first, then = queue.began
+            if first < number and now - then <= _MAX_GAP_MS * (number - first):
+                self._gap = -(-(now - then) // (number - first))
+                self._known = True
 
     def _slack(self, sa):
         return max((sa.rtt or _RTT_MS) >> 2, _SLACK_MS)
@@ -170,13 +199,11 @@ class Acks:
         if not answer and self._begun(sa):
             # Fragment 1 has the peer resend its response.
             sa._queues[True].nudged = True
+            sa._queues[True].began = ()
             return datagrams[:1]
         if sent and sent.datagrams is datagrams and len(datagrams) > 1:
             # Fragment 1 has an RFC 7383 peer resend a response that got lost.
             return [datagrams[n - 1] for n in sorted(sent.wanted | sent.burst | {1})]
-        # The first time fragment 1 alone: it makes the peer answer, or ask.
-        if self._eager and sa.rtt and not answer and sa._tries == 2:
-            return datagrams[:1]
         return datagrams
 
     def takes(self, sa, notify, iv, exchange, mid, now):
@@ -201,6 +228,9 @@ class Acks:
         if iv in sent.seen or len(sent.seen) >= _MAX_SEEN:
             raise Drop("REPLAYED_ACK")
         sent.seen.append(iv)
+        # What waits for its turn needs no resend.
+        waiting = [datagram for _, datagram in sa._out]
+        numbers = {n for n in numbers if datagrams[n - 1] not in waiting}
         if now < sent.at + sa.rtt:
             # Said before that burst can have arrived, unless it is said once more.
             early = numbers & sent.burst
@@ -208,5 +238,5 @@ class Acks:
             sent.burst -= early
         sent.wanted |= numbers
         if numbers and not answer:
-            sa.restart(now)
+            sa.heard(now)
         self.timer(sa, now)

@@ -72,8 +72,6 @@ def gather(sa, outer, view, exchange, response, now):
     acks = sa.acks()
     if response:
         sa._sent = None
-        if acks:
-            sa.restart(now)
     else:
         sa._queue_due = now + _QUEUE_MS
     if number == 1:
@@ -96,8 +94,9 @@ class Reassembly:
         self.head = None
         self._first = 0
         self._parts = {}
-        # For fragack: when to ask, how often we did in vain, and when last.
-        self.due = None
+        # For fragack: when to ask, how often we did in vain, and when last; the first fragment that
+        # came, as (number, when), while later ones tell the gap between them.
+        self.due = self.began = None
         self.asks = self.asked = 0
         self.nudged = False  # did we resend fragment 1 alone since the last new fragment?
 

@@ -76,7 +76,7 @@ class Machine:
     _answered = None  # (digest of the peer's last request, datagrams of our answer)
     _queue_due = None
     _sent = None  # when the request went out, where that tells the round trip
-    _tries = _interval = _deadline = 0
+    _tries = _interval = _growth = _deadline = 0
     _due = None
     _iv = 0
     _ending = None  # the event with which this SA ends once an answer is out
@@ -120,7 +120,7 @@ class Machine:
             self.fail("timeout", self._exchange)
             return
         self._tries += 1
-        self._interval *= 2
+        self._interval *= self._growth
         if self._sent is not None:
             self._sent = now
         self._rounds = 0
@@ -149,7 +149,15 @@ class Machine:
 
     def restart(self, now):
         """Start the retransmission interval anew; the time to give up stays."""
-        self._due = min(now + self._interval, self._deadline)
+        self._due = self._deadline
+        if self._tries < self.profile["retransmit_tries"]:
+            self._due = min(now + self._interval, self._due)
+
+    def heard(self, now):
+        """Start anew, tries as well: of what is under way in fragments the peer told something."""
+        self._interval //= self._growth ** (self._tries - 1)
+        self._tries = 1
+        self.restart(now)
 
     def send(self, datagrams, reply=False):
         """Have datagrams for the owner to send."""
@@ -366,6 +374,8 @@ class Machine:
             ms = self.profile["retransmit_ms"]
             self._deadline = now + (ms << self.profile["retransmit_tries"]) - ms
             self._interval = self.interval(ms, datagrams)
+            # Begun sooner, as many sendings are to fill the same time.
+            self._growth = 2 if self._interval == ms else 3
             self._tries = 1
         self._exchange = exchange
         self._request = datagrams

@@ -74,6 +74,31 @@ def test_where_a_queue_takes_4_or_8_of_a_burst_only_acknowledgment_completes(roo
         assert result.ms < 2 * best.ms and result.datagrams < 1.25 * best.datagrams
 
 
+@item("H1", "AMB-17")
+@pytest.mark.parametrize("rtt", [10, 100, 300])
+@pytest.mark.parametrize("gap", [40, 70, 100])
+@pytest.mark.parametrize("policy", ["eager", "conservative"])
+def test_a_gateway_that_paces_its_fragments_sends_each_once(policy, gap, rtt):
+    result = exchange.run(policy, 14, 1, rtt=rtt, jitter=rtt / 10, peer_gap_ms=gap)
+    assert result.success and (result.datagrams, result.acks) == (28, 0)
+    for seed in SEEDS:
+        bent = exchange.run(
+            policy, 14, seed, rtt=rtt, jitter=rtt / 5, peer_gap_ms=gap, reorder=0.2, duplicate=0.2
+        )
+        assert bent.success and bent.datagrams <= 28 * 1.3
+
+
+@item("H1")
+@pytest.mark.parametrize("gap", [40, 70, 100])
+def test_over_a_link_that_loses_its_pace_costs_time_and_few_datagrams(gap):
+    for loss in (independent(0.1), lambda rng: link.gilbert_elliott(rng, 0.1, 200)):
+        quick = runs("eager", 14, loss)
+        paced = runs("eager", 14, loss, peer_gap_ms=gap)
+        assert all(result.success for result in paced)
+        sent, least = (statistics.mean(r.datagrams for r in some) for some in (paced, quick))
+        assert sent < 1.25 * least
+
+
 @item("ACK-13", "ACK-17", "AMB-05")
 @pytest.mark.parametrize("fragments", [3, 8, 20, 45])
 def test_eager_completes_at_30_percent(fragments):

@@ -88,11 +88,12 @@ def profile(mode, **changes):
     return {**PROFILE, **ack, **changes}
 
 
-def run(mode, fragments, seed, loss=None, rtt=RTT_MS, jitter=4.0, gap_ms=2, known_rtt=None,
-        first_timer=True, copies=True, changes=None, tap=None, **bend):  # fmt: skip
+def run(mode, fragments, seed, loss=None, rtt=RTT_MS, jitter=4.0, gap_ms=2, peer_gap_ms=None,
+        known_rtt=None, first_timer=True, copies=True, changes=None, tap=None, **bend):  # fmt: skip
     """Make one exchange; return a `Result`.
 
-    `loss(rng)` makes one direction's loss. `known_rtt` is what both ends take the round
+    `loss(rng)` makes one direction's loss. The responder paces its fragments by `peer_gap_ms`, or
+    as we do. `known_rtt` is what both ends take the round
     trip for, as measured in IKE_SA_INIT; with `first_timer` False our timer starts at
     retransmit_ms all the same; with `copies` False each acknowledgment is sent once. `bend`
     goes to both links.
@@ -132,7 +133,10 @@ def run(mode, fragments, seed, loss=None, rtt=RTT_MS, jitter=4.0, gap_ms=2, know
 
     near = Port(world, initiator, gap_ms, count)
     far = Port(
-        world, responder, gap_ms, tap and (lambda now, datagram: tap("responder", now, datagram))
+        world,
+        responder,
+        gap_ms if peer_gap_ms is None else peer_gap_ms,
+        tap and (lambda now, datagram: tap("responder", now, datagram)),
     )
     near.connect(ways[0], far)
     far.connect(ways[1], near)

@@ -46,6 +46,7 @@ VARIANTS = {
     "round trip 20 ms": ("eager", {"rtt": 20}),
     "round trip 600 ms": ("eager", {"rtt": 600}),
     "jitter 20 ms": ("eager", {"jitter": 20.0}),
+    "the gateway's gap 80 ms": ("eager", {"peer_gap_ms": 80}),
     "rfc7383": ("rfc7383", {}),
     "rfc7383, first timer 3 RTT": (
         "rfc7383",
