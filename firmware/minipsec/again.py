@@ -12,6 +12,7 @@ _INVALID_KE_PAYLOAD = const(17)
 _STATUS = const(16384)  # notify types from here on are no errors
 _COOKIE = const(16390)
 _MAX_EARLY = const(3)  # sendings before the timer's time for a cookie that was not the first
+_MAX_HINTS = const(16)  # kinds of errors that are told of until we send again
 _MAX_GROUPS = const(3)  # INVALID_KE_PAYLOAD answers from one timer to the next
 
 
@@ -31,8 +32,9 @@ def refused(sa, notifies, now):
             if sa._cookie or sa._tries > 1:
                 if not sa._held:
                     # By then the last sending is answered, if this answers the first one.
-                    due = sa._last + now - sa._since
-                    due += due - sa._last + sa.profile["retransmit_ms"] >> 3
+                    trip = now - sa._since
+                    due = sa._due - sa._interval + trip
+                    due += trip + sa.profile["retransmit_ms"] >> 3
                     if sa._early < _MAX_EARLY:
                         sa._early += 1
                         sa._due = due
@@ -53,17 +55,38 @@ def refused(sa, notifies, now):
             # An answer names its group: it is never taken for one to another request.
             sa._ke_id = group
             sa._since = now
-            if sa._held:
-                sa._cookie, sa._held = sa._held, None
+            _carry(sa)
             wipe(sa._ke)
             sa._ke = None
             _send(sa, now)
             return
         if kind < _STATUS:
             # Anyone may have sent it: remembered for the final error, nothing more.
-            sa.hint(kind)
+            hint(sa, kind)
             raise Drop("UNAUTHENTICATED_ERROR")
     raise Drop("BAD_INIT")
+
+
+def release(sa, now):
+    """Have the resend that is due carry the cookie that was held for it."""
+    _carry(sa)
+    sa._since = now
+    sa._request = sa.init_request()
+
+
+def hint(sa, kind):
+    """Tell of an error notify that nobody authenticated: each kind once until we send again."""
+    tries, kinds = sa._hints
+    if tries != sa._tries:
+        kinds = ()
+    if kind not in kinds and len(kinds) < _MAX_HINTS:
+        sa._hints = sa._tries, kinds + (kind,)
+        sa.event("hint", kind)
+
+
+def _carry(sa):
+    if sa._held:
+        sa._cookie, sa._held = sa._held, None
 
 
 def _send(sa, now):

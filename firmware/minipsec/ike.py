@@ -53,8 +53,6 @@ _ADDKE7 = const(12)
 # what we mean.  The first half of SHA-256("minipsec fragment acknowledgment 02").
 VENDOR_ID = b"\x82\x59\x0f\x17\x20\xa7\x37\xfe\x59\xd9\x0f\x01\x33\xdb\x70\x47"
 
-_MAX_HINTS = const(16)  # kinds of error notifies that are told of from one sending to the next
-
 _S_INIT = const(1)
 _S_INTERMEDIATE = const(2)
 _S_AUTH = const(3)
@@ -71,13 +69,13 @@ class Initiator(Machine):
     _cookie = b""
     _held = None  # a cookie that the next sending is to carry
     _early = 0  # sendings that a cookie brought about before their time
+    _hints = 0, ()  # how often we had sent when errors were told of, and which
     _ke = None
 
     def __init__(self, profile, rand):
         super().__init__(profile, rand)
         self.encap = profile["encap"]  # ask for UDP encapsulation even without a NAT
         self._table = TABLE
-        self._hints = []
 
     def start(self, now, local=None, remote=None):
         """Send the first IKE_SA_INIT.
@@ -115,7 +113,7 @@ class Initiator(Machine):
         for kind in kinds:
             notes.append((_N, wire.notify(kind)))
         self.go(_S_INIT)
-        self._since = now  # sendings from then to `_last` may still be answered
+        self._since = now  # what was sent from then on may still be answered
         self.send_init(now)
 
     def end(self):
@@ -139,32 +137,19 @@ class Initiator(Machine):
     # IKE_SA_INIT.
 
     def timer(self, now):
-        """Do what is due at `now`; a resend starts with what it takes from a cookie."""
-        if self._due is not None and now >= self._due:
-            self._hints.clear()
-            self._last = now
-            if self._held:
-                self._cookie, self._held = self._held, None
-                self._since = now
-                self._request = self._init()
+        """Do what is due at `now`; a resend carries the cookie that was held for it."""
+        if self._held and now >= self._due:
+            from .again import release
+
+            release(self, now)
         super().timer(now)
-
-    def hint(self, kind):
-        """Tell of an error notify that nobody authenticated: of a few kinds, each once.
-
-        That is from one sending to the next.
-        """
-        if kind not in self._hints and len(self._hints) < _MAX_HINTS:
-            self._hints.append(kind)
-            self.event("hint", kind)
 
     def send_init(self, now):
         """Send IKE_SA_INIT, the first or another one."""
-        self._last = now
         self._out.clear()
-        self.send_request(_IKE_SA_INIT, self._init(), now)
+        self.send_request(_IKE_SA_INIT, self.init_request(), now)
 
-    def _init(self):
+    def init_request(self):
         """Make IKE_SA_INIT, which AUTH covers from now on; return its datagram in a list."""
         if self._ke is None:
             self._ke = method(self._ke_id)(self.rand)
@@ -220,7 +205,9 @@ class Initiator(Machine):
             ppk = agreed(kinds, intermediate)
             if not ppk and p["ppk_required"]:
                 # Nobody has authenticated this answer: another one may follow.
-                self.hint(_USE_PPK)
+                from .again import hint
+
+                hint(self, _USE_PPK)
                 raise Drop("NO_PPK")
         shared = None
         if ke[0] << 8 | ke[1] == group == self._ke_id and len(ke) - 4 == self._ke.size:
