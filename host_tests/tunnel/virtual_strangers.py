@@ -3,9 +3,8 @@
 import asyncio
 
 from host_tests.core.checklist import item
-from host_tests.tunnel.sessions import Peer, Ram, connected, until
+from host_tests.tunnel.sessions import Peer, connected, sleeping, until
 from host_tests.tunnel.world import run
-from minipsec import memory
 from minipsec.tunnel import Tunnel
 
 LONGEST = 64
@@ -95,12 +94,9 @@ def test_short_datagrams_are_dropped_and_counted_while_an_sa_is_replaced():
 
 @item("A4")
 def test_short_datagrams_are_dropped_and_counted_after_a_sleep():
-    _, gateway, log, tunnel = connected(sleep="mark", interval_ms=1000)
+    _, gateway, log, tunnel = sleeping()
     Peer.ppk = None
-    memory.Memory = Ram
-    Ram.pieces = {}
     profile = tunnel.profile
-    tunnel.memory = Ram()
 
     async def main():
         await tunnel.connect()
