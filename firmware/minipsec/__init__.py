@@ -11,12 +11,13 @@ __version__ = "0.1.0"
 if sys.platform == "esp32":
     from . import nvram  # noqa: F401  before the application looks at RTC memory
 
+# Where public names live; each other one with a capital is an error of `errors`.
 _HOME = {
     "Tunnel": "tunnel",
-    "ProfileError": "store",
-    "PeerError": "errors",
+    "ProfileError": "faults",
     "MinipsecError": "faults",
     "LinkDown": "faults",
+    "OutOfMemory": "faults",
     "UsageError": "faults",
 }
 
@@ -31,11 +32,26 @@ def load_profile(path="profile.json"):
 
     The module that checks profiles is by far the largest, and is forgotten when it is done.
     """
+    return _checked("load_profile", path)
+
+
+def profile(**keys):
+    """Return the profile that a program makes of its keys and those of its secrets.
+
+    profile(gateway=.., gateway_id=.., id=.., server=.., psk=..): the same keys, values and defaults
+    as in the two files.  Raises ProfileError.
+    """
+    return _checked("make_profile", keys)
+
+
+def _checked(function, given):
     room = bytearray(_ROOM)
     from . import store
 
-    profile = store.load_profile(path)
-    forget("store", "words", "nearest")
+    try:
+        profile = getattr(store, function)(given)
+    finally:
+        forget("store", "words", "nearest")
     del store
     if profile["sleep"] == "off":
         # What a handshake takes, the largest first: a small heap has room for them in this order.
@@ -67,10 +83,16 @@ def forget(*names):
 
 def __getattr__(name):
     home = _HOME.get(name, name)
+    error = home is name and "A" <= name[0] <= "Z"
     try:
-        module = __import__("minipsec." + home, None, None, (name,))
+        module = __import__("minipsec." + ("errors" if error else home), None, None, (name,))
     except ImportError:
         if home is not name:
             raise
         raise AttributeError(name)
+    if error:
+        found = module.named(name)
+        if not found:
+            raise AttributeError(name)
+        return found
     return module if home is name else getattr(module, name)

@@ -140,9 +140,11 @@ def answer(sa, payloads, now):
     auth = bytes(found[_AUTH])
     data = _auth(sa, sa._message_r, sa._n_i, sa.sk_pr, idr)
     if auth[:1] != bytes((_PSK,)) or not equal(auth[4:], data):
-        sa.refuse("AUTH does not verify")
+        # Another method says that no secret of ours could have helped.
+        other = auth[:1] if auth[:1] != bytes((_PSK,)) else b""
+        sa.refuse("AUTH does not verify", "peer", *other)
     elif wanted != "any" and idr[:1] + idr[4:] != bytes((wanted[0],)) + wanted[1]:
-        sa.refuse("IDr is not gateway_id")
+        sa.refuse("IDr is not gateway_id", "peer", idr)
     elif refusal:
         # The IKE SA stands without its Child SA: of no use to us (RFC 7815 §2.1).
         sa.leave("notify", refusal[0])
@@ -150,7 +152,7 @@ def answer(sa, payloads, now):
         try:
             child = _child(sa, found, kinds)
         except Drop as e:
-            sa.leave("peer", e.args[0])
+            sa.leave("peer", *e.args)
             return
         from .established import TABLE
 
@@ -238,7 +240,7 @@ def _within(body, low, high):
     found = wire.parse_ts(body)
     for _, _, _, first, last in found:
         if len(first) != len(low) or not low <= first <= last <= high:
-            raise Drop("traffic selectors wider than asked for")
+            raise Drop("traffic selectors wider than asked for", found)
     return found
 
 
@@ -246,4 +248,4 @@ def _covers(selectors, address, port, complaint):
     for protocol, low, high, first, last in selectors:
         if protocol in (0, 17) and low <= port <= high and first <= address <= last:
             return
-    raise Drop(complaint)
+    raise Drop(complaint, selectors, address, port)

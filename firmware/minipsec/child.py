@@ -3,8 +3,18 @@
 Loaded when IKE_AUTH is done or a sleep is over, and forgotten again.
 """
 
+from micropython import const
+
 from .esp import Receiver, Sender
 from .sequence import ReplayWindow, Sequence
+from .wire import address_text
+
+_ML_KEM_512 = const(35)
+_ML_KEM_1024 = const(37)
+_PLAIN = (
+    "pq: no ML-KEM in this tunnel, what is recorded may be decrypted one day; another connection"
+    " of the gateway may have answered first; pq: require refuses such tunnels"
+)
 
 
 def up(link, child):
@@ -28,6 +38,8 @@ def up(link, child):
     if p["ppk_id"]:
         fields["ppk"] = ike.with_ppk
     owner.log("agreed", fields)
+    if p["pq"] == "prefer":
+        _warn(owner, ike.picked)
     fields = _fields(link, child)
     fields["spi_i"] = ike.spi_i.hex()
     fields["spi_r"] = ike.spi_r.hex()
@@ -37,6 +49,14 @@ def up(link, child):
         fields[key] = owner.counters[key]
     owner.log("up", fields)
     link.born = now
+
+
+def _warn(owner, picked):
+    """Say so when none of the key exchanges agreed on, transform types 4 and 6 to 12, is an ML-KEM."""
+    for kind in picked:
+        if kind > 3 and kind != 5 and _ML_KEM_512 <= picked[kind][0] <= _ML_KEM_1024:
+            return
+    owner.log("warning", {"text": _PLAIN})
 
 
 def resume(link, awake):
@@ -52,7 +72,7 @@ def resume(link, awake):
 
 def _fields(link, child):
     return {
-        "inner": text(child["inner"]),
+        "inner": address_text(child["inner"]),
         "gateway": link.host,
         "spi_in": child["spi_in"].hex(),
         "spi_out": child["spi_out"].hex(),
@@ -78,10 +98,3 @@ def _words(profile, picked):
         if word:
             found.append(word)
     return "-".join(found)
-
-
-def text(address):
-    """Return a packed address as people write it; IPv6 without shortening."""
-    if len(address) == 4:
-        return ".".join([str(octet) for octet in address])
-    return ":".join(["%x" % (address[i] << 8 | address[i + 1]) for i in range(0, 16, 2)])

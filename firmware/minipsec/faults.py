@@ -7,6 +7,10 @@ sentence for the person who has to mend it.
 NO_MEMORY = "not enough memory for this tunnel"
 
 
+class ProfileError(ValueError):
+    """The profile or the secrets file is unusable; the message says what to change."""
+
+
 class MinipsecError(Exception):
     """Every error that a tunnel ends with."""
 

@@ -74,7 +74,8 @@ class Intermediate:
         sa.answer_came(now)
         for kind, _ in notifies:
             if kind < _STATUS:
-                sa.fail("notify", kind)
+                # Here, and with which key exchange: a peer may agree on one that it does not have.
+                sa.fail("notify", kind, self.methods[0] if self.methods else 0)
                 return
         shared = None
         if self.methods:

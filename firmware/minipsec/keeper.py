@@ -8,7 +8,7 @@ import asyncio
 from micropython import const
 
 from . import port
-from .faults import NO_MEMORY, LinkDown, OutOfMemory, describe
+from .faults import NO_MEMORY, LinkDown, OutOfMemory, ProfileError, describe
 from .link import Link
 
 _MAX_INBOX = const(8)  # downlink messages that wait for receive(); later ones are discarded
@@ -22,7 +22,11 @@ _LONG = const(1 << 28)  # ms, over three days: no timer is set for longer
 class Keeper:
     """What a Tunnel knows, and what it does by itself; see there."""
 
+    _begun = False  # is it connected, or about to be?
+
     def __init__(self, profile, log=None):
+        if not isinstance(profile, dict) or "words" not in profile:
+            raise ProfileError("profile: expected what load_profile() or profile(..) returns")
         self.profile = profile
         self.up = asyncio.Event()
         self.down = asyncio.Event()

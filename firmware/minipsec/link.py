@@ -169,14 +169,17 @@ class Link(Traffic):
 
             write_keylog(owner.profile["keylog"], event[1:])
         elif kind in ("failed", "deleted", "ended"):
+            drops = dict(self.ike.drops)
             self.close()
-            self._failed(event)
+            self._failed(event, drops)
 
-    def _failed(self, event):
+    def _failed(self, event, drops):
         if not self._retired:
-            from .errors import failure
+            from .explain import failure
 
-            self.owner.on_down(self, failure(event, self._hint, self.owner.profile["pq"]))
+            error = failure(event, self._hint, self.owner.profile, drops)
+            forget("explain")
+            self.owner.on_down(self, error)
 
     def _up(self, child):
         from .established import adopt

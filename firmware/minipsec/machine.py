@@ -411,20 +411,20 @@ class Machine:
 
     # States.
 
-    def fail(self, kind, detail):
-        """End with a ("failed", ...) event."""
+    def fail(self, kind, detail, *found):
+        """End with a ("failed", ...) event; `found` is what came instead of what was expected."""
         self.end()
-        self.event("failed", kind, detail)
+        self.event("failed", kind, detail, *found)
 
-    def refuse(self, why, kind="peer"):
+    def refuse(self, why, kind="peer", *found):
         """End an SA whose peer did not prove who it is, telling it so (RFC 7296 §2.21.2)."""
         self.once(_INFORMATIONAL, [(_N, wire.notify(_AUTHENTICATION_FAILED))])
-        self.fail(kind, why)
+        self.fail(kind, why, *found)
 
-    def leave(self, kind, detail):
+    def leave(self, kind, detail, *found):
         """End an authenticated SA of no use, deleting it at the peer (RFC 7815 §2.1, B.1)."""
         self.once(_INFORMATIONAL, [(_D, struct.pack(">BBH", 1, 0, 0))])
-        self.fail(kind, detail)
+        self.fail(kind, detail, *found)
 
     def end(self):
         """Stop everything and let go of the keys."""

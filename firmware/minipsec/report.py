@@ -2,28 +2,24 @@
 
 import json
 
-_QUIET = ("state",)
-
 
 def as_json(event, fields):
     """Print one JSON object; octets appear as text where they are text, else as 0x..."""
     line = {"event": event}
     for key, value in fields.items():
         line[key] = _text(value) if isinstance(value, (bytes, bytearray)) else value
-    print(json.dumps(line))
+    print(_plain(json.dumps(line)))
 
 
 def as_text(event, fields):
     """Print one line for a person."""
-    if event in _QUIET:
-        return
     words = []
     for key, value in fields.items():
         if value is not None:
             words.append(
                 "%s=%s" % (key, _text(value) if isinstance(value, (bytes, bytearray)) else value)
             )
-    print(event, " ".join(words))
+    print(_plain(event + " " + " ".join(words)))
 
 
 def as_errors(event, fields):
@@ -34,6 +30,29 @@ def as_errors(event, fields):
 
 def silent(event, fields):
     """Print nothing."""
+
+
+# What moves a terminal's cursor or the text around it: control characters, and Unicode's for lines,
+# directions and nothing visible.
+_ODD = "\x7f\xad\u061c\u2028\u2029\ufeff"
+
+
+def _plain(line):
+    """Return a line that is one line on any terminal; what would not be stands as \\u and 4 digits."""
+    if min(line) >= " " and max(line) <= "~":
+        return line
+    found = []
+    for c in line:
+        odd = not " " <= c <= "~" and (c < " " or "\x7f" <= c < "\xa0" or c in _ODD)
+        if (
+            odd
+            or "\u200b" <= c <= "\u200f"
+            or "\u202a" <= c <= "\u202e"
+            or "\u2060" <= c <= "\u206f"
+        ):
+            c = "\\u%04x" % ord(c)
+        found.append(c)
+    return "".join(found)
 
 
 def _text(octets):

@@ -7,6 +7,7 @@ key, what was expected and what was there.
 import json
 import os
 
+from .faults import ProfileError
 from .words import CBC, address, identity, ipv4, is_text, proposals, secret, transform, word_of
 
 _ML_KEM_1024 = 37
@@ -77,10 +78,6 @@ _FIXED_SPI = (
     "spi: fixed values let an onlooker count the sensors and tell their application or model "
     "(privacy), and each packet forged with one costs an ICV check, that is battery (DoS)"
 )
-
-
-class ProfileError(ValueError):
-    """The profile or the secrets file is unusable; the message says what to change."""
 
 
 def keys():
@@ -350,11 +347,13 @@ def _load(path, what):
             text = f.read()
     except OSError:
         _fail(what, "cannot read " + path)
+    if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        _fail(what, path + " is UTF-16: save it as UTF-8")
     try:
         # Some editors write a mark in front of UTF-8.
         return json.loads(str(text[3:] if text[:3] == b"\xef\xbb\xbf" else text, "utf-8"))
     except ValueError:
-        _fail(what, path + " is not JSON" + (" in UTF-8" if b"\0" in text else ""))
+        _fail(what, path + " is not JSON")
 
 
 def _check_closed(path, what):
@@ -401,6 +400,24 @@ def check_secrets(values):
     return found
 
 
+def make_profile(values):
+    """Return a profile out of a dict of its keys and those of the secrets file together."""
+    secrets = {}
+    keys = {}
+    for key, value in values.items():
+        (secrets if key in _SECRETS else keys)[key] = value
+    profile = check_profile(keys)
+    profile["directory"] = ""
+    return _with_secrets(profile, check_secrets(secrets))
+
+
+def _with_secrets(profile, secrets):
+    profile.update(secrets)
+    if bool(profile["ppk_id"]) != ("ppk" in profile):
+        _fail('secrets: "ppk" and the profile key ppk_id go together')
+    return profile
+
+
 def load_profile(path="profile.json"):
     """Read a profile and the secrets file that it names, which lies beside it.
 
@@ -418,10 +435,7 @@ def load_profile(path="profile.json"):
         _check_closed(directory or ".", "profile: sleep")
     if profile["keylog"]:
         _check_closed(profile["keylog"], "profile: keylog")
-    profile.update(check_secrets(_load(secrets, "secrets")))
-    if bool(profile["ppk_id"]) != ("ppk" in profile):
-        _fail('secrets: "ppk" and the profile key ppk_id go together')
-    return profile
+    return _with_secrets(profile, check_secrets(_load(secrets, "secrets")))
 
 
 def write_keylog(path, keys):

@@ -59,7 +59,10 @@ class Tunnel(Keeper):
         Raises the MinipsecError of the last gateway, after at most
         retransmit_ms * (2 ** retransmit_tries - 1) for each of them.
         """
+        if self._begun:
+            raise UsageError("the tunnel is connected already, or about to be")
         self.error = None
+        self._begun = True
         if self._awake:
             await port.online(self.profile)
             from .memory import take_up
@@ -87,8 +90,11 @@ class Tunnel(Keeper):
 
         Waits while there is no tunnel, while it is being replaced and while there is no network.
         Raises UsageError for a payload too large or when too many sends wait already, and the
-        error that ended the tunnel.
+        error that ended the tunnel; TypeError for what are no octets.
         """
+        if not isinstance(payload, (bytes, bytearray, memoryview)):
+            raise TypeError("send takes bytes, not " + type(payload).__name__)
+        self._check_begun()
         while True:
             # Not from the moment on when the next SA's IKE_AUTH is out: the gateway may already have
             # replaced the SA that would carry it.
@@ -119,7 +125,11 @@ class Tunnel(Keeper):
         self.log("sent", {"n": self.counters["sent"], "sn": sn, "octets": octets, "data": payload})
 
     async def receive(self, timeout_ms=None):
-        """Return the next downlink message, or None after `timeout_ms` milliseconds."""
+        """Return the next downlink message, or None after `timeout_ms` milliseconds.
+
+        Raises the error that ended the tunnel.
+        """
+        self._check_begun()
         until = None if timeout_ms is None else self.clock.now() + timeout_ms
         left = timeout_ms
         while not self._inbox:
@@ -132,6 +142,10 @@ class Tunnel(Keeper):
             await within(self._changed, left)
         return self._inbox.pop(0)
 
+    def _check_begun(self):
+        if not (self._begun or self._link or self.error):
+            raise UsageError("the tunnel is not connected: call connect(), or use `async with`")
+
     async def close(self):
         """Delete the SA at the gateway, wait shortly for its answer, let go of everything.
 
@@ -140,6 +154,7 @@ class Tunnel(Keeper):
         if self._keeper:
             self._keeper.cancel()
             self._keeper = None
+        self._begun = False
         if not self.error:
             self.error = UsageError("the tunnel is closed")
         self._tell()

@@ -20,7 +20,7 @@ _SKF = const(53)
 _MAX_PAYLOADS = const(40)
 _MAX_PROPOSALS = const(8)
 _MAX_TRANSFORMS = const(24)
-_MAX_SELECTORS = const(8)
+_MAX_SELECTORS = const(64)  # a gateway names each of its networks
 _MAX_ATTRIBUTES = const(24)
 
 _KEY_LENGTH = const(0x800E)  # RFC 7296 §3.3.5: attribute 14 in TV format
@@ -253,6 +253,13 @@ def parse_ts(body):
     if at != len(body):
         raise Drop("BAD_TS")
     return found
+
+
+def address_text(address):
+    """Return a packed address as people write it; IPv6 without shortening."""
+    if len(address) == 4:
+        return ".".join([str(octet) for octet in address])
+    return ":".join(["%x" % (address[i] << 8 | address[i + 1]) for i in range(0, 16, 2)])
 
 
 def cp_body(kind, attributes):

@@ -47,6 +47,9 @@ def events(done):
 
 # 2: the profile
 
+TEXT = "text without quotes or blanks around it, 0x and pairs of hex digits, or 0s and base64"
+PSK_OR_PAD = 'expected {"psk": "text or 0xhex"} or {"psk_pad": "0x" + 64 digits}'
+
 
 def test_a_profile_that_cannot_be_read_is_named(sensor, tmp_path):
     path = tmp_path / "none.json"
@@ -101,20 +104,42 @@ def test_secrets_lie_beside_the_profile_or_where_it_says(sensor, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "line"),
     [
-        '{"psk": 17}',
-        '{"psk": ""}',
-        "[]",
-        "null",
-        '{"psk": "%s", "psk_pad": "0x00"}' % SECRET,
-        '{"psk_pad": "%s"}' % SECRET,
-        '{"secret": "%s"}' % SECRET,
+        ('{"psk": 17}', f"psk: expected {TEXT}"),
+        ('{"psk": ""}', f"psk: expected {TEXT}"),
+        ("[]", PSK_OR_PAD),
+        ("null", PSK_OR_PAD),
+        ('{"psk": "%s", "psk_pad": "0x00"}' % SECRET, "psk_pad: expected 0x and 64 digits"),
+        ('{"psk_pad": "%s"}' % SECRET, "psk_pad: expected 0x and 64 digits"),
+        (
+            '{"secret": "%s"}' % SECRET,
+            "a key is unknown; known are ppk, psk, psk_pad, seed, wifi_key",
+        ),
     ],
 )
-def test_bad_secrets_are_one_line_that_does_not_repeat_them(sensor, text):
-    line = 'secrets: expected {"psk": "text or 0xhex"} or {"psk_pad": "0x" + 64 digits}'
-    refused(sensor(secrets=text), line)
+def test_bad_secrets_are_one_line_that_does_not_repeat_them(sensor, text, line):
+    refused(sensor(secrets=text), f"secrets: {line}")
+
+
+@pytest.mark.item("E3")
+def test_a_byte_order_mark_is_no_part_of_a_file(sensor, tmp_path):
+    """Both files have one, and so the sensor goes on to the next thing that is wrong."""
+    profile = {"gateway": "127.0.0.1", "gateway_id": "g", "id": "s", "server": "10.0.0.1"}
+    text = json.dumps({**profile, "keylog": str(tmp_path / "none")})
+    done = sensor(text=text.encode("utf-8-sig"), secrets='\ufeff{"psk": "%s"}' % SECRET)
+    refused(done, f"profile: keylog: cannot read {tmp_path}/none")
+    text = json.dumps(profile)
+    done = sensor(text=text.encode("utf-8-sig"), secrets='\ufeff{"psk": 7}')
+    refused(done, f"secrets: psk: expected {TEXT}")
+
+
+@pytest.mark.item("E3")
+def test_utf_16_is_named(sensor, tmp_path):
+    for encoding in ("utf-16-le", "utf-16-be"):
+        text = ("\ufeff" + json.dumps({"gateway": "g"})).encode(encoding)
+        line = f"profile: {tmp_path}/profile.json is UTF-16: save it as UTF-8"
+        refused(sensor(text=text), line)
 
 
 def test_secrets_that_are_not_json_are_not_repeated(sensor, tmp_path):

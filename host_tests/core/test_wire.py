@@ -278,11 +278,23 @@ def test_truncated_selectors_are_refused():
 
 
 def test_selectors_that_lie_are_refused_and_unknown_ones_left_out():
-    for at, value in ((0, 0), (0, 2), (0, 9), (0, 255), (7, 8), (7, 15), (7, 17), (4, 8)):
+    for at, value in (
+        (0, 0),
+        (0, 2),
+        (0, 64),
+        (0, 65),
+        (0, 255),
+        (7, 8),
+        (7, 15),
+        (7, 17),
+        (4, 8),
+    ):
         assert drop_of(wire.parse_ts, changed(TS_I, at, value)) == "BAD_TS", (at, value)
     assert wire.parse_ts(changed(TS_I, 4, 9)) == []
     assert wire.parse_ts(bytes(4)) == []
-    many = wire.ts_body([(bytes(4), bytes(4))] * 9)
+    many = wire.ts_body([(bytes(4), bytes(4))] * 64)
+    assert len(wire.parse_ts(many)) == 64
+    many = wire.ts_body([(bytes(4), bytes(4))] * 65)
     assert drop_of(wire.parse_ts, many) == "BAD_TS"
 
 

@@ -22,6 +22,7 @@ from host_tests.recorded.replay import Replay, load, names
 from minipsec import (  # all that is loaded late, so that no datagram pays for it
     cbc,
     errors,
+    explain,
     established,
     fragack,
     fragment,
@@ -157,7 +158,7 @@ def _bounded(node, out):
     assert node.state in ("IKE_AUTH", "UP", "DELETING", "DOWN"), node.state
     for event in node.events:
         if event[0] in ("failed", "deleted"):
-            assert isinstance(errors.failure(event), errors.MinipsecError)
+            assert isinstance(explain.failure(event), errors.MinipsecError)
     due = ike.next_timer()
     assert due is None or due >= 0
 

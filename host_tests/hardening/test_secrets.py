@@ -15,7 +15,7 @@ import pytest
 from host_tests.conformance.link import Link
 from host_tests.core.node import PROFILE, remember_exchanges
 from host_tests.core.node import SECRETS as KNOWN
-from minipsec import auth, errors, established, kdf, store
+from minipsec import auth, errors, explain, established, kdf, store
 from tools.devgateway import Config, RunningGateway, Secrets
 from tools.devgateway.esp import ChildSa
 
@@ -113,7 +113,7 @@ def test_nothing_that_a_session_says_holds_a_key(name, derived):
         link.settle()
     else:
         events = link.node.events
-    failures = [errors.failure(e) for e in link.node.events if e[0] in ("failed", "deleted")]
+    failures = [explain.failure(e) for e in link.node.events if e[0] in ("failed", "deleted")]
     described = [(type(e).__name__, e.notify, str(e), repr(e), e.args, e.check) for e in failures]
     sas = list(link.gateway.sas.values())
     text = told(

@@ -28,7 +28,7 @@ from host_tests.pq.hybrid import (
     USE_PPK,
     USE_PPK_INT,
 )
-from minipsec import errors, ike
+from minipsec import errors, explain, ike
 
 FRAG_ACK = 50201
 PLAIN = [(1, 16, 128), (2, 5, 0), (4, 31, 0)]
@@ -76,7 +76,7 @@ def assert_noticed(link):
     assert not link.node.all("up") and link.readings == [] and link.node.child is None
     (event,) = link.node.all("failed")
     hints = link.node.all("hint")
-    return errors.failure(event, hints[-1][1] if hints else None, "require")
+    return explain.failure(event, hints[-1][1] if hints else None, {"pq": "require"})
 
 
 def taken(*kinds):

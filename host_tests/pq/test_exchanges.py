@@ -25,7 +25,7 @@ from host_tests.pq.hybrid import (
     hybrid,
     sensor,
 )
-from minipsec import errors, store
+from minipsec import errors, explain, store
 
 CBC = "aes128-sha256-prfsha256-x25519"
 WHOLE = 9000
@@ -135,7 +135,7 @@ def test_require_ends_in_an_error_that_names_what_was_refused(settings):
         assert link.node.state == "IKE_SA_INIT"
         assert link.pass_time()
         link.settle()
-    error = errors.failure(failure(link.node), 14, "require")
+    error = explain.failure(failure(link.node), 14, {"pq": "require"})
     assert type(error) is errors.PostQuantumRefused and isinstance(error, errors.PeerError)
     assert error.notify == "NO_PROPOSAL_CHOSEN" and "post-quantum key exchange" in str(error)
     assert "ke1_mlkem768" in error.check and "pq: prefer" in error.check

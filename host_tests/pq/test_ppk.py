@@ -30,7 +30,7 @@ from host_tests.pq.hybrid import (
     run,
     sensor,
 )
-from minipsec import errors, store
+from minipsec import errors, explain, store
 from tools.devgateway import ike
 
 OPTIONAL = {**WITH_PPK, "ppk_required": False}
@@ -50,7 +50,7 @@ def refusal(node, gateway, sent):
     exchange, _, _, payloads = gateway.read(farewell)
     assert exchange == INFORMATIONAL
     assert [(k, bytes(body)) for k, _, body in payloads] == [notify(24)]
-    error = errors.failure((kind, why, detail))
+    error = explain.failure((kind, why, detail))
     assert type(error) is errors.PostQuantumRefused and detail in str(error)
     assert "ppk_id" in error.check and "ppk_required" in error.check
     return error
@@ -82,7 +82,7 @@ def test_a_required_ppk_that_the_gateway_does_not_offer_to_use_ends_the_attempt(
     assert node.ike.drops == {"NO_PPK": 1}
     while node.state != "DOWN":
         node.timer(node.ike.next_timer())
-    error = errors.failure(failure(node), USE_PPK)
+    error = explain.failure(failure(node), USE_PPK)
     assert type(error) is errors.PostQuantumRefused and "USE_PPK" in str(error)
     assert errors.notify_name(USE_PPK) == "no USE_PPK"
 
@@ -206,7 +206,7 @@ def test_a_wrong_ppk_is_an_authentication_failure_that_points_at_it():
     gateway.read_auth(*sent)
     assert not gateway.authentic
     node.receive(gateway.send(IKE_AUTH, R, 1, [notify(24)]))
-    error = errors.failure(failure(node))
+    error = explain.failure(failure(node))
     assert type(error).__name__ == "AuthenticationFailed" and "the PPK" in error.check
 
 
