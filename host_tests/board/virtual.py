@@ -37,6 +37,8 @@ class VirtualBoard:
     `namespace` (of host_tests/lab.py) and `address` are its network; `pretend` changes
     sys.implementation ({"version": [1, 19, 0], "_machine": ..}) and sys.platform.
     `cut_after(n)`, before `plug`, cuts the power in the middle of the n-th write to flash.
+    With `usb` the port is the chip's own: a reset takes it away for a moment, and what the board
+    says before somebody opens it again is lost. Without, it is a UART bridge's, which stays.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class VirtualBoard:
         heap="1m",
         pretend=None,
         unique_id="e66038b713952a30",
+        usb=False,
     ):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -56,6 +59,7 @@ class VirtualBoard:
             with open(self.flash, "wb") as file:
                 for _ in range(blocks):
                     file.write(b"\xff" * 4096)
+        self._usb = usb
         self._namespace = namespace
         self._heap = heap
         self._micropython = require_micropython()
@@ -95,17 +99,33 @@ class VirtualBoard:
     def plug(self):
         """Give it power and a serial port of its own, whose path is `port`."""
         self.unplug()
-        self._master, self._slave = os.openpty()
-        # Kept open: what a terminal does for its last reader's leaving is nothing a board does.
-        tty.setraw(self._slave)
-        os.set_blocking(self._master, False)
-        self.port = os.ttyname(self._slave)
+        self._open_line()
         self._waker, self._wake = os.pipe()
         self._powered = True
         self._dog = 0
         self._spawn("friendly", _POWER_ON)
         self._thread = threading.Thread(target=self._relay, daemon=True)
         self._thread.start()
+
+    def _open_line(self):
+        self._master, self._slave = os.openpty()
+        # Kept open: what a terminal does for its last reader's leaving is nothing a board does.
+        tty.setraw(self._slave)
+        os.set_blocking(self._master, False)
+        self.port = os.ttyname(self._slave)
+        if self._usb:
+            link = self.directory / "ttyACM0"
+            link.unlink(missing_ok=True)
+            link.symlink_to(self.port)
+            self.port = str(link)
+
+    def _reenumerate(self):
+        """A USB board's reset: the port vanishes, and comes back as another terminal."""
+        os.close(self._master)
+        os.close(self._slave)
+        (self.directory / "ttyACM0").unlink()
+        time.sleep(0.5)
+        self._open_line()
 
     def unplug(self):
         """Take power and port away in one moment."""
@@ -221,6 +241,8 @@ class VirtualBoard:
         self._halt()
         if kind == "soft":
             self._show(b"MPY: soft reboot\r\n")
+        elif self._usb:
+            self._reenumerate()
         else:
             self._dog = 0
         self._spawn(mode, cause)
@@ -305,6 +327,8 @@ class VirtualBoard:
         with self._lock:
             self._console += octets
             self._lock.notify_all()
+        if self._usb and not self._opened():
+            return
         patience = _PATIENCE if self._listened() else 0
         while octets:
             try:
@@ -314,6 +338,17 @@ class VirtualBoard:
                     return
             except OSError:
                 return
+
+    def _opened(self):
+        """Has somebody but us the port open? A USB board's words are lost while nobody has."""
+        name = os.ttyname(self._slave)
+        for link in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
+            with contextlib.suppress(OSError):
+                if os.readlink(link) == name and link.parts[2:] != (
+                    str(os.getpid()), "fd", str(self._slave)
+                ):  # fmt: skip
+                    return True
+        return False
 
     def _listened(self):
         """Does the line still have room? A reader that stopped reading must not stop a board."""

@@ -11,7 +11,9 @@ from host_tests.board.virtual import VirtualBoard
 from host_tests.lab import GATEWAY_4, GATEWAY_ID, SENSOR_4, SERVER_4
 from host_tests.provision.conftest import NEW
 from tools.provision import firmware
-from tools.provision.doctor import Findings, diagnose, parse
+from tools.gateway.live import Heard
+from tools.provision.doctor import Findings, diagnose
+from tools.provision.watch import parse
 
 
 def error(name, notify=None, text="t"):
@@ -19,10 +21,20 @@ def error(name, notify=None, text="t"):
 
 
 UP = {"event": "up", "inner": "10.9.0.1"}
+SENT = {"event": "sent", "sn": 1}
 KNOWN = {"secret": "known", "connections": 1}
+SA = {"sa": {"state": "ESTABLISHED"}, "last": Heard(ago=1, up=9)}
+STALE = {"sa": {"state": "ESTABLISHED"}, "last": Heard(ago=36, up=7000)}
+DEAF = {"sa": {"state": "ESTABLISHED"}, "last": Heard(ago=None, up=5)}
+TRACEBACK = [
+    "Traceback (most recent call last):",
+    '  File "sensor.py", line 7, in sample',
+    "OSError: 19",
+]
 HEARD = ["received packet: from 10.77.0.2[5000] to 10.77.0.1[500] (300 bytes)"]
 
 
+@pytest.mark.item("J3")
 @pytest.mark.parametrize(
     "findings, cause, fix",
     [
@@ -31,8 +43,28 @@ HEARD = ["received packet: from 10.77.0.2[5000] to 10.77.0.1[500] (300 bytes)"]
         ({"unfinished": True}, "push to the board was interrupted", "push DEVICE"),
         ({"different": ["secrets.json"]}, "another key than the inventory", "push DEVICE"),
         ({"different": ["profile.json"], "said": [UP]}, "another profile", "push DEVICE"),
-        ({**KNOWN, "said": [UP]}, None, "the tunnel is up"),
-        ({**KNOWN, "different": ["lib/minipsec/esp.mpy"], "said": [UP]}, None, "nothing"),
+        ({**KNOWN, **SA, "said": [UP]}, None, "the tunnel is up"),
+        ({**KNOWN, **SA, "said": [error("LinkDown"), UP]}, None, "the tunnel is up"),
+        ({**KNOWN, **SA, "said": [UP, error("LinkDown")]}, "answers do not", "firewalls"),
+        ({"gateway": "no charon", "said": [UP]}, None, "by the board's word"),
+        (
+            {**KNOWN, **SA, "different": ["lib/minipsec/esp.mpy"], "said": [UP]},
+            "other files",
+            "push",
+        ),
+        ({**KNOWN, **SA, "bare": True, "different": ["x"]}, "no firmware of ours", "push DEVICE"),
+        ({**KNOWN, **SA, "chip": "aa", "said": [UP]}, "another board", "--replace"),
+        ({**KNOWN, **SA}, "the device says nothing", "push DEVICE"),
+        ({**KNOWN, **SA, "prompt": True}, "stands at its prompt", "push DEVICE"),
+        ({**KNOWN, **SA, "said": [UP], "prompt": True}, "stands at its prompt", "push DEVICE"),
+        ({**KNOWN, **SA, "said": [UP], "lines": TRACEBACK}, "OSError: 19 (File", "sensor.py"),
+        ({**KNOWN, **STALE, "said": [UP]}, "heard nothing of the device for 36 s", "power"),
+        ({**KNOWN, **DEAF, "said": [UP]}, None, "the tunnel is up"),  # no reading is due yet
+        ({**KNOWN, **DEAF, "said": [UP, SENT]}, "do not reach the gateway", "4500"),
+        ({**KNOWN, "said": [UP]}, "knows of none", "--vici"),
+        ({**KNOWN, **SA, "board": "unplugged"}, "could not be asked: unplugged", "plug it in"),
+        ({**KNOWN, **SA, "quiet": True}, None, "nothing"),
+        ({**KNOWN, **STALE, "quiet": True}, "heard nothing", "power"),
         ({"secret": "unknown", "connections": 1}, "has no key of the device", "gateway apply"),
         ({"secret": "another key", "connections": 1}, "another key of the device", "apply"),
         (
@@ -78,10 +110,12 @@ HEARD = ["received packet: from 10.77.0.2[5000] to 10.77.0.1[500] (300 bytes)"]
         ({"gateway": "charon does not answer", "board": "none"}, "neither", "--vici"),
         ({**KNOWN, "quiet": True}, "prints nothing", '"log"'),
         ({**KNOWN, "lines": ["Traceback (most recent call last):"]}, "exception", "sensor.py"),
-        ({**KNOWN, "board": "--no-board", "sa": {"state": "ESTABLISHED"}}, None, "is up"),
+        ({**KNOWN, **SA, "board": "--no-board", "by_gateway": True}, None, "is up"),
+        ({**KNOWN, **STALE, "board": "--no-board", "by_gateway": True}, "for 36 s", "power"),
+        ({**KNOWN, "board": "--no-board", "by_gateway": True}, "has no tunnel", "plugged in"),
         ({**KNOWN, "said": [error("NoEntropy", text="no noise")]}, "no noise", "c"),
         ({**KNOWN, "board": "no board found"}, "no board found", "plug it in"),
-        ({**KNOWN}, "no cause found", "pull-log"),
+        ({**KNOWN, "said": [{"event": "state"}]}, "no cause found", "pull-log"),
     ],
 )
 def test_the_first_rule_that_holds_names_the_cause(findings, cause, fix):
@@ -104,6 +138,23 @@ def test_text_logs_and_json_logs_say_the_same():
     assert events[1]["text"] == "no answer from the gateway"
     assert events[2]["inner"] == "10.9.0.2"
     assert rest == [lines[0], lines[3]]
+
+
+@pytest.mark.item("C8")
+@pytest.mark.parametrize(
+    "line",
+    [
+        'reading {"event": "up"}',
+        "reply octets=3 data=up inner=10.9.0.1 ms=1",
+        "the user said: up inner=10.9.0.1",
+        '{"event": ["up"]}',
+        '{"event": "up"',
+        '{"a":' + "[" * 100000,
+    ],
+)
+def test_what_stands_in_a_line_of_somebody_else_s_is_no_event(line):
+    events, _ = parse([line])
+    assert "up" not in [event["event"] for event in events]
 
 
 # On a board.

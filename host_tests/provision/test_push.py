@@ -1,8 +1,11 @@
 """`push` onto a virtual board, through everything that can go wrong with it."""
 
+import errno
 import hashlib
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import threading
 import time
@@ -13,6 +16,7 @@ from host_tests.board.virtual import VirtualBoard
 from host_tests.lab import wait_until
 from host_tests.provision.conftest import NEW
 from tools import mpy
+from tools.provision import line, watch
 from tools.provision import push as push_module
 from tools.provision.board import Board
 from tools.provision.firmware import PACKAGE, build
@@ -20,11 +24,12 @@ from tools.provision.firmware import PACKAGE, build
 
 WRITES = 200  # to flash, in the push that power cuts are tried on
 SENSOR = """
-import json
+import json, time
 def run(argv):
     from minipsec import load_profile
     print(json.dumps({"event": "started", "interval": load_profile()["interval_ms"]}))
-    return 0
+    while True:
+        time.sleep_ms(50)
 """
 
 
@@ -110,7 +115,7 @@ def test_only_what_differs_is_sent(tool, device, board, pushed, inventory):
     edit(inventory, device, interval_ms=77)
     said = tool("push", device, "--port", board.port, "--dry-run")
     assert "would send          profile.json\n" in said.out
-    assert "sent                1 files" in tool("push", device, "--port", board.port).out
+    assert "sent                1 file," in tool("push", device, "--port", board.port).out
 
 
 def test_a_dry_run_writes_nothing(tool, device, board):
@@ -192,7 +197,7 @@ def test_modules_that_are_no_more_or_in_the_way_are_removed(tool, device, board,
 
 def test_a_sensor_of_ones_own_stays_with_its_device(tool, device, board, tmp_path):
     mine = tmp_path / "mine.py"
-    mine.write_text("def run(argv):\n    print('my sensor')\n    return 0\n")
+    mine.write_text(SENSOR.replace("started", "my sensor"))
     tool("push", device, "--port", board.port, "--sensor", mine)
     board.wait_output("my sensor")
     assert "sent                0 files" in tool("push", device, "--port", board.port).out
@@ -257,7 +262,7 @@ def test_a_power_cut_leaves_the_old_files_or_the_new_ones_or_a_prompt(
     assert not board.plugged
     start = len(board.output)
     board.plug()
-    board.wait_output(">>> ", start=start)
+    board.wait_output(">>> |started|renewed", start=start)
     started = [line["event"] for line in board.events(start=start)]
     there = files(board)
     if started:
@@ -370,14 +375,52 @@ def test_a_micropython_that_is_too_old_is_told(tool, device, tmp_path, pretend, 
         assert words in said.err and "flash" in said.err
 
 
-def test_a_port_in_use_one_that_is_not_there_and_none_are_told(tool, device, board):
+@pytest.mark.item("J9")
+def test_a_port_in_use_one_that_is_not_there_and_none_are_told(tool, device, board, tmp_path):
     import serial
 
     with serial.Serial(board.port, exclusive=True):
-        said = tool("push", device, "--port", board.port, code=1)
-        assert "another program has it" in said.err
+        for words in ("push", device, "--port"), ("pull-log", "--port"), ("stats", device, "-p"):
+            said = tool(*words, board.port, code=1)
+            assert "another program has it" in said.err
     assert "is the board plugged in" in tool("push", device, "-p", "/dev/ttyNO", code=1).err
     assert "no board found" in tool("push", device, code=1).err
+    (tmp_path / "file").write_text("x")
+    for path in tmp_path / "file", "/dev/null", tmp_path:
+        assert "no serial port" in tool("push", device, "-p", path, code=1).err, path
+
+
+@pytest.mark.item("J9")
+@pytest.mark.parametrize(
+    "number, gid, words",
+    [
+        (errno.EACCES, "dialout", "usermod -aG dialout"),
+        (errno.EACCES, "root", "sudo"),
+        (errno.EPERM, "dialout", "usermod -aG dialout"),
+        (errno.EBUSY, "dialout", "another program has it"),
+        (errno.ENXIO, "dialout", "is the board plugged in"),
+        (errno.EIO, "dialout", "plug the board in again"),
+    ],
+)
+def test_why_a_port_does_not_open_is_told_by_its_errno(
+    tool, device, monkeypatch, tmp_path, number, gid, words
+):
+    import grp
+
+    import serial
+
+    port = tmp_path / "ttyUSB0"
+    port.touch()
+    os.chown(port, 0, grp.getgrnam(gid).gr_gid) if os.getuid() == 0 else pytest.skip("root")
+
+    def refuse(*_, **__):
+        raise serial.SerialException(number, f"could not open port {port}")
+
+    monkeypatch.setattr(serial, "serial_for_url", refuse)
+    for command in ("push", device, "--port", port), ("pull-log", "--port", port):
+        said = tool(*command, code=1)
+        assert words in said.err
+        assert ("another program" in said.err) == (number == errno.EBUSY)
 
 
 def test_a_board_that_says_nothing_is_told(tool, device, tmp_path, monkeypatch):
@@ -407,3 +450,260 @@ def test_two_pushes_of_one_device_do_not_meet(tool, device, board, inventory):
 def test_secrets_that_others_may_read_are_refused(tool, device, board, inventory):
     (inventory / f"devices/{device}/secrets.json").chmod(0o644)
     assert "chmod 600" in tool("push", device, "--port", board.port, code=1).err
+
+
+# What push says of the program that it has brought (J4).
+
+OURS = (
+    SENSOR
+    + """
+def sample(n):
+    return b"21.5"
+"""
+)
+BROKEN = {
+    "a syntax error": ("def run(argv)\n    pass\n", 2, "SyntaxError"),
+    "no run()": ("x = 1\n", 2, "has no run()"),
+    "no sample()": ("def run(argv):\n    sample(1)\n", 2, "has no sample()"),
+    "no UTF-8": ("# caf\xe9\n" + OURS, 2, "UTF-8"),
+    "an import that fails": ("import no_such_module\n" + OURS, 1, "no module named"),
+    "an exception at import": (OURS + "1 / 0\n", 1, "divide"),
+    "a loop at import": ("while True:\n    pass\n" + OURS, 1, "does not end"),
+    "a loop at import that prints": ("while True:\n    print(1)\n" + OURS, 1, "does not end"),
+    "an exception in sample": (OURS.replace("return b", "raise OSError(19) # "), 1, "OSError(19,"),
+    "None": (OURS.replace('return b"21.5"', "pass"), 1, "returns None"),
+    "text": (OURS.replace("return b", "return "), 1, "no octets but <class 'str'>"),
+    "an end": ("def run(argv):\n    return 0\n", 1, "left the board at its prompt"),
+    "an exception in run": ("def run(argv):\n    {}['x']\n", 1, "KeyError: x (File"),
+    "a name that is not there": ("def run(argv):\n    smaple(1)\n", 1, "NameError"),
+    "an event, and then an end": (OURS.replace("while True", "for _ in range(9)"), 1, "prompt"),
+    "silence": ("import time\ndef run(argv):\n    time.sleep(1000)\n", 1, "did not say a word"),
+}
+
+
+@pytest.mark.item("J4")
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_program_is_never_done(
+    tool, device, board, pushed, inventory, tmp_path, monkeypatch, kind
+):
+    text, code, words = BROKEN[kind]
+    monkeypatch.setattr(push_module, "_TRIAL_SECONDS", 3)
+    monkeypatch.setattr(watch, "_FIRST_EVENT", 6.0)
+    mine = tmp_path / "mine.py"
+    mine.write_bytes(text.encode("latin-1"))
+    resets = len(board.resets)
+    said = tool("push", device, "--port", board.port, "--sensor", mine, code=code)
+    assert words in said.err and "done" not in said.out, said
+    if code == 2:
+        assert len(board.resets) == resets  # the board was not even asked
+    loads = code == 1 and "the board is as it was before" not in said.err
+    assert (inventory / f"devices/{device}/sensor.py").exists() == loads
+    if not loads:
+        assert files(board) == pushed
+
+
+@pytest.mark.item("J4")
+@pytest.mark.parametrize("usb", [False, True], ids=["a UART bridge", "USB"])
+def test_follow_misses_nothing_where_the_port_stays_and_a_traceback_nowhere(
+    tool, device, tmp_path, usb
+):
+    broken = tmp_path / "broken.py"
+    broken.write_text("print('its first word')\ndef run(argv):\n    raise OSError(5)\n")
+    with VirtualBoard(tmp_path / "board", usb=usb) as board:
+        words = ("push", device, "--port", board.port, "--follow", "3", "--sensor", broken)
+        said = tool(*words, code=1)
+        assert "ended with OSError" in said.err and "its first word" in said.out
+
+
+@pytest.mark.item("J4")
+@pytest.mark.parametrize("usb", [False, True], ids=["a UART bridge", "USB"])
+def test_a_program_that_is_told_to_print_nothing_is_asked_whether_it_runs(
+    tool, device, inventory, tmp_path, monkeypatch, usb
+):
+    monkeypatch.setattr(watch, "_MAY_BE_QUIET", 1.0)
+    edit(inventory, device, log="off")
+    silent, ended = tmp_path / "silent.py", tmp_path / "ended.py"
+    silent.write_text("import time\ndef run(argv):\n    time.sleep(1000)\n")
+    ended.write_text("def run(argv):\n    return 0\n")
+    with VirtualBoard(tmp_path / "board", usb=usb) as board:
+        said = tool("push", device, "--port", board.port, "--sensor", silent)
+        assert "nothing, as its profile has it" in said.out and "done" in said.out
+        said = tool("push", device, "--port", board.port, "--sensor", ended, code=1)
+        assert "at its prompt" in said.err
+
+
+@pytest.mark.item("J13")
+def test_follow_says_when_the_network_is_up_and_ike_begins(tool, device, board, tmp_path):
+    mine = tmp_path / "mine.py"
+    told = SENSOR.replace('"started"', '"state", "state": "IKE_SA_INIT"')
+    mine.write_text(told)
+    said = tool("push", device, "--port", board.port, "--follow", "1", "--sensor", mine)
+    assert "is up; IKE_SA_INIT leaves" in said.out
+    assert "\\x1b" not in said.out
+
+
+@pytest.mark.item("C8")
+def test_what_a_board_says_moves_no_terminal(tool, device, board, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(SENSOR.replace("    while", "    print('\\x1b[2J[bold]')\n    while"))
+    said = tool("push", device, "--port", board.port, "--follow", "2", "--sensor", mine)
+    assert "\\x1b[2J[bold]" in said.out and "\x1b" not in said.out
+    board.hard_reset()
+    said = tool("pull-log", "--port", board.port, "--seconds", "1", code=None)
+    assert "\x1b" not in said.out
+
+
+# A board that restarts under push while its port stays, and one that never lets go (J13).
+
+CHATTER = b"import time\nwhile True:\n    print('{\"event\": \"sent\"}')\n    time.sleep_ms(20)\n"
+
+
+@pytest.mark.item("J13")
+@pytest.mark.parametrize(
+    "main", [CHATTER, b"print('MicroPython v1.29')\n", b"while True:\n    print(7)\n"]
+)
+def test_a_board_that_restarts_under_push_is_noticed(
+    tool, device, board, monkeypatch, main
+):  # fmt: skip
+    with Board(board.port) as connected:
+        connected.write("main.py", main)
+    monkeypatch.setattr(
+        push_module.Push,
+        "self_test",
+        lambda push: push.board.run("import machine\nmachine.reset()", timeout=8),
+    )
+    began = time.monotonic()
+    said = tool("push", device, "--port", board.port, "--replace-main", code=1)
+    assert "restarted in the middle" in said.err or "does not end" in said.err
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.item("J13")
+def test_push_has_an_overall_limit(tool, device, board, monkeypatch):
+    real = push_module.Board
+    monkeypatch.setattr(push_module, "Board", lambda port, wait: real(port, wait, limit=4))
+    monkeypatch.setattr(push_module.Push, "self_test", lambda push: push.board.run(
+        "import time\nwhile True:\n    print(1)\n    time.sleep_ms(100)", timeout=500))  # fmt: skip
+    said = tool("push", device, "--port", board.port, code=1)
+    assert "kept this waiting for 4 s" in said.err
+
+
+# boot.py (F12).
+
+BOOTS = {
+    "loops": (b"import time\nwhile True:\n    time.sleep_ms(50)\n", "boot.py on the board does not end"),
+    "prints": (b"import time\nwhile True:\n    print('> \\x04')\n    time.sleep_ms(50)\n", "does not end"),
+    "swallows": (
+        b"import time\nwhile True:\n    try:\n        time.sleep_ms(50)\n    except:\n        print('no')\n",
+        None,
+    ),
+    "is slow": (b"import time\ntime.sleep(5)\n", ""),
+    "speaks as the prompt does": (b"for n in range(40):\n    print('>', n, '\\x04')\n", ""),
+}  # fmt: skip
+
+
+@pytest.mark.item("F12")
+@pytest.mark.parametrize("kind", BOOTS)
+def test_a_boot_py_that_does_not_end_is_named(tool, device, board, monkeypatch, kind):
+    monkeypatch.setattr(line, "_BOOT", 12)
+    text, words = BOOTS[kind]
+    with Board(board.port) as connected:
+        connected.write("boot.py", text)
+        connected.reset()
+    time.sleep(0.5)
+    said = tool("push", device, "--port", board.port, code=0 if words == "" else 1)
+    if words:
+        assert words in said.err and "resume rm :boot.py" in said.err
+    elif words is None:
+        assert "does not answer" in said.err
+
+
+# The wrong chip (J6).
+
+
+@pytest.mark.item("J6")
+def test_an_identity_does_not_move_to_a_second_board_unasked(
+    tool, device, board, pushed, tmp_path
+):
+    with VirtualBoard(tmp_path / "second", unique_id="aa" * 8) as second:
+        said = tool("push", device, "--port", second.port, code=1)
+        assert "is on another board" in said.err and "aaaaaaaaaaaaaaaa" in said.err
+        assert files(second) == {}
+        assert "would be asked for" in tool("push", device, "-p", second.port, "--dry-run").err
+        tool("push", device, "--port", second.port, "--replace")
+    assert "aaaaaaaaaaaaaaaa" in tool("show", device).out
+
+
+@pytest.mark.item("J6")
+def test_a_board_does_not_get_another_identity_unasked(tool, device, board, pushed, inventory):
+    tool(*NEW, "other.example.org")
+    said = tool("push", "other", "--port", board.port, code=1)
+    assert f"this board is {device}'s" in said.err and files(board) == pushed
+    assert "rotate" not in said.err
+    tool("push", "other", "--port", board.port, "--replace")
+    loser = json.loads(tool("show", device, "--json").out)
+    assert (loser["state"], loser["chip"]) == ("new", None)
+    assert "was given to other.example.org" in loser["history"][-1]["what"]
+    # Nor does one that another inventory has filled, or whose chip this one does not know.
+    tool("push", "other", "--port", board.port)
+    with Board(board.port) as connected:
+        connected.write("profile.json", b'{"id": "far.example.org"}')
+        connected.reset()
+    said = tool("push", "other", "--port", board.port, code=1)
+    assert "far.example.org" in said.err and "--replace" in said.err
+
+
+@pytest.mark.item("J6")
+def test_a_board_of_a_revoked_device_is_free(tool, device, board, pushed):
+    tool("revoke", device, "--no-gateway", "--yes", code=None)
+    tool("revoke", device, "--no-gateway", code=None)
+    assert "revoked" in tool("show", device).out
+    tool(*NEW, "next.example.org")
+    tool("push", "next", "--port", board.port)
+
+
+# Ctrl-C (J10).
+
+
+@pytest.mark.item("J10")
+@pytest.mark.parametrize("where", ["stage", "exchange", "self_test", "differences", "accept"])
+def test_ctrl_c_leaves_one_line_and_a_running_board(
+    tool, device, board, pushed, built, inventory, monkeypatch, where
+):
+    new = {path: octets + b"#\n" for path, octets in built.items() if "module" in path}
+    monkeypatch.setattr(push_module.firmware, "build", lambda *_: built | new)
+    real = getattr(push_module.Push, where)
+
+    def interrupted(push, *arguments):
+        if where == "exchange":  # in the middle of what runs on the board
+            real(push, *arguments)
+        push.board._transport.exec_raw_no_follow("import time\ntime.sleep(30)")
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    monkeypatch.setattr(push_module.Push, where, interrupted)
+    start = len(board.output)
+    before = tool("show", device).out
+    said = tool("push", device, "--port", board.port, code=130)
+    assert said.lines == 1 and "interrupted; the board" in said.err and "restarted" in said.err
+    board.wait_event("started", start=start)
+    assert board.resets[-1] == "hard"
+    assert tool("show", device).out == before
+    there = files(board)
+    assert {path: there[path] for path in pushed} == pushed
+    monkeypatch.setattr(push_module.Push, where, real)
+    tool("push", device, "--port", board.port)
+    assert not any(name.startswith(".push") for name in files(board))
+
+
+@pytest.mark.item("J10")
+def test_ctrl_c_while_the_board_is_watched_leaves_it_running(tool, device, board, monkeypatch):
+    def interrupt(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    monkeypatch.setattr(push_module, "watch_start", interrupt)
+    said = tool("push", device, "--port", board.port, code=130)
+    assert said.lines == 1 and "runs on, unwatched" in said.err
+    board.wait_event("started")
+    assert "provisioned" in tool("show", device).out

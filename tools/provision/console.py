@@ -1,27 +1,33 @@
 """`pull-log` and `stats`: what a board says, and how it is."""
 
+import contextlib
 import pathlib
 from typing import Annotated
 
 import typer
 
-from ..gateway.live import Charon
-from .board import Board, choose_port, listen, quiet_line
-from .doctor import parse
+from ..gateway.live import Charon, last_heard
+from .board import Board, choose_port
 from .files import private_file
 from .identity import Identity
 from .options import (
     VICI,
     DeviceArgument,
     InventoryOption,
+    JsonOption,
     PortOption,
     ViciOption,
+    count,
     fact,
     open_inventory,
+    printable,
     say,
+    tell_json,
+    verbatim,
 )
 from .problem import Problem
 from .push import Push, contents
+from .watch import Console, parse, traceback_in
 
 _STATE = """
 import gc, sys, time, os
@@ -51,28 +57,31 @@ def pull_log(
             board.reset()
         if octets is None:
             raise Problem(f"there is no file {file} on the board")
-        lines = octets.decode(errors="replace").splitlines()
-        _keep(lines, out)
+        _keep(octets.decode(errors="replace").splitlines(), out)
         return
-    with quiet_line(port) as line:
-        lines = listen(line, seconds, out=None if out else say)
-    if out:
-        _keep(lines, out)
-    elif not lines:
+    with Console(port) as console:
+        with contextlib.suppress(KeyboardInterrupt):
+            console.listen(seconds, out=None if out else verbatim)
+        lines = console.lines + ([console.begun] if console.begun else [])
+    if not lines:
         raise Problem(
             f"the board said nothing in {seconds:g} s",
             'its profile may have "log": "off"; or it waits for its next reading: --seconds',
         )
+    if out:
+        _keep(lines, out)
+    elif console.begun:
+        verbatim(console.begun)
 
 
 def _keep(lines, out):
     if not out:
         for line in lines:
-            say(line)
+            verbatim(line)
         return
     with private_file(out) as file:
-        file.writelines(line + "\n" for line in lines)
-    say(f"{len(lines)} lines in {out}")
+        file.writelines(printable(line) + "\n" for line in lines)
+    say(f"{count(len(lines), 'line')} in {out}")
 
 
 def stats(
@@ -80,17 +89,21 @@ def stats(
     port: PortOption = None,
     vici: ViciOption = VICI,
     seconds: Annotated[float, typer.Option(help="How long to listen to it first.")] = 3,
+    as_json: JsonOption = False,
     inventory: InventoryOption = None,
 ):
     """Tell how a device is: its program, memory and files, and its traffic at the gateway.
 
-    It is listened to first; then it is stopped, asked, and restarted.
+    It is listened to first, and the gateway is asked; then it is stopped, asked, and restarted.
     """
     with open_inventory(inventory) as found:
         row = found.find(name)
         port = choose_port(port)
-        with quiet_line(port) as line:
-            events, rest = parse(listen(line, seconds))
+        with Console(port) as console:
+            console.listen(seconds)
+            events, rest = parse([*console.lines, console.begun])
+        # Before the restart, which ends what is counted there.
+        sas, not_asked = _ask_gateway(row, vici)
         with Board(port) as board:
             facts, state = board.facts, board.evaluate(_STATE)
             different = None
@@ -98,36 +111,52 @@ def stats(
                 wanted = contents(found, row, board.architecture)
                 different = Push(board, wanted).differences()[0]
             board.reset()
-        say(row["id"])
-        version = ".".join(map(str, facts["version"]))
-        fact("board", f"{facts['machine']}, MicroPython {version}, chip {facts['chip']}")
-        fact("heap", f"{state['free']} octets free, {state['used']} used at its prompt")
-        fact("file system", f"{state['disk']} of {state['disk_size']} octets free")
-        if different is not None:
-            fact("files", "the inventory's" if not different else f"other: {', '.join(different)}")
-        _tell_program(events, rest)
-        _tell_gateway(row, vici)
+    if as_json:
+        told = {"id": row["id"], "board": facts, "state": state, "different_files": different}
+        tell_json({**told, "events": events, "lines": rest, "sas": sas, "gateway": not_asked})
+        return
+    say(row["id"])
+    version = ".".join(map(str, facts["version"]))
+    fact("board", f"{facts['machine']}, MicroPython {version}, chip {facts['chip']}")
+    if row["chip"] and row["chip"] != facts["chip"]:
+        fact("", f"not the board that it was pushed to, chip {row['chip']}")
+    fact("heap", f"{state['free']} octets free, {state['used']} used at its prompt")
+    fact("file system", f"{state['disk']} of {state['disk_size']} octets free")
+    if different is not None:
+        fact("files", "the inventory's" if not different else f"other: {', '.join(different)}")
+    _tell_program(events, rest)
+    _tell_gateway(sas, not_asked)
 
 
 def _tell_program(events, rest):
     sent = [event for event in events if event["event"] == "sent"]
     if sent:
-        fact("readings", f"{len(sent)} while listening, the last has SN {sent[-1].get('sn')}")
+        readings = count(len(sent), "reading")
+        fact("readings", f"{readings} while listening, the last has SN {sent[-1].get('sn')}")
     for event in events:
         if event["event"] == "error":
             fact("error", event.get("text"))
         elif event["event"] == "stats":
             fact("counters", ", ".join(f"{k} {v}" for k, v in event.items() if k != "event"))
-    if not events:
+    wrong = traceback_in(rest)
+    if wrong:
+        fact("program", f"raises {wrong}")
+    elif not events:
         fact("program", rest[-1] if rest else "said nothing while it was listened to")
 
 
-def _tell_gateway(row, vici):
+def _ask_gateway(row, vici):
+    """(SAs that charon has with a device, None), or (None, why it was not asked)."""
     try:
         with Charon(vici) as charon:
-            sas = charon.sas_of(Identity.of(row))
+            return charon.sas_of(Identity.of(row)), None
     except Problem as problem:
-        fact("gateway", f"not asked: {problem}")
+        return None, str(problem)
+
+
+def _tell_gateway(sas, not_asked):
+    if sas is None:
+        fact("gateway", f"not asked: {not_asked}")
         return
     if not sas:
         fact("gateway", "has no tunnel with it")
@@ -136,4 +165,6 @@ def _tell_gateway(row, vici):
             counts = ", ".join(
                 f"{child.get(f'packets-{way}', '?')} packets {way}" for way in ("in", "out")
             )
-            fact("gateway", f"{sa['state']} for {sa.get('established', '?')} s, {counts}")
+            ago = last_heard([sa]).ago
+            heard = "never heard" if ago is None else f"last heard {ago} s ago"
+            fact("gateway", f"{sa['state']} for {sa.get('established', '?')} s, {counts}, {heard}")

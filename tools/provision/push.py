@@ -8,8 +8,10 @@ then waits at its prompt and never runs a mixture. After that the board tests it
 fails the old files come back by the same way.
 """
 
+import ast
 import dataclasses
 import json
+import sys
 import time
 from typing import Annotated
 
@@ -17,7 +19,7 @@ import typer
 
 from . import firmware
 
-from .board import Board, Refused, choose_port, listen, quiet_line, sha256
+from .board import Board, Refused, choose_port, sha256, uninterrupted
 from .device import read_board
 from .files import write_private
 from .firmware import PACKAGE
@@ -27,16 +29,21 @@ from .options import (
     PortOption,
     WaitOption,
     bar,
+    count,
     fact,
     open_inventory,
     say,
+    verbatim,
     warn,
 )
-from .problem import Problem
+from .identity import Identity
+from .problem import Interrupted, Problem
+from .watch import parse, watch_start
 
 _OLDEST = (1, 24, 0)
 _MPY_VERSION = 6
 _ELSEWHERE = "minipsec/"  # comes before lib/ when a board looks for a module
+_TRIAL_SECONDS = 30  # for a program's import and its first reading
 _SPARE_BLOCKS = 4  # for directories and the plan
 
 # Plan: {"phase": "swap" | "test" | "back" | "clean", "files": [path], "fresh": [path that was not
@@ -154,6 +161,29 @@ _forget()
 """
 
 
+# The program is imported as main.py will do it, and asked for a reading. Prints why it is no good.
+_TRIAL = """
+import gc
+gc.collect()
+import sensor
+_wrong = None
+if not callable(getattr(sensor, "run", None)):
+    _wrong = "sensor.py has no run()"
+elif hasattr(sensor, "sample"):
+    try:
+        _reading = sensor.sample(1)
+        if _reading is None:
+            _wrong = "sample(1) returns None: there is nothing to send"
+        elif not isinstance(_reading, (bytes, bytearray, memoryview)):
+            _wrong = "sample(1) returns no octets but " + str(type(_reading))
+        elif not _reading:
+            _wrong = "sample(1) returns no octets at all"
+    except Exception as _e:
+        _wrong = "sample(1) raises " + repr(_e)
+print(repr(_wrong))
+"""
+
+
 @dataclasses.dataclass
 class Outcome:
     """What a push did."""
@@ -164,6 +194,7 @@ class Outcome:
     octets: int = 0
     seconds: float = 0.0
     tests: str = ""
+    wrong: str | None = None  # what is the matter with the program that is on the board now
 
 
 def check_board(board, expected_board=None):
@@ -193,10 +224,12 @@ def check_board(board, expected_board=None):
 class Push:
     """One push over one connection."""
 
-    def __init__(self, board, wanted, ours=True):
+    def __init__(self, board, wanted, ours=True, trial=False):
         self.board = board
         self.wanted = wanted
         self._ours = ours
+        self._trial = trial  # is the owner's program tried out, too?
+        self._wrong = None
         self._bar = bar()
 
     def _load(self):
@@ -292,20 +325,41 @@ class Push:
 
     def accept(self):
         """Have the board test itself; keep the new files, or bring the old ones back."""
+        what = "the self-test failed"
         try:
             self.board.restart()
             told = self.self_test()
+            what = "sensor.py does not load"
+            self._try_program()
         except Refused as problem:
             self.board.restart()
             self._load()
             self.board.run("_back()", timeout=120)
             raise Problem(
-                f"the self-test failed, the board is as it was before: {problem.kind}",
-                "a profile that it refuses, or a board that this firmware does not fit",
+                f"{what}, the board is as it was before: {problem.kind}{problem.place}",
+                "a profile that it refuses, or a board that this firmware does not fit"
+                if "test" in what
+                else "mend it, and push it again with --sensor",
             ) from None
         self._load()
         self.board.run("_clean()", timeout=120)
         return told
+
+    def _try_program(self):
+        if self._trial:
+            self.board.restart()
+            said = self.board.run(_TRIAL, timeout=_TRIAL_SECONDS, theirs=True)
+            self._wrong = ast.literal_eval(said.splitlines()[-1])  # behind what it prints itself
+
+    def _take_back(self):
+        """After a Ctrl-C while files changed places: the old ones, or the new ones, whole."""
+        with uninterrupted():
+            self.board.restart()
+            self._load()
+            plan = self.board.evaluate("_steady()\nprint(repr(_plan()))")
+            if plan:
+                undo = plan["phase"] in ("swap", "test", "back")
+                self.board.run("_back()" if undo else "_clean()", timeout=120)
 
     def self_test(self):
         """Return what the board's self-test said; `Refused` when it failed."""
@@ -313,7 +367,7 @@ class Push:
         self.board.run(_SELF_TEST % here[:1], timeout=120)
         if "selftest" not in here:
             return "the profile is good"
-        said = self.board.run("from minipsec import selftest\nselftest.run()", timeout=120)
+        said = self.board.run("from minipsec import selftest\nselftest.run()", timeout=300)
         if "selftest passed" not in said:
             wrong = [line for line in said.splitlines() if "WRONG" in line]
             raise Refused("", ", ".join(wrong) or said.strip()[-200:])
@@ -332,11 +386,17 @@ class Push:
             return outcome
         if send or removed:
             outcome.octets = self.stage(send)
-            self.exchange(send, removed, hashes)
-            outcome.tests = self.accept()
+            try:
+                self.exchange(send, removed, hashes)
+                outcome.tests = self.accept()
+            except KeyboardInterrupt:
+                self._take_back()
+                raise
         else:
             self.board.restart()
             outcome.tests = self.self_test()
+            self._try_program()
+        outcome.wrong = self._wrong
         outcome.seconds = time.monotonic() - began
         return outcome
 
@@ -349,6 +409,20 @@ class Push:
                 "the board has a main.py of another program; nothing was changed",
                 "save it (mpremote cp :main.py .) and run this again with --replace-main",
             )
+
+
+@dataclasses.dataclass
+class Options:
+    """What was typed behind `push`."""
+
+    port: str | None
+    board_name: str | None
+    sensor: str | None
+    replace_main: bool
+    dry_run: bool
+    follow: float
+    replace: bool
+    wait: float
 
 
 def check_device(inventory, row, coming=False):
@@ -402,66 +476,156 @@ def push(
         bool, typer.Option("--dry-run", help="Say what would be sent; change nothing.")
     ] = False,
     follow: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Show what the board prints afterwards.")
+        float,
+        typer.Option(metavar="SECONDS", help="Show what the board prints from its start on."),
     ] = 0,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Another board than before, or another's board.")
+    ] = False,
     wait: WaitOption = 0,
     inventory: InventoryOption = None,
 ):
-    """Put firmware, profile and keys on a board, verify them there, and start it.
+    """Put firmware, profile and keys on a board, verify them there, and see its program start.
 
     Only what differs is sent. Interrupted? Run it again: it goes on where it stopped. When the
-    board's self-test fails it gets its old files back.
+    board's self-test fails, or your program does not load, it gets its old files back.
     """
+    options = Options(port, board_name, sensor, replace_main, dry_run, follow, replace, wait)
     with open_inventory(inventory) as found:
         row = found.find(name)
         with found.working_on(row):
-            push_device(found, row, port, board_name, sensor, replace_main, dry_run, follow, wait)
+            push_device(found, row, options)
 
 
-def push_device(found, row, port, board_name, sensor, replace_main, dry_run, follow, wait):
+def push_device(found, row, options):
     check_device(found, row)
-    if board_name:
-        board_name = read_board(board_name)
-    port = choose_port(port, wait)
-    with Board(port, wait) as board:
+    board_name = read_board(options.board_name) if options.board_name else None
+    if options.sensor:
+        firmware.check_program(options.sensor)
+    port = choose_port(options.port, options.wait)
+    with Board(port, options.wait) as board:
         check_board(board, board_name or row["board"])
-        files = contents(found, row, board.architecture, sensor)
-        outcome = Push(board, files, ours=not replace_main).run(dry_run)
         chip = board.facts["chip"]
-        board.reset()
-    say(f"{row['id']}: " + ("a dry run, nothing was changed" if dry_run else "done"))
-    machine = board.facts["machine"]
-    fact("board", f"{machine}, MicroPython {'.'.join(map(str, board.facts['version']))}")
-    if dry_run:
-        fact("would send", ", ".join(outcome.sent) or "nothing")
-        fact("would remove", ", ".join(outcome.removed) or "nothing")
-        fact("octets", outcome.octets)
-        return
-    fact("sent", f"{len(outcome.sent)} files, {outcome.octets} octets, verified by SHA-256")
-    fact("right already", f"{outcome.kept} files")
+        others = check_chip(found, row, board, options.replace, options.dry_run)
+        files = contents(found, row, board.architecture, options.sensor)
+        outcome = Push(board, files, not options.replace_main, trial=True).run(options.dry_run)
+        if options.dry_run:
+            board.reset()
+            _tell_dry_run(row, board, outcome)
+            return
+        with uninterrupted():
+            _remember(found, row, files, chip, board_name, options.sensor, others)
+        console = board.start()
+    say(row["id"])
+    _tell_board(board)
+    fact(
+        "sent", f"{count(len(outcome.sent), 'file')}, {outcome.octets} octets, verified by SHA-256"
+    )
+    fact("right already", count(outcome.kept, "file"))
     fact("self-test", outcome.tests)
     fact("time", f"{outcome.seconds:.1f} s; restarted")
-    state = row["state"] if row["state"] == "active" else "provisioned"
+    with console:
+        _see_it_start(found.profile(row), console, outcome, options.follow)
+    say(f"{row['id']}: done")
+
+
+def _tell_board(board):
+    version = ".".join(map(str, board.facts["version"]))
+    fact("board", f"{board.facts['machine']}, MicroPython {version}")
+
+
+def _tell_dry_run(row, board, outcome):
+    say(f"{row['id']}: a dry run, nothing was changed")
+    _tell_board(board)
+    fact("would send", ", ".join(outcome.sent) or "nothing")
+    fact("would remove", ", ".join(outcome.removed) or "nothing")
+    fact("octets", outcome.octets)
+
+
+def _remember(found, row, files, chip, board_name, sensor, others):
+    """Bring the inventory to what the board holds now."""
+    if sensor:
+        write_private(found.directory(row) / "sensor.py", files["sensor.py"].decode())
+    for other in others:
+        found.set_state(other, "new", chip=None)
+        found.note(other, f"its board, chip {chip}, was given to {row['id']}")
     columns = {"chip": chip, "firmware": fingerprint(files)}
     if board_name:
         columns["board"] = board_name
-    found.set_state(row, state, **columns)
-    if sensor:
-        write_private(found.directory(row) / "sensor.py", files["sensor.py"].decode())
+    found.set_state(row, row["state"] if row["state"] == "active" else "provisioned", **columns)
     found.note(row, f"pushed firmware {fingerprint(files)} to chip {chip}")
-    if follow:
-        show_console(port, follow)
 
 
-def show_console(port, seconds, until=None, quiet=False):
-    """Print what the board says and return it; it is not disturbed by that."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            with quiet_line(port) as line:
-                return listen(line, end - time.monotonic(), until, None if quiet else say)
-        except Problem:
-            # A USB board's port is gone for a moment after its reset.
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.3)
+def _see_it_start(profile, console, outcome, follow):
+    """Watch the program until it has shown that it runs; `Problem` when it does not."""
+    end = time.monotonic() + follow
+    may_be_quiet = profile.get("log") in ("off", "errors") or profile.get("sleep", "off") != "off"
+    try:
+        started = watch_start(console, may_be_quiet, _follow if follow else None)
+        if not started.wrong and not outcome.wrong:
+            fact("program", f"runs; it says: {started.says}")
+        console.listen(end - time.monotonic(), out=_follow if follow else None)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; the board has its files and runs on, unwatched") from None
+    if started.wrong:
+        raise Problem(started.wrong, started.fix)
+    if outcome.wrong:
+        raise Problem(
+            f"the board has its files, but {outcome.wrong}",
+            "mend sample() in sensor.py, or what it measures with, and push it again",
+        )
+
+
+def _follow(line):
+    """Show a line of the board, and say beside it when it is on the network and begins IKE."""
+    verbatim(line)
+    for event in parse([line])[0]:
+        if event["event"] == "state" and event.get("state") == "IKE_SA_INIT":
+            fact("network", "is up; IKE_SA_INIT leaves")
+
+
+def check_chip(found, row, board, replace=False, dry=False):
+    """Ask before a device moves to another chip, or a chip to another device.
+
+    Return the rows of the devices that lose this board. What is on it counts as well as what the
+    inventory remembers, since another inventory may have filled it.
+    """
+    chip = board.facts["chip"]
+    rows = {other["key"]: other for other in found.rows("new", "provisioned", "active")}
+    others = {
+        key: other
+        for key, other in rows.items()
+        if chip and other["chip"] == chip and key != row["key"]
+    }
+    why = []
+    if row["chip"] and chip and row["chip"] != chip:
+        why.append(f"{row['id']} is on another board (chip {row['chip']}, this one's is {chip})")
+    there = _identity_on(board)
+    if there and there.key != row["key"] and there.key in rows:
+        others[there.key] = rows[there.key]
+    names = [other["id"] for other in others.values()]
+    if there and there.key != row["key"] and found.get(there.key) is None:
+        names.append(f"{there}, which this inventory does not know")
+    why += [f"this board is {name}'s" if "," not in name else f"this board is that of {name}"
+            for name in names]  # fmt: skip
+    if not why:
+        return []
+    text = "; ".join(why)
+    if replace:
+        return list(others.values())
+    if dry:
+        warn(f"{text}: it would be asked for, or --replace")
+        return []
+    if not (sys.stdin.isatty() and typer.confirm(f"{text}. Replace it?", err=True)):
+        raise Problem(
+            f"{text}; nothing was changed", "plug in the right board, or run this with --replace"
+        )
+    return list(others.values())
+
+
+def _identity_on(board):
+    """Whose profile is on a board, or None."""
+    try:
+        return Identity(json.loads(board.read("profile.json") or b"")["id"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
