@@ -1,16 +1,23 @@
 """`doctor`, `stats` and `pull-log`: the cause that is named for what both sides say."""
 
+import contextlib
 import functools
 import json
+import os
 import re
 import shutil
+import signal
+import threading
+import types
 
 import pytest
 
 from host_tests.board.virtual import VirtualBoard
 from host_tests.lab import GATEWAY_4, GATEWAY_ID, SENSOR_4, SERVER_4
 from host_tests.provision.conftest import NEW
-from tools.provision import firmware
+from tools.provision import doctor as doctor_module
+from tools.provision import firmware, line
+from tools.provision.board import Board
 from tools.gateway.live import Heard
 from tools.provision.doctor import Findings, diagnose
 from tools.provision.watch import parse
@@ -213,6 +220,95 @@ def test_doctor_without_a_gateway_still_tells_what_the_board_says(tool, device, 
     said = tool("doctor", device, "--port", talking.port, "--seconds", "5", "--vici", "/none")
     assert re.search("gateway +not asked: charon does not answer", said.out)
     assert "all is well" in said.out
+
+
+@pytest.mark.item("J10")
+def test_stats_ask_the_gateway_before_they_restart_the_board(tool, device, talking, monkeypatch):
+    asked = []
+
+    class Charon:
+        def __init__(self, _):
+            pass
+
+        def __enter__(self):
+            asked.append(len(talking.resets))
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def sas_of(self, _):
+            child = {"packets-in": "7", "packets-out": "6", "use-in": "2"}
+            return [{"state": "ESTABLISHED", "established": "50", "child-sas": {"a": child}}]
+
+    monkeypatch.setattr("tools.provision.console.Charon", Charon)
+    before = len(talking.resets)
+    said = tool("stats", device, "--port", talking.port, "--seconds", "1").out
+    assert "7 packets in, 6 packets out, last heard 2 s ago" in said
+    assert asked == [before] and len(talking.resets) > before
+    said = tool("stats", device, "--port", talking.port, "--seconds", "1", "--json").out
+    told = json.loads(said)
+    assert told["different_files"] == [] and told["sas"][0]["established"] == "50"
+
+
+@pytest.mark.item("J10")
+def test_ctrl_c_ends_a_log_that_is_kept_all_the_same(tool, talking, tmp_path):
+    out = tmp_path / "log.txt"
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    tool("pull-log", "--port", talking.port, "--seconds", "60", "--out", out)
+    assert '"sn": ' in out.read_text()
+
+
+@pytest.mark.item("J3", "J11")
+@pytest.mark.parametrize(
+    "state, cause",
+    [
+        ("empty lib", "no firmware of ours"),
+        ("other files", "other files than the inventory"),
+        ("traceback", "raises OSError: [Errno 5] EIO"),
+        ("prompt", "stands at its prompt"),
+        ("silent", "the device says nothing"),
+        ("boot.py", "boot.py on the board does not end"),
+        ("unplugged", "cannot open"),
+    ],
+)
+def test_doctor_calls_no_board_well_that_is_not(
+    tool, device, talking, monkeypatch, state, cause
+):  # fmt: skip
+    """Whatever charon says: it has an SA that was heard a second ago."""
+
+    def heard(findings, *_):
+        findings.secret, findings.connections = "known", 1
+        findings.sa, findings.last = {"state": "ESTABLISHED"}, Heard(ago=1, up=100)
+
+    monkeypatch.setattr(doctor_module, "ask_gateway", heard)
+    nobody = lambda _: contextlib.nullcontext(types.SimpleNamespace(lines=[]))
+    monkeypatch.setattr(doctor_module, "_GatewayLog", nobody)
+    monkeypatch.setattr(doctor_module, "Charon", nobody)
+    monkeypatch.setattr(line, "_BOOT", 4)
+    small = dict(firmware.build(""))
+    port = talking.port
+    with Board(port) as board:
+        if state == "empty lib":
+            board.run("import os\nos.remove('lib/minipsec/__init__.py')")
+        elif state == "other files":
+            board.write("sensor.py", SENSOR.encode() + b"#")
+        elif state == "boot.py":
+            board.write("boot.py", b"while True:\n    pass\n")
+        elif state in ("traceback", "prompt", "silent"):
+            ends = {"traceback": "raise OSError(5)", "prompt": "pass", "silent": "while 1: pass"}
+            small["sensor.py"] = f"def run(argv):\n    {ends[state]}\n".encode()
+            board.write("sensor.py", small["sensor.py"])
+            monkeypatch.setattr(firmware, "build", lambda *_: dict(small))
+        board.reset()
+    if state == "unplugged":
+        talking.unplug()
+    words = ("doctor", device, "--port", port, "--seconds", "4")
+    said = tool(*words, code=1).out
+    assert "likely cause" in said and cause in said and "all is well" not in said
+    told = json.loads(tool(*words, "--json", code=1).out)
+    assert not told["well"] and cause in told["cause"]
 
 
 # Against strongSwan: what is really said, not what we think is said.

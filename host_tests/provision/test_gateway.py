@@ -277,6 +277,14 @@ def test_charon_that_dies_meanwhile_is_told(tool, inventory, lab, charon, monkey
 
 # Rotation, cut short at each step.
 
+MAIN = b"import sensor\nsensor.run([])\n"
+PROGRAM = b"""
+import time
+def run(argv):
+    while True:
+        print('{"event": "sent"}')
+        time.sleep_ms(200)
+"""
 
 STEPS = ("push", "load", "unload", "inventory")
 
@@ -290,7 +298,7 @@ def test_a_rotation_that_was_cut_short_is_ended_by_the_next_one(
     tool(*HERE, "--id", "a.example.org")
     tool("gateway", "apply")
     old = json.loads((inventory / "devices/a.example.org/secrets.json").read_text())
-    small = {"main.py": b"import sensor\n", "sensor.py": b"", "lib/minipsec/__init__.py": INIT}
+    small = {"main.py": MAIN, "sensor.py": PROGRAM, "lib/minipsec/__init__.py": INIT}
     monkeypatch.setattr("tools.provision.firmware.build", lambda *_: dict(small))
     board = lab.own(VirtualBoard(tmp_path / "board"))
     board.plug()

@@ -69,3 +69,15 @@ def test_flash_calls_the_tool_that_is_installed(tool, monkeypatch, tmp_path):
     assert [command[5] for command in ran] == ["erase-flash", "write-flash"]
     assert ran[1][6:] == ["0x1000", str(tmp_path / "fw.bin")]
     assert "esptool ended with 2" in said.err
+
+
+@pytest.mark.item("J3")
+def test_flash_asks_the_board_what_runs_on_it_now(tool, board, monkeypatch, tmp_path):
+    (tmp_path / "fw.bin").write_bytes(b"x")
+    monkeypatch.setattr(flash_module.shutil, "which", lambda name: f"/usr/bin/{name}")
+    done = lambda command, check: subprocess.CompletedProcess(command, 0)
+    monkeypatch.setattr(flash_module.subprocess, "run", done)
+    flags = ("--board", "ESP32_GENERIC", "--firmware", tmp_path / "fw.bin", "--port")
+    assert "runs MicroPython 1." in tool("flash", *flags, board.port).out
+    monkeypatch.setattr(flash_module, "_START", 0)
+    assert "cannot open" in tool("flash", *flags, "/dev/no-such", code=1).err

@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
-from .board import choose_port
+from .board import Board, choose_port
 from .firmware import board_facts, known_boards
 from .options import PortOption, say
 from .problem import BadInput, Problem
+
+_START = 20  # seconds for a board to start after it was flashed
 
 _BY_HAND = {
     "uf2": (
@@ -78,3 +80,13 @@ def flash(
                 f"{command[0]} ended with {done.returncode}",
                 "hold BOOT (or BOOTSEL) while you plug the board in, and run this again",
             )
+    if not dry_run:
+        _ask(port)
+
+
+def _ask(port):
+    """Say what runs on the board now, by its own word."""
+    with Board(port, _START) as connected:
+        facts = connected.facts
+        connected.reset()
+    say(f"{facts['machine']} runs MicroPython {'.'.join(map(str, facts['version']))}")

@@ -31,7 +31,7 @@ from .options import (
     warn,
 )
 from .problem import BadInput, Problem
-from .push import Push, check_board, contents
+from .push import Push, check_board, check_chip, contents, see_it_start
 
 
 def revoke(
@@ -154,16 +154,18 @@ def rotate(
             coming = found.secrets(row, coming=True)
             if coming:
                 warn("an earlier rotation had been interrupted; its key is put in place now")
+            profile = found.profile(row)
             with contextlib.ExitStack() as stack:
                 # Both ends are there before anything changes.
                 charon = None if no_gateway else stack.enter_context(Charon(vici))
                 board = stack.enter_context(Board(choose_port(port, wait), wait))
                 check_board(board, row["board"])
+                check_chip(found, row, board)
                 if not coming:
                     coming = _next(old)
                     write_json(found.secrets_path(row, coming=True), coming)
                 _change(found, row, board, charon, old, coming)
-                board.reset()
+                started = board.start()
         for place, _ in found.told(row):
             if place != CHARON:
                 warn(f"{place} holds files with its old key: write them anew by `gateway config`")
@@ -173,6 +175,8 @@ def rotate(
         fact("gateway", "not told: run `gateway apply`, or `gateway config` and --load-all there")
     else:
         fact("gateway", "knows the new key only")
+    with started:
+        see_it_start(profile, started)
 
 
 def _next(old):

@@ -11,7 +11,6 @@ fails the old files come back by the same way.
 import ast
 import dataclasses
 import json
-import sys
 import time
 from typing import Annotated
 
@@ -29,6 +28,7 @@ from .options import (
     PortOption,
     WaitOption,
     bar,
+    confirm,
     count,
     fact,
     open_inventory,
@@ -525,7 +525,7 @@ def push_device(found, row, options):
     fact("self-test", outcome.tests)
     fact("time", f"{outcome.seconds:.1f} s; restarted")
     with console:
-        _see_it_start(found.profile(row), console, outcome, options.follow)
+        see_it_start(found.profile(row), console, outcome.wrong, options.follow)
     say(f"{row['id']}: done")
 
 
@@ -556,22 +556,25 @@ def _remember(found, row, files, chip, board_name, sensor, others):
     found.note(row, f"pushed firmware {fingerprint(files)} to chip {chip}")
 
 
-def _see_it_start(profile, console, outcome, follow):
-    """Watch the program until it has shown that it runs; `Problem` when it does not."""
+def see_it_start(profile, console, wrong=None, follow=0):
+    """Watch the program until it has shown that it runs; `Problem` when it does not.
+
+    `wrong` is what its trial has shown before.
+    """
     end = time.monotonic() + follow
     may_be_quiet = profile.get("log") in ("off", "errors") or profile.get("sleep", "off") != "off"
     try:
         started = watch_start(console, may_be_quiet, _follow if follow else None)
-        if not started.wrong and not outcome.wrong:
+        if not started.wrong and not wrong:
             fact("program", f"runs; it says: {started.says}")
         console.listen(end - time.monotonic(), out=_follow if follow else None)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the board has its files and runs on, unwatched") from None
     if started.wrong:
         raise Problem(started.wrong, started.fix)
-    if outcome.wrong:
+    if wrong:
         raise Problem(
-            f"the board has its files, but {outcome.wrong}",
+            f"the board has its files, but {wrong}",
             "mend sample() in sensor.py, or what it measures with, and push it again",
         )
 
@@ -611,15 +614,10 @@ def check_chip(found, row, board, replace=False, dry=False):
     if not why:
         return []
     text = "; ".join(why)
-    if replace:
-        return list(others.values())
-    if dry:
+    if dry and not replace:
         warn(f"{text}: it would be asked for, or --replace")
         return []
-    if not (sys.stdin.isatty() and typer.confirm(f"{text}. Replace it?", err=True)):
-        raise Problem(
-            f"{text}; nothing was changed", "plug in the right board, or run this with --replace"
-        )
+    confirm(f"{text}. Replace it?", replace, "--replace, or plug in the right board")
     return list(others.values())
 
 
