@@ -840,7 +840,7 @@ def test_a_device_that_fell_silent_is_called_so_though_charon_keeps_its_sa(
     lab.echo()
     running = sensor(lab, inventory, "a.example.org", 0)
     running.wait_for("reply")
-    assert "0 s ago" in tool("gateway", "list").out or "1 s ago" in tool("gateway", "list").out
+    assert re.search(r"\b[0-5] s ago", tool("gateway", "list").out)
     running.signal(9)
     monkeypatch.setattr(live, "_GRACE", 1)
     from host_tests.lab import wait_until
