@@ -11,7 +11,7 @@ flag = $(if $($(2)),--$(1)='$(subst ','\'',$($(2)))')
 known = $(foreach name,$(filter-out PYTHON $(2),$(foreach word,$(MAKEOVERRIDES),$(firstword $(subst =, ,$(word))))),$(error $(1): no variable $(name); it has $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fresh conformance docs bench bench-compare bench-loss bench-esp bench-heap bench-storm bench-idle bench-asm footprint mpy romfs dist package fleet fuzz soak coverage types mutants histories lint size clean
+.PHONY: help venv demo test fresh conformance docs bench bench-compare bench-loss bench-esp bench-heap bench-storm bench-idle bench-silence bench-asm footprint mpy romfs dist package fleet fuzz soak coverage types mutants histories lint size clean
 
 help:
 	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -58,6 +58,9 @@ bench-heap: venv ## the smallest heap with which a sensor comes up, for each key
 
 bench-storm: venv ## a thousand sensors whose gateway returns at one moment: minutes (SENSORS=200)
 	@SENSORS='$(SENSORS)' $(PY) -m tools.bench.storm
+
+bench-silence: venv ## readings that are lost when the gateway forgets its SAs: ten minutes
+	@$(PY) -m tools.bench.silence
 
 bench-idle: venv ## wake-ups, heap and datagrams of a minute in which a sensor says little
 	@$(PY) -m tools.bench.idle

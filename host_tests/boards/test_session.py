@@ -224,6 +224,38 @@ sensor.run([])
 """
 
 
+@pytest.mark.item("D7")
+@pytest.mark.parametrize("errno", [28, 30])
+@pytest.mark.parametrize("spool", [False, True])
+def test_a_full_or_read_only_disk_stops_no_reading(fake, gateway, errno, spool):
+    """From the first wake-up on, or from the second one on, which finds an SA there."""
+    board = fake("RPI_PICO_W")
+    program = f"""
+import builtins, sys
+from host_tests.boards.fake import Facade
+real = builtins.open
+def refuse(*_):
+    raise OSError({errno})
+def opened(path, mode="r", *rest):
+    return real(path, mode, *rest) if mode[0] == "r" else refuse()
+builtins.open = opened
+for name in ("rename", "remove"):
+    setattr(sys.modules["os"], name, refuse)
+import sensor
+sensor.SPOOL = "spool.bin" if {spool} else None
+sensor.run([])"""
+    more = {"readings": 0, "interval_ms": 600000, "sleep": "mark"}
+    board.give(profile(gateway, board, **more), {"psk": PSK})
+    for run in (program, program, MAIN, program, program, MAIN, MAIN, MAIN):
+        events, seen = board.run(run)
+        assert len(named(events, "sent")) == 1
+        refused = [line["reason"] for line in named(events, "refused")]
+        assert refused == (["NOT_KEPT"] if run is program else []), refused
+        assert asleep(seen) == ("light", 600000)
+    # One wake-up took up the SA from before, which the disk did not let go of, in vain.
+    assert named(events, "resumed") and named(events, "reply")
+
+
 @pytest.mark.item("D3")
 def test_rtc_memory_is_the_applications_too(fake, gateway):
     """It writes all of it, reads back what it wrote, and that costs no handshake."""
