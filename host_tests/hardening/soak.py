@@ -73,6 +73,7 @@ class Memory:
     """memory.Memory, one for all that the board is before and after a reset."""
 
     pieces = {}
+    refused = None
 
     def __init__(self, directory="", flash=False):
         self.flash = flash
@@ -90,6 +91,9 @@ class Memory:
 
     def erase(self):
         self.pieces.pop("bin", None)
+
+    def keep(self):
+        return True
 
 
 class Wall:
