@@ -10,7 +10,7 @@ _MAX = const(1200)  # octets of a datagram
 
 
 class Backlog:
-    """Up to `most` readings in RAM; then the oldest makes place, counted in `unsent`."""
+    """Up to `most` readings in RAM; then the oldest makes place, counted in `lost`."""
 
     found = 0  # readings that were there from before a reset or a sleep, see spool
 
@@ -19,7 +19,7 @@ class Backlog:
         self._ram = []
         self._ended = False
         self._more = asyncio.Event()
-        self.sampled = self.on_wire = self.unsent = self.failed = 0
+        self.sampled = self.on_wire = self.lost = self.failed = 0
 
     def fail(self):
         """Count a reading that there is not: its sensor raised, or what it gave is none."""
@@ -31,7 +31,7 @@ class Backlog:
             "sampled": self.sampled,
             "found": self.found,
             "on_wire": self.on_wire,
-            "unsent": self.unsent,
+            "unsent": self.lost,
             "waiting": self.waiting(),
             "sample_failed": self.failed,
         }
@@ -43,7 +43,7 @@ class Backlog:
             raise ValueError("a reading has 1 to %d octets" % _MAX)
         if len(self._ram) >= self._most and not self.save():
             self._ram.pop(0)
-            self.unsent += 1
+            self.lost += 1
         self._ram.append(reading)
         self.sampled += 1
         self._more.set()
@@ -78,7 +78,7 @@ class Backlog:
         for reading in readings:
             self.on_wire += 1
             if not self._drop(reading):
-                self.unsent -= 1  # newer ones had pushed it out while it was on its way
+                self.lost -= 1  # newer ones had pushed it out while it was on its way
 
     def _drop(self, reading):
         if self._ram and self._ram[0] is reading:
@@ -102,5 +102,5 @@ class Backlog:
         Without `answered` what went out since the start waits again, where it is still there.
         """
         if not self.save():
-            self.unsent += len(self._ram)
+            self.lost += len(self._ram)
             self._ram = []

@@ -54,7 +54,7 @@ class Spool(Backlog):
         """Look through the file as it was found; what is damaged is lost, and counted once."""
         end = more = 0
         for end, serial, more, _ in self._records(0):
-            self.unsent += serial - self._serial & 0xFFFF
+            self.lost += serial - self._serial & 0xFFFF
             self._serial = serial + 1 & 0xFFFF
             self._count += 1
         if not self._count and self._head(0)[:1] != _MARK:
@@ -63,15 +63,15 @@ class Spool(Backlog):
                 self._count += 1
             if end < self._size:
                 # Nothing tells there where a reading begins: none is taken for another one.
-                self.unsent = self._count + 1
+                self.lost = self._count + 1
                 self._count = 0
                 self._old = False
         elif end < self._size or more:
-            self.unsent += more or self._torn(end)
-        self.found = self._count + self.unsent
+            self.lost += more or self._torn(end)
+        self.found = self._count + self.lost
         if not self._count:
             self._forget()
-        elif self.unsent or self._old:
+        elif self.lost or self._old:
             self._rewrite()
 
     def _torn(self, at):
@@ -135,7 +135,7 @@ class Spool(Backlog):
                 n -= 1
                 yield reading
             # What can be read no more.
-            self.unsent += n
+            self.lost += n
             self._count -= n
         yield from self._ram
 

@@ -34,17 +34,17 @@ def test_the_oldest_comes_first_and_stays_until_it_is_dropped():
 def test_a_full_backlog_loses_the_oldest_and_counts_it():
     backlog = filled(Backlog(4), 10)
     assert list(backlog.all()) == readings(6, 7, 8, 9)
-    assert backlog.unsent == 6
+    assert backlog.lost == 6
 
 
 def test_what_was_pushed_out_while_it_was_sent_takes_no_other_with_it():
     backlog = filled(Backlog(4), 4)
     sent = backlog.oldest(2)
     backlog.put(b"reading 4")
-    assert backlog.unsent == 1
+    assert backlog.lost == 1
     backlog.drop(sent)
     assert list(backlog.all()) == readings(2, 3, 4)
-    assert (backlog.sampled, backlog.on_wire, backlog.unsent) == (5, 2, 0)
+    assert (backlog.sampled, backlog.on_wire, backlog.lost) == (5, 2, 0)
 
 
 def test_a_batch_fits_into_one_datagram():
@@ -85,7 +85,7 @@ def test_next_waits_for_a_reading_and_for_the_end():
 def test_a_file_takes_what_ram_has_no_room_for(tmp_path):
     spool = filled(Spool(4, str(tmp_path / "spool.bin"), 4096), 10)
     assert list(spool.all()) == readings(*range(10))
-    assert spool.unsent == 0
+    assert spool.lost == 0
     got = []
     while found := spool.oldest(3):
         got += found
@@ -97,13 +97,13 @@ def test_a_file_takes_what_ram_has_no_room_for(tmp_path):
 def test_a_full_file_makes_ram_lose_its_oldest(tmp_path):
     spool = filled(Spool(4, str(tmp_path / "spool.bin"), 90), 10)
     assert list(spool.all()) == readings(0, 1, 2, 3, 6, 7, 8, 9)
-    assert spool.unsent == 2
+    assert spool.lost == 2
 
 
 def test_a_file_system_without_room_is_as_a_full_file(tmp_path):
     spool = filled(Spool(4, str(tmp_path / "missing" / "spool.bin"), 4096), 6)
     assert list(spool.all()) == readings(2, 3, 4, 5)
-    assert spool.unsent == 2
+    assert spool.lost == 2
     assert not spool.save()
 
 
@@ -123,22 +123,22 @@ def test_a_file_of_an_older_version_is_read_and_one_that_was_cut_is_counted(tmp_
     path.write_bytes(OLD)
     spool = filled(Spool(2, str(path), 4096), 3)
     assert list(spool.all()) == readings(0, 1, 2, 0, 1, 2)
-    assert (spool.found, spool.unsent) == (3, 0)
+    assert (spool.found, spool.lost) == (3, 0)
     for size in range(1, len(OLD)):
         path.write_bytes(OLD[:size])
         spool = Spool(2, str(path), 4096)
         whole, torn = divmod(size, 11)
-        assert spool.waiting() + spool.unsent == whole + (torn > 0) == spool.found
+        assert spool.waiting() + spool.lost == whole + (torn > 0) == spool.found
         assert list(spool.all()) in ([], readings(*range(whole)))
 
 
 def left(path):
     """Boot with this file; return (readings, how many were lost), and that it says so once."""
     spool = Spool(4, str(path), 4096)
-    got, lost = list(spool.all()), spool.unsent
+    got, lost = list(spool.all()), spool.lost
     assert spool.found == len(got) + lost
     again = Spool(4, str(path), 4096)
-    assert (list(again.all()), again.unsent) == (got, 0)
+    assert (list(again.all()), again.lost) == (got, 0)
     spool = again
     filled(spool, 5)
     assert list(spool.all()) == got + readings(*range(5))
@@ -247,7 +247,7 @@ def test_the_power_fails_at_any_write_of_a_life(tmp_path, monkeypatch):
         got = list(spool.all())
         assert set(got) <= set(readings(0, 1, 2, 3, 4)) and got == sorted(got)
         assert set(saved) - set(sent) <= set(got)
-        assert spool.found == len(got) + spool.unsent
+        assert spool.found == len(got) + spool.lost
         assert not (tmp_path / "spool.bin.new").exists()
         if rest >= 0:
             break
@@ -285,7 +285,7 @@ def test_a_disk_that_fills_up_in_an_append(three, monkeypatch, whole):
     monkeypatch.setattr(spool_module, "open", open)
     assert list(spool.all()) == readings(0, 1, 2) and spool.waiting() == 3
     spool.put(b"reading 3")
-    assert spool.save() and spool.waiting() == 4 and spool.unsent == 0
+    assert spool.save() and spool.waiting() == 4 and spool.lost == 0
     assert left(path) == (readings(0, 1, 2, 3), 0)
 
 
@@ -315,7 +315,7 @@ def test_what_nobody_answered_waits_again(three):
         spool.put(b"reading 4")
         assert (spool.on_wire, spool.waiting()) == (found + 1, 1)
         spool.close(answered)
-        assert spool.sampled + spool.found == spool.on_wire + spool.unsent + spool.waiting()
+        assert spool.sampled + spool.found == spool.on_wire + spool.lost + spool.waiting()
         assert spool.waiting() == (1 if answered else found + 2)
     assert list(Spool(4, str(path), 4096).all()) == readings(4)
 
@@ -345,7 +345,7 @@ def test_each_reading_is_on_the_wire_unsent_or_waits_and_nothing_else(
         return Spool(3, str(path), 150, hold) if with_file else Backlog(3)
 
     def balanced():
-        counted = backlog.on_wire + backlog.unsent + backlog.waiting()
+        counted = backlog.on_wire + backlog.lost + backlog.waiting()
         assert backlog.sampled + backlog.found == counted
         assert len(list(backlog.all())) == backlog.waiting()
 
@@ -382,7 +382,7 @@ from minipsec.spool import Spool
 spool = Spool(4, "%s", 160)
 for n in range(14):
     spool.put(b"reading %%d" %% n)
-print(len(list(spool.all())), spool.unsent)
+print(len(list(spool.all())), spool.lost)
 spool = Spool(4, "%s", 160)
 while True:
     found = spool.oldest(3)
