@@ -1,6 +1,6 @@
 """Readings that wait for the tunnel, the oldest first, and what became of each one.
 
-At any time  sampled + found = on_wire + unsent + waiting  holds.
+At any time, in `stats`,  sampled + found = on_wire + unsent + waiting.
 """
 
 import asyncio
