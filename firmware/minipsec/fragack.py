@@ -201,7 +201,7 @@ class Acks:
             sa._queues[True].nudged = True
             sa._queues[True].began = ()
             return datagrams[:1]
-        if sent and sent.datagrams is datagrams and len(datagrams) > 1:
+        if sent and sent.datagrams is datagrams:
             # Fragment 1 has an RFC 7383 peer resend a response that got lost.
             return [datagrams[n - 1] for n in sorted(sent.wanted | sent.burst | {1})]
         return datagrams

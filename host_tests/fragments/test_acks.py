@@ -769,6 +769,25 @@ def test_what_one_message_taught_holds_for_the_next():
         assert len(bench.sa.responses) == mid + 1
 
 
+@item("H1")
+def test_a_longer_gap_of_ours_is_what_a_peer_may_leave_as_well():
+    for ours, wait in ((2, GAP_MS), (20, GAP_MS), (60, 4 * 60)):
+        bench = Bench(retransmit_ms=60000, fragment_gap_ms=ours)
+        bench.request()
+        bench.send(bench.fragments([(VENDOR, octets(5))], 5)[0])
+        assert bench.sa.next_timer() == bench.now + wait + SLACK_MS
+
+
+@item("H1", "ACK-15")
+def test_after_one_that_came_twice_those_behind_it_may_still_come():
+    bench = Bench(retransmit_ms=60000, frag_ack_policy="conservative")
+    bench.request()
+    fragments = bench.fragments([(VENDOR, octets(10))], 10)
+    bench.send(*fragments[:8], after=40)
+    bench.send(fragments[6])
+    assert bench.sa.next_timer() == bench.now + 3 * 40 + SLACK_MS
+
+
 def taught(bench, mid):
     """The gap that the sensor expects, told by when it would ask after fragment 1 of 3."""
     bench.request()
@@ -847,14 +866,28 @@ def test_a_second_sending_teaches_nothing():
 
 @item("H1")
 def test_however_long_the_gap_the_wait_for_a_question_is_bounded():
-    for gap in (200, 250, 251, 5000):
-        bench = Bench(retransmit_ms=60000, frag_ack_policy="eager", rtt=800)
+    for count, gap, wait in ((4, 250, 500), (4, 251, GAP_MS), (45, 200, 1000), (45, 5000, GAP_MS)):
+        bench = Bench(retransmit_ms=60000, rtt=4000)
         bench.request()
-        fragments = bench.fragments([(VENDOR, octets(45))], 45)
+        fragments = bench.fragments([(VENDOR, octets(count))], count)
         bench.send(fragments[0])
         bench.now += gap
         bench.send(fragments[1])
-        assert bench.sa.next_timer() <= bench.now + 1000 + 200
+        assert bench.sa.next_timer() == bench.now + wait + 1000  # a quarter of the round trip
+
+
+@item("H1", "ACK-15")
+@pytest.mark.parametrize(("after", "gap"), [(49, 87), (50, GAP_MS / 2)])
+def test_half_a_round_trip_after_a_question_what_comes_may_be_its_answer(after, gap):
+    bench = Bench(retransmit_ms=60000)
+    bench.request()
+    fragments = bench.fragments([(VENDOR, octets(4))], 4)
+    bench.send(fragments[0])
+    assert bench.asked(bench.wait(GAP_MS + SLACK_MS))
+    bench.now += after
+    bench.send(fragments[1])
+    bench.send(*fragments[2:])
+    assert taught(bench, 1) == gap
 
 
 @item("H1")

@@ -260,7 +260,7 @@ def test_the_heap_after_ten_thousand_readings_is_that_after_a_hundred(heap):
 
 
 def test_the_heap_after_several_replacements_is_that_after_the_first(heap):
-    found = heap({"lifetime_ms": 1500}, 5, 20, 1600)  # longer than the last one lingers
+    found = heap({"lifetime_ms": 3000}, 10, 5, 1800)  # the last one lingers for a third of it
     lowest = {}
     for _, octets, replaced in found:
         lowest[replaced] = min(octets, lowest.get(replaced, octets))
