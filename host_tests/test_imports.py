@@ -39,15 +39,15 @@ ARROWS = {
     "ike": _IKE_PARTS | {"intermediate", "ppk"},
     "established": {"machine", "wire"},
     "esp": {"ccm", "cbc", "sequence", "inner"},
-    "port": {"sources", "uplink", "local", "__init__"},
+    "port": {"sources", "uplink", "local", "tasks", "__init__"},
     "sources": {"drbg"},
     "uplink": {"tasks"},
     "tasks": set(),
     "nvram": set(),
     "local": set(),
-    "rawip": {"port"},
+    "rawip": {"port", "tasks"},
     "backlog": set(),
-    "lamp": set(),
+    "lamp": {"tasks"},
     "spool": {"backlog"},
     "store": {"faults", "words", "nearest"},
     "words": set(),
@@ -65,11 +65,22 @@ LATE |= {("ike", "again"), ("ike", "ppk"), ("auth", "ppk"), ("intermediate", "pp
 LATE |= {("dh", "thumb"), ("store", "nearest")}
 LATE |= {("port", "sources"), ("port", "uplink"), ("port", "local"), ("port", "__init__")}
 # These see both sides and may import everything.
-OPEN = {"__init__", "tunnel", "keeper", "link", "traffic", "child", "memory", "selftest"}
+OPEN = {
+    "__init__",
+    "tunnel",
+    "keeper",
+    "owner",
+    "rare",
+    "link",
+    "traffic",
+    "child",
+    "memory",
+    "selftest",
+}
 NOT_CORE = OPEN | {"port", "store", "report", "sources", "uplink", "local", "rawip", "memory"}
 NOT_CORE |= {"backlog", "spool", "lamp", "tasks", "nvram"}
 # Who may turn a code into the long text for a person, and only when it is needed.
-MAY_EXPLAIN = {"tunnel", "link", "sensor", "sources"}
+MAY_EXPLAIN = {"tunnel", "keeper", "rare", "link", "sensor", "sources"}
 
 FORBIDDEN_IN_CORE = {"socket", "time", "machine", "network", "asyncio", "os", "select", "random"}
 # What stock boards have; anything else would be an import from the host.

@@ -24,7 +24,7 @@ from tools.secrecy import no_core_dumps
 from tools.setup import interpreter
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-HEAP = "128k"
+HEAP = "144k"
 _TIMEOUT = 20
 
 console = Console(highlight=False, soft_wrap=True)

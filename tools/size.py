@@ -24,8 +24,8 @@ BUDGETS = ROOT / "host_tests/budgets.toml"
 
 # What a session with a default profile loads: host_tests/test_size.py watches one.
 DEFAULT = set(
-    "__init__ auth ccm child dh esp established faults ike inner kdf keeper link loops machine "
-    "port report sequence store traffic tunnel wire words".split()
+    "__init__ auth ccm child dh esp established faults ike inner kdf keeper link loops machine owner "
+    "port report sequence store tasks traffic tunnel wire words".split()
 )
 
 # Loaded only when the profile asks for a post-quantum exchange.

@@ -55,7 +55,7 @@ def _checked(function, given):
     del store
     if profile["sleep"] == "off":
         # What a handshake takes, the largest first: a small heap has room for them in this order.
-        names = ["tunnel", "keeper", "ike", "machine"]
+        names = ["tunnel", "keeper", "owner", "traffic", "ike", "machine"]
         if __file__.endswith(".py"):
             # Sources, whose compiler needs several times what it leaves: now or never.
             names = ["local", "established", "child", "tunnel", "esp"] + names[1:]

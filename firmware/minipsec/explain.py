@@ -137,6 +137,28 @@ def failure(event, hint=None, profile=None, drops=None):
     return _refused(hint, "no answer but an unauthenticated ", check)
 
 
+def unreachable(host, error):
+    """Return the error for an OSError of an attempt with a host."""
+    found = LinkDown("cannot reach %s: %r" % (host, error))
+    if not (":" in host or host.replace(".", "").isdigit()):
+        found.check = (
+            "the gateway's name, and the DNS server; boards ask for its IPv4 address alone:"
+            " for IPv6 write the address itself"
+        )
+    return found
+
+
+def no_network(profile, why):
+    """Return the error for a board without a network, and why."""
+    if profile["network"] == "wifi":
+        error = LinkDown("there is no network: Wi-Fi %s: %s" % (profile["ssid"], why))
+        error.check = "ssid, and wifi_key in the secrets; country and security; the access point"
+    else:
+        error = LinkDown("there is no network: Ethernet: %s" % why)
+        error.check = "the cable; a DHCP server, or static_ip"
+    return error
+
+
 def _line(setting, proposals):
     """Return the line that a gateway's configuration may lack."""
     return ", like %s = %s" % (setting, ", ".join([p[0] for p in proposals])) if proposals else ""

@@ -1,15 +1,21 @@
 """A log that shows on an LED, too, whether the tunnel is up."""
 
+from .tasks import spare
+
 
 def lamp(name, log):
     """Return a log that sets a pin, given by name or number, and calls `log`."""
-    from machine import Pin
-
-    pin = Pin(name, Pin.OUT)
+    pin = spare(_pin, name)
 
     def show(event, fields):
-        if event in ("up", "resumed", "error"):
-            pin.value(event != "error")
+        if pin and event in ("up", "resumed", "error"):
+            spare(pin.value, event != "error")
         log(event, fields)
 
     return show
+
+
+def _pin(name):
+    from machine import Pin
+
+    return Pin(name, Pin.OUT)

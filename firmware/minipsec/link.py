@@ -1,14 +1,17 @@
 """One IKE SA on the network: a socket, the core, its timer, ESP both ways.
 
 A `Link` moves datagrams between socket and core and tells its owner, a Tunnel, what happened:
-`on_up(link)`, `on_stale(link)`, `on_down(link, error)`, `on_closed(link)`, `on_payload(payload,
-octets)`.  It decides nothing; that is the Tunnel's part.
+`on_up(link)`, `on_stale(link)`, `on_down(link, error)`, `on_closed(link)`, `on_waiting()`,
+`on_payload(payload, octets)`, `on_rare(what, link, ..)`.  It decides nothing; that is the Tunnel's part.
 """
 
-import asyncio
+from micropython import const
 
 from . import forget, port
+from .tasks import spare, start
 from .traffic import Traffic, forget_handshake
+
+_PROMPT = const(3)  # retransmit_ms without an answer of a server that used to answer
 
 
 class Link(Traffic):
@@ -25,8 +28,10 @@ class Link(Traffic):
         self.born = self.sent = owner.clock.now()
         self.waiting = None  # since when something that we sent is without an answer
         self.heard = False  # did ESP ever come?
-        self._spent = self._retired = False
-        self._hint = self._timer = self._pacer = self._drainer = None
+        self.prompt = False  # was what ended the last wait an answer of the server?
+        self.silent = 0  # readings sent since the gateway's last sign of life
+        self._spent = self.retired = False
+        self.hint = self._timer = self._pacer = self._drainer = None
         self._esp = self._esp_reader = None  # a socket for ESP straight on IP
         self._timer_due = 0
         p = owner.profile
@@ -40,23 +45,21 @@ class Link(Traffic):
             # Whoever has it may be another wake-up with this SA: it alone goes on.
             self._udp.close()
             raise OSError
-        self._reader = asyncio.create_task(self._read(self._udp))
+        self._reader = start(self._read(self._udp), self._broken)
         try:
             self._begin(p, awake)
-        except MemoryError:
+        except Exception:
             self._let_go()
             raise
 
     def _begin(self, p, awake):
         owner = self.owner
         if not p["encap"]:
-            try:
-                from .rawip import ESP
+            from .rawip import opened
 
-                self._esp = ESP(self._gateway)
-                self._esp_reader = asyncio.create_task(self._read(self._esp))
-            except (OSError, AttributeError):
-                pass  # no such sockets here: UDP encapsulation it is
+            self._esp = opened(self._gateway)  # None: UDP encapsulation it is
+            if self._esp:
+                self._esp_reader = start(self._read(self._esp), self._broken)
         if awake:
             from .child import resume
 
@@ -74,7 +77,10 @@ class Link(Traffic):
         # Only an SA without a predecessor may have the gateway forget the others.
         ike.initial_contact = owner.alone()
         ike.taken = owner.spis()
-        ike.start(self.born, self._udp.local, port.packed(self._gateway))
+        local, remote = self._udp.local, port.packed(self._gateway)
+        if p["mode"] == "transport" and not (local and remote):
+            owner.on_rare("no_address", self)
+        ike.start(self.born, local, remote)
         self._pump()
 
     def send(self, payload):
@@ -97,10 +103,16 @@ class Link(Traffic):
         self.busy = now
         if self.waiting is None:
             self.waiting = now
+            owner.on_waiting()
+        elif self.prompt and now - self.waiting >= _PROMPT * owner.profile["retransmit_ms"]:
+            self.check()
         if not self._spent and self.sender.spent(owner.profile["max_packets"]):
             self._spent = True
             owner.on_stale(self)
-        return len(packet) if self._transmit(packet, self._natt, self._esp) else 0
+        if not self._transmit(packet, self._natt, self._esp):
+            return 0
+        self.silent += 1
+        return len(packet)
 
     def check(self):
         """Ask the gateway whether it is alive; without an IKE SA, only a new one can tell."""
@@ -114,7 +126,7 @@ class Link(Traffic):
 
     def retire(self):
         """Delete the SA as `delete` does, once it is quiet: its successor is up."""
-        self._retired = True
+        self.retired = True
         if not self._drains():
             self.delete()
 
@@ -122,7 +134,7 @@ class Link(Traffic):
         """Delete the SA at the gateway; `on_closed` follows when it answered or never will."""
         from .established import delete
 
-        self._retired = True
+        self.retired = True
         self._rest()
         if self.ike.asleep:
             self.close()
@@ -135,8 +147,15 @@ class Link(Traffic):
         """Let go of everything, at once and without a word."""
         while self._pacer and self._send_next():
             pass  # a last word does not wait its turn
+        if self.child and not self.ike.asleep and self.ike.unanswered():
+            self.unconfirmed()
         self._let_go()
         self.owner.on_closed(self)
+
+    def unconfirmed(self):
+        """The gateway gives no sign of life any more: who knows since when."""
+        self.owner.counters["unconfirmed"] += self.silent
+        self.silent = 0
 
     def _handle(self, event):
         kind = event[0]
@@ -151,35 +170,28 @@ class Link(Traffic):
             # ESP used to come, and what we sent last is unanswered though the gateway is there:
             # it still sends to where a NAT had us before.
             deaf = self.heard and self.waiting is not None
-            self.waiting = None
-            if self._retired:
+            self.silent = 0
+            if self.retired:
                 self.retire()
-            elif deaf:
-                owner.on_stale(self)
+            elif self.prompt and self.waiting is not None:
+                self.prompt = False  # it was asked early: the server has liveness_ms to answer
+            else:
+                self.waiting = None
+                if deaf:
+                    owner.on_stale(self)
+                elif not self.heard and not owner.mute:
+                    owner.on_rare("mute", self)
+            owner.on_waiting()
+        elif kind == "lifetime":
+            owner.on_rare("lifetime", self, event[1])
         elif kind == "rekey":
             owner.on_stale(self)
         elif kind == "hint":
-            if self._hint != event[1]:
-                from .errors import notify_name
-
-                self._hint = event[1]
-                owner.log("hint", {"notify": notify_name(event[1])})
+            owner.on_rare("hint", self, event[1])
         elif kind == "keys":
-            from .store import write_keylog
-
-            write_keylog(owner.profile["keylog"], event[1:])
+            owner.on_rare("keys", self, event[1:])
         elif kind in ("failed", "deleted", "ended"):
-            drops = dict(self.ike.drops)
-            self.close()
-            self._failed(event, drops)
-
-    def _failed(self, event, drops):
-        if not self._retired:
-            from .explain import failure
-
-            error = failure(event, self._hint, self.owner.profile, drops)
-            forget("explain")
-            self.owner.on_down(self, error)
+            owner.on_rare("ended", self, event)
 
     def _up(self, child):
         from .established import adopt
@@ -195,6 +207,7 @@ class Link(Traffic):
 
         forget("child")
         up(self, child)
-        self._udp.spare = bytearray(port.MAX_DATAGRAM)
-        self._hint = None
+        # Where there is none, a datagram waits in the socket until there is.
+        self._udp.spare = spare(bytearray, port.MAX_DATAGRAM)
+        self.hint = None
         self.owner.on_up(self)

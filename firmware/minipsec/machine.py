@@ -391,6 +391,10 @@ class Machine:
         self.send_request(exchange, self.protect(exchange, _I, self._mid, payloads), now)
         return True
 
+    def unanswered(self):
+        """Return how often the outstanding request was sent; 0 when none is outstanding."""
+        return 0 if self._request is None else self._tries
+
     def answer_came(self, now):
         """Close the outstanding exchange: its answer is here."""
         if self._sent is not None:

@@ -11,6 +11,8 @@ import socket
 import sys
 import time
 
+from .tasks import spare
+
 MAX_DATAGRAM = 1504  # more would have come in IP fragments
 
 # sys.platform: is urandom fit for keys? does sendto know IPv6? the longest watchdog in ms;
@@ -18,8 +20,11 @@ MAX_DATAGRAM = 1504  # more would have come in IP fragments
 _PORTS = {"rp2": (False, True, 8388, True), "esp32": (False, False, 1 << 29, False)}
 _STRONG, _SENDTO_6, _MAX_DOG, _LIGHT = _PORTS.get(sys.platform, (True, True, 0, False))
 
+look_ms = 1 << 28  # the longest wait of whoever a watchdog wants to hear of
+why = ""  # why `online` had no network
 nic = None  # the network interface that the profile's key `network` brought up
 noise = os.urandom  # random octets for what is no secret
+_saving = None  # Wi-Fi's power saving as we found it; False: none, says the profile
 _seeds = None, ""  # the secrets' seed, the directory of the seed file
 _drbg = _dog = None
 
@@ -43,24 +48,34 @@ if _STRONG:
 
 def begin(profile):
     """Take from a profile what concerns the board: its seed, its watchdog."""
-    global _seeds, _dog
+    global _seeds, _dog, look_ms, _saving
+    if profile["power_saving"] == "off":
+        _saving = False
     _seeds = profile.get("seed"), profile.get("directory", "")
     ms = min(profile["watchdog_ms"], _MAX_DOG)
     if ms and not _dog:
         from .uplink import watchdog
 
-        _dog = watchdog(ms, feed)
+        # No longer than until it bites: whoever is late by that is not alive any more.
+        look_ms = ms // 2
+        _dog = spare(watchdog, ms, feed)
 
 
 def feed():
-    """Tell the watchdog that all is well: each look at the clock does."""
+    """Tell the watchdog that work goes on that takes seconds in one piece.
+
+    Between such pieces a task feeds it, as long as all are alive, see tasks.
+    """
     if _dog:
-        _dog.feed()
+        spare(_dog.feed)
 
 
-async def online(profile):
-    """Bring the network up where the profile says how; return False when there is none."""
-    global nic
+async def online(profile, afresh=False):
+    """Bring the network up where the profile says how; return False when there is none.
+
+    `why` says then what the drivers say.  With `afresh` it is switched off before.
+    """
+    global nic, why
     if profile["network"] == "up":
         return True
     from minipsec import forget
@@ -68,16 +83,21 @@ async def online(profile):
 
     forget("uplink")
     try:
-        nic = await bring_up(profile, nic)
+        nic, why = await bring_up(profile, nic, afresh)
     except ImportError:
         return True  # a PC, which has its network
-    return nic.isconnected()
+    return not why
 
 
 def hurry(on):
     """Switch the power saving of Wi-Fi off for a handshake, and on again."""
+    global _saving
     if nic and hasattr(nic, "PM_NONE"):
-        nic.config(pm=nic.PM_NONE if on else nic.PM_PERFORMANCE)
+        from minipsec import forget
+        from .uplink import hurry
+
+        forget("uplink")
+        _saving = hurry(nic, on, _saving)
 
 
 # An ESP32 gets the memory of machine code back only at a soft reset: a module with viper code in
@@ -97,7 +117,6 @@ class Clock:
 
     def now(self):
         """Return milliseconds since this clock was made."""
-        feed()
         ticks = time.ticks_ms()
         self._now += time.ticks_diff(ticks, self._last) & 0x3FFFFFFF
         self._last = ticks
@@ -106,8 +125,12 @@ class Clock:
 
 def resolve(host, port):
     """Return the socket address of a host; OSError when its name is not found."""
+    feed()  # a name server that is slow to answer has all of a watchdog's time
+    got = socket.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)
+    if not got:
+        raise OSError(-2)
     # An ESP32 has no address to show for IPv6 there, but takes the text.
-    return socket.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)[0][-1] or (host, port)
+    return got[0][-1] or (host, port)
 
 
 def with_port(sockaddr, number):
@@ -161,22 +184,30 @@ class UDP:
         six = is_six(target)
         family = socket.AF_INET6 if six else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
-        # A port of our choice, since nothing tells us which one the system chose.
-        for _ in range(8):
-            number = number or int.from_bytes(rand(2), "big") | 0xC000
-            try:
-                self.socket.bind(resolve("::" if six else "0.0.0.0", number))
-                break
-            except OSError:
-                number = 0
-        self.socket.setblocking(False)
-        self._waiting = select.poll()
-        self._waiting.register(self.socket, select.POLLIN)
+        try:
+            number = self._bind("::" if six else "0.0.0.0", number)
+            self.socket.setblocking(False)
+            self._waiting = select.poll()
+            self._waiting.register(self.socket, select.POLLIN)
+        except Exception:
+            self.close()  # a board has few of them
+            raise
         self.port = number
         self._to = None if _SENDTO_6 or not six else ()  # whom the socket is connected to
         self._target = target
         self._size = size
         self.spare = bytearray(size)
+
+    def _bind(self, host, number):
+        # A port of our choice, since nothing tells us which one the system chose.
+        for _ in range(8):
+            number = number or int.from_bytes(rand(2), "big") | 0xC000
+            try:
+                self.socket.bind(resolve(host, number))
+                break
+            except OSError:
+                number = 0
+        return number
 
     @property
     def local(self):
@@ -224,7 +255,7 @@ class UDP:
 
     def close(self):
         """Close the socket."""
-        self.socket.close()
+        spare(self.socket.close)
 
 
 def readable(udp):

@@ -3,6 +3,7 @@
 import socket
 
 from .port import MAX_DATAGRAM, is_six, with_port
+from .tasks import spare
 
 _ESP = 50  # IP protocol number
 
@@ -37,4 +38,12 @@ class ESP:
 
     def close(self):
         """Close the socket."""
-        self.socket.close()
+        spare(self.socket.close)
+
+
+def opened(target):
+    """Return an ESP, or None where the board has no such sockets."""
+    try:
+        return ESP(target)
+    except (OSError, AttributeError):
+        return None

@@ -56,7 +56,7 @@ retries|-1|[-1, 1000000]
 retry_max_ms|300000|[1000]
 lifetime_ms|86400000|[1000]
 max_packets|16777216|[1]
-liveness_ms|60000|[0]
+liveness_ms|20000|[0]
 keepalive_ms|20000|[0]
 sn_tick_ms|100|[1, 3600000]
 replay_window|64|[0, 128]
@@ -64,6 +64,9 @@ sleep|"off"|["off", "clock", "mark"]
 silent_wakes|6|[1, 255]
 network|"up"|["up", "wifi", "ethernet"]
 ssid|null|name|a name of 1 to 32 octets
+country|null|country|two capital letters like "DE"
+security|"auto"|["auto", "wpa_wpa2", "wpa2_wpa3", "wpa3"]
+power_saving|"on"|["on", "off"]
 static_ip|null|static|[address, mask, gateway, DNS server], IPv4
 watchdog_ms|0|[5000, 536870912, 0]
 interval_ms|1000|[0]
@@ -139,6 +142,11 @@ def _list(value, least, most, good):
 
 def _hosts(value):
     return _list(value, 1, 8, is_text)
+
+
+def _country(value):
+    if type(value) is str and len(value) == 2 and value.isalpha() and value.isupper():
+        return value
 
 
 def _static(value):

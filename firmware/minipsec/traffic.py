@@ -5,7 +5,7 @@ import gc
 from micropython import const
 
 from . import forget, port
-from .faults import NO_MEMORY, OutOfMemory
+from .tasks import spare, start
 
 _NO_MEMORY_MS = const(50)  # until the next try
 _QUIET_MS = const(1000)  # without ESP, until an SA that is replaced may end
@@ -34,6 +34,13 @@ class Traffic:
             self._esp.close()
             self._esp = None
 
+    def moves(self):
+        """Do its tasks run that bring datagrams in and see to its timer?"""
+        timer = self._timer
+        return not self._reader.done() and (
+            self.ike.next_timer() is None or (timer is not None and not timer.done())
+        )
+
     async def _read(self, end):
         while end is self._udp or end is self._esp:
             try:
@@ -42,7 +49,7 @@ class Traffic:
                     got = (end is self._udp or end is self._esp) and end.receive()
                     if not got:
                         break
-                    self._safely(self._take, end, *got)
+                    self.safely(self._take, end, *got)
                 else:
                     await asyncio.sleep_ms(0)
             except MemoryError:
@@ -58,6 +65,8 @@ class Traffic:
         marked = datagram[:4] == b"\0\0\0\0"
         if end is not self._udp:
             self._on_esp(datagram)
+        elif not datagram:
+            owner.count("BAD_LENGTH")
         elif marked and self.ike.asleep:
             owner.count("NO_IKE_SA")
         elif marked or datagram[:8] == self.ike.spi_i:
@@ -77,7 +86,7 @@ class Traffic:
         while not self._pacer and self._send_next(source):
             # Radios and short queues drop what comes in bursts.
             if gap and self.ike._out:
-                self._pacer = asyncio.create_task(self._pace(gap))
+                self._pacer = start(self._pace(gap), self._broken)
         while True:
             event = self.ike.next_event()
             if event is None:
@@ -95,7 +104,7 @@ class Traffic:
     async def _pace(self, ms):
         await asyncio.sleep_ms(ms)
         self._pacer = None
-        self._safely(self._pump)
+        self.safely(self._pump)
 
     def _drains(self):
         """Is something still on its way by this SA, for all we know?  Then it ends by itself later.
@@ -103,7 +112,7 @@ class Traffic:
         A gateway that is busy decrypts late, and lets replies out late.
         """
         if not self._drainer and self._restless() > 0:
-            self._drainer = asyncio.create_task(self._drain())
+            self._drainer = start(self._drain(), self._broken)
         return self._drainer
 
     def _restless(self):
@@ -114,7 +123,7 @@ class Traffic:
             await asyncio.sleep_ms(max(self._restless(), 0))
         self._drainer = None
         self._rest()
-        self._safely(self.delete if self._retired else self._pump)
+        self.safely(self.delete if self.retired else self._pump)
 
     def _rest(self):
         """Wait for nothing that is on its way."""
@@ -141,33 +150,43 @@ class Traffic:
         if self._timer:
             self._timer.cancel()
         self._timer_due = due
-        self._timer = asyncio.create_task(self._wake(due - self.owner.clock.now()))
+        self._timer = start(self._wake(due - self.owner.clock.now()), self._broken)
 
     async def _wake(self, ms):
         await asyncio.sleep_ms(max(ms, 0))
         self._timer = None
-        self._safely(self._tick)
+        self.safely(self._tick)
 
     def _tick(self):
         self.ike.timer(self.owner.clock.now())
         self._pump()
+        if self.doubtful() and not self.retired:
+            self.owner.on_rare("doubt", self)
+
+    def doubtful(self):
+        """Was a question to the gateway sent more than once, and is still without an answer?"""
+        return self.child is not None and not self.ike.asleep and self.ike.unanswered() > 1
 
     def keepalive(self):
         """Send a NAT keepalive (RFC 3948 §2.3)."""
         self._transmit(b"\xff", self._natt)
 
-    def _safely(self, work, *args):
-        """Return work(*args); without the memory for it, end: half done is of no use."""
+    def safely(self, work, *args):
+        """Return work(*args), or None: what it raises ends the link, as half done is of no use."""
         try:
             return work(*args)
-        except MemoryError:
-            pass
-        # Only here, where nothing holds the half-done work any more, is there some for the error.
-        self.close()
-        self.ike = self.sender = self.receiver = work = args = None
+        except Exception as e:
+            error = e
+        # Only here, where nothing holds the half-done work any more, is there memory for the rest.
+        work = args = None
+        self._broken(error)
+
+    def _broken(self, error):
+        spare(self.close)
+        self._let_go()
+        self.ike = self.sender = self.receiver = None
         forget_handshake()
-        if not self._retired:
-            self.owner.on_down(self, OutOfMemory(NO_MEMORY))
+        self.owner.on_rare("broken", self, error)
 
     def _on_esp(self, datagram):
         owner = self.owner
@@ -178,9 +197,10 @@ class Traffic:
             if isinstance(payload, str):
                 owner.count(payload)
             else:
-                self.heard = True
+                self.heard = self.prompt = True
                 self.busy = owner.clock.now()
                 self.waiting = None
+                self.silent = 0
                 owner.on_payload(payload, len(datagram))
 
 

@@ -6,10 +6,13 @@ What an application calls; `keeper` sees to the rest.
 import asyncio
 from micropython import const
 
-from . import port
+
 from .faults import UsageError, describe  # noqa: F401  for applications
 from .keeper import Keeper, within
+from .tasks import alive, spare
 
+_LOOK_MS = const(10000)  # between two looks at an attempt that nothing is heard of
+_MAX_PAYLOAD = const(1200)  # esp.MAX_PAYLOAD, which is loaded late
 _MAX_WAITING = const(16)  # sends that wait for the tunnel; one more is refused and counted
 
 
@@ -30,7 +33,7 @@ class Tunnel(Keeper):
         if tunnel.memory:
             from .memory import wake
 
-            wake(tunnel)
+            spare(wake, tunnel)  # what cannot be taken up is made anew
         return tunnel if tunnel._awake or tunnel._link else None
 
     async def suspend(self):
@@ -42,7 +45,7 @@ class Tunnel(Keeper):
         if self.memory:
             from .memory import put_away
 
-            kept = put_away(self)
+            kept = spare(put_away, self) or False
         await self.close()
         return kept
 
@@ -64,23 +67,25 @@ class Tunnel(Keeper):
         self.error = None
         self._begun = True
         if self._awake:
-            await port.online(self.profile)
+            await self._online()
             from .memory import take_up
 
-            take_up(self)
+            spare(take_up, self)
         if self.profile.get("warning") and not self._link:
             self.log("warning", {"text": self.profile["warning"]})
         try:
             for _ in self.profile["gateways"]:
                 if self._link:
                     break
-                self._attempt(await port.online(self.profile))
+                self._attempt(await self._online())
                 while self._next:
-                    await self._changed.wait()
+                    await self._look(self._changed, _LOOK_MS)
             if not self._link:
-                self.error = self._failed
-                raise self.error
-            self._keeper = asyncio.create_task(self._keep())
+                raise self._failed
+            self._start()
+        except Exception as e:
+            self.error = self._typed(e)
+            raise self.error
         finally:
             if not self._keeper:
                 await self.close()
@@ -95,16 +100,15 @@ class Tunnel(Keeper):
         if not isinstance(payload, (bytes, bytearray, memoryview)):
             raise TypeError("send takes bytes, not " + type(payload).__name__)
         self._check_begun()
+        if len(payload) > _MAX_PAYLOAD:
+            raise UsageError("a payload has at most %d octets" % _MAX_PAYLOAD)
         while True:
             # Not from the moment on when the next SA's IKE_AUTH is out: the gateway may already have
-            # replaced the SA that would carry it.
-            link = None if self._handing_over() else self._link
-            try:
-                octets = link.send(payload) if link else 0
-            except ValueError:
-                from .esp import MAX_PAYLOAD
-
-                raise UsageError("a payload has at most %d octets" % MAX_PAYLOAD)
+            # replaced the SA that would carry it.  Nor while it is in doubt that the gateway lives.
+            link = self._link
+            if link and (self._handing_over() or link.doubtful()):
+                link = None
+            octets = link.safely(link.send, payload) if link else 0
             if octets:
                 break
             if octets is None:
@@ -155,6 +159,7 @@ class Tunnel(Keeper):
             self._keeper.cancel()
             self._keeper = None
         self._begun = False
+        alive(id(self), None)
         if not self.error:
             self.error = UsageError("the tunnel is closed")
         self._tell()
@@ -162,7 +167,7 @@ class Tunnel(Keeper):
         # While IKE_AUTH is out the gateway may have an SA that we cannot delete yet.
         await self._while(self._handing_over, until)
         if self._next:
-            self._next.close()
+            spare(self._next.close)
         link = self._link
         self._link = self._next = None
         self._tell()
@@ -172,7 +177,7 @@ class Tunnel(Keeper):
             link.delete()
         await self._while(lambda: self._old, until)
         for link in self._old[:]:
-            link.close()
+            spare(link.close)
 
     async def _while(self, condition, until):
         while condition() and until > self.clock.now():

@@ -9,7 +9,7 @@ import sys
 import time
 from micropython import const
 
-from .tasks import spare
+from .tasks import all_alive, spare
 
 _TRIES = const(200)  # looks for a connection
 _PAUSE_MS = const(100)  # between two of them
@@ -17,45 +17,104 @@ _SLICE_MS = const(2000)  # less than half of the shortest watchdog
 _MOST_MS = const(1 << 22)  # an RP2040's timer counts 2^32 us
 
 
-async def bring_up(profile, nic=None):
-    """Return the interface once it has an address, or after 20 s switched off without one.
+_STATES = {
+    202: "its key is refused",
+    204: "its key is refused",
+    -3: "its key is refused",
+    201: "it is not in reach",
+    210: "it is not in reach",
+    211: "it is not in reach",
+    212: "it is not in reach",
+    -2: "it is not in reach",
+}
 
-    `nic` is what an earlier call returned: there must never be a second one.
+
+async def bring_up(profile, nic=None, afresh=False):
+    """Return (the interface, why it has no address); "" once it has one, within 20 s.
+
+    `nic` is what an earlier call returned: there must never be a second one.  With `afresh` it is
+    switched off first.  What a driver raises is a reason, too; then it ends switched off.
     """
     import network
 
     wifi = profile["network"] == "wifi"
-    nic = nic or (network.WLAN(network.STA_IF) if wifi else network.WIZNET5K())
-    if nic.isconnected():
-        return nic
-    nic.active(True)
-    if profile["static_ip"]:
-        nic.ifconfig(tuple(profile["static_ip"]))
-    if wifi:
-        try:
-            nic.disconnect()  # what is half made or lost
-        except OSError:
-            pass
-        nic.connect(profile["ssid"], profile.get("wifi_key"))
-    for _ in range(_TRIES):
-        if nic.isconnected():
-            return nic
-        await asyncio.sleep_ms(_PAUSE_MS)
-    nic.active(False)  # so that the next attempt starts afresh
-    return nic
+    try:
+        if wifi and profile["country"]:
+            network.country(profile["country"])
+        nic = nic or (network.WLAN(network.STA_IF) if wifi else network.WIZNET5K())
+        if afresh:
+            nic.active(False)
+        # A W5500 that is off takes the question for an order.
+        elif (wifi or nic.active()) and _connected(nic):
+            return nic, ""
+        nic.active(True)
+        if profile["static_ip"]:
+            nic.ifconfig(tuple(profile["static_ip"]))
+        if wifi:
+            spare(nic.disconnect)  # what is half made or lost
+            _join(nic, profile)
+        for _ in range(_TRIES):
+            if _connected(nic):
+                return nic, ""
+            await asyncio.sleep_ms(_PAUSE_MS)
+        state = spare(nic.status) if hasattr(nic, "status") else None
+        why = "%s, status %s" % (_STATES.get(state, "no address"), state)
+    except Exception as e:
+        why = repr(e)
+    if nic:
+        spare(nic.active, False)  # so that the next attempt starts afresh
+    return nic, why
+
+
+def _join(nic, profile):
+    kind = profile["security"]
+    ssid, key = profile["ssid"], profile.get("wifi_key")
+    if kind == "auto":
+        nic.connect(ssid, key)
+        return
+    # An ESP32 finds that out by itself and knows no such argument.
+    try:
+        nic.connect(ssid, key, security=getattr(nic, "SEC_" + kind.upper()))
+    except TypeError:
+        nic.connect(ssid, key)
+
+
+def _connected(nic):
+    """Has it an address?  Drivers ask for one of IPv4; state 2 is a link that has none."""
+    return nic.isconnected() or (
+        hasattr(nic, "ipconfig")
+        and nic.status() == 2
+        and any([text[:4].lower() != "fe80" for text, *_ in nic.ipconfig("addr6")])
+    )
+
+
+def hurry(nic, on, saving):
+    """Switch power saving off, or to `saving`; return that: as we found it, False for never."""
+    if saving is None:  # the owner may have switched it off
+        saving = spare(nic.config, "pm")
+    spare(_save_power, nic, on, saving)
+    return saving
+
+
+def _save_power(nic, on, saving):
+    if saving is None:
+        saving = nic.PM_PERFORMANCE
+    nic.config(pm=nic.PM_NONE if on or saving is False else saving)
 
 
 def watchdog(ms, feed):
-    """Start the watchdog and a task that calls `feed` also while nothing else happens."""
+    """Start the watchdog and a task that calls `feed` as long as all are alive, see tasks."""
     from machine import WDT
 
     async def always():
         while True:
-            feed()
+            if all_alive():
+                feed()
             await asyncio.sleep_ms(ms // 4)
 
+    dog = WDT(timeout=ms)
     asyncio.create_task(always())
-    return WDT(timeout=ms)
+    return dog
 
 
 def sleep(ms, nic, feed, light):

@@ -11,6 +11,7 @@ from tools.devgateway import RunningGateway
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BOARDS = sorted(path.parent.name for path in ROOT.glob("boards/*/board.json"))
+item = pytest.mark.item
 
 # What most tests of whole sessions start from.
 PSK = "correct horse battery staple"

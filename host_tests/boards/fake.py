@@ -64,7 +64,8 @@ class Board:
         self.seen = {
             "fed": 0, "widest_gap": 0, "watchdog": None, "joined": [], "pm": [], "made": 0,
             "slept": [], "flash_writes": [], "noise_bits": 0, "urandom": 0, "lost": 0,
-            "static": None, "connects": [], "address": None, "disconnects": 0, "off": 0, "pins": {},
+            "static": None, "connects": [], "address": None, "disconnects": 0, "off": 0, "pins": {}, "country": None,
+            "asked_when_off": 0, "security": None,
         }  # fmt: skip
         self._began = real_time.ticks_ms()
         self._dozed = 0  # ms of light sleep, which take no time here
@@ -210,7 +211,7 @@ class Board:
             machine["RTC"] = lambda: Facade(None)
         else:
             machine["RTC"] = lambda: Facade(None, memory=self.rtc_memory)
-        names = dict(STA_IF=0, AP_IF=1)
+        names = dict(STA_IF=0, AP_IF=1, country=self.country)
         if facts["network"]["nic"] == "WIZNET5K":
             names["WIZNET5K"] = lambda: Ethernet(self)
         else:
@@ -242,6 +243,9 @@ class Board:
             real_sys.modules[name] = own[name]
         builtins.open = self.open
         return self
+
+    def country(self, code):
+        self.seen["country"] = code
 
     def getaddrinfo(self, host, port, family=0, kind=0):
         """Addresses are tuples; an ESP32 shows none for IPv6."""
@@ -279,10 +283,12 @@ class WLAN:
     """network.WLAN of either port, as a station."""
 
     PM_NONE, PM_PERFORMANCE, PM_POWERSAVE = 0, 1, 2
+    SEC_OPEN, SEC_WPA_WPA2, SEC_WPA2_WPA3, SEC_WPA3 = 0, 0x400006, 0x1400004, 0x1000004
 
     def __init__(self, board):
         self._board = board
         self._active = board.settings.get("active", False)
+        self._pm = self.PM_PERFORMANCE
         self._joined_at = None
         self._address = None
         board.seen["made"] += 1
@@ -295,7 +301,10 @@ class WLAN:
             self._joined_at = None
             self._board.seen["off"] += 1
 
-    def connect(self, ssid, key=None):
+    def connect(self, ssid, key=None, **more):
+        if more and not self._board.rp2:
+            raise TypeError("extra keyword arguments given")
+        self._board.seen["security"] = more.get("security")
         if not self._active:
             raise OSError("Wifi not started")
         if self._joined_at is not None and not self._board.rp2:
@@ -330,10 +339,23 @@ class WLAN:
         up = self.isconnected() or self._board.settings.get("active")
         return (self._board.address if up else "0.0.0.0", "255.0.0.0", "127.0.0.1", "127.0.0.1")
 
-    def config(self, **names):
+    def config(self, *asked, **names):
+        if asked == ("pm",):
+            return self._pm
         if set(names) != {"pm"}:
             raise ValueError("unknown config param")
+        self._pm = names["pm"]
         self._board.seen["pm"].append(names["pm"])
+
+    def status(self):
+        if self.isconnected():
+            return 3 if self._board.rp2 else 1010
+        return self._board.settings.get("status", 0 if self._board.rp2 else 1000)
+
+    def ipconfig(self, name):
+        if name != "addr6":
+            raise ValueError("unknown config param")
+        return self._board.settings.get("addr6", [])
 
     def deinit(self):
         self._board.seen["off"] += 1
@@ -358,7 +380,18 @@ class Ethernet:
             self._board.seen["off"] += 1
 
     def isconnected(self):
-        return self._active and self._board.radio != "never"
+        if not self._active:
+            self._board.seen["asked_when_off"] += 1
+        return self._active and self._board.radio not in ("never", "six")
+
+    def status(self):
+        return 2 if self._active and self._board.radio != "never" else 0
+
+    def ipconfig(self, name):
+        if name != "addr6":
+            raise ValueError("unknown config param")
+        link = [("FE80::1", 48, 0, 0)]
+        return link + [("2001:db8::5", 48, 0, 0)] if self._board.radio == "six" else link
 
     def ifconfig(self, addresses=None):
         if addresses:

@@ -200,6 +200,17 @@ ROWS = {
         ["two words", "x" * 32, "\xe4" * 16],
         ("", "x" * 33, "\xe4" * 17, 7, None, True, [], ["a"], {}),
     ),
+    "country": (
+        'two capital letters like "DE"',
+        ["DE", "US"],
+        ("", "de", "DEU", "D1", 7, True, []),
+    ),
+    "security": (
+        '"auto" or "wpa_wpa2" or "wpa2_wpa3" or "wpa3"',
+        ["auto", "wpa3"],
+        ("", "WPA3", None, True, 3),
+    ),
+    "power_saving": ('"on" or "off"', ["on", "off"], ("", None, True, 0)),
     "static_ip": (
         "[address, mask, gateway, DNS server], IPv4",
         [["192.168.1.5", "255.255.255.0", "192.168.1.1", "192.168.1.1"]],

@@ -445,12 +445,12 @@ def test_a_key_log_that_others_can_read_is_refused(lab, tmp_path):
     assert keylog.read_text() == ""
 
 
-def test_the_compiled_firmware_runs_in_128_kib(lab, tmp_path):
+def test_the_compiled_firmware_runs_in_144_kib(lab, tmp_path):
     """Boards get .mpy; objects of the 64-bit unix port are twice as large as theirs."""
     mpy.stage(tmp_path)
     lab.charon()
     echo = lab.echo()
-    sensor = lab.sensor(readings=10, heap="128k", firmware=tmp_path)
+    sensor = lab.sensor(readings=10, heap="144k", firmware=tmp_path)
     assert_all_went_through(sensor, echo, 10, "10.9.0.1")
 
 

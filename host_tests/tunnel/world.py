@@ -32,7 +32,7 @@ from host_tests.core.responder import (
     nat_hash,
     notify,
 )
-from minipsec import dh, link, port, traffic
+from minipsec import dh, link, owner, port, traffic
 
 X25519 = 31
 GATEWAY = "10.77.0.1"
@@ -147,7 +147,7 @@ class Net:
         port.UDP = lambda target, *_: Socket(self, target)
         dh.METHODS[X25519] = QuickExchange
         # Which would compile them anew for each handshake.
-        link.forget = traffic.forget = lambda *names: None
+        link.forget = traffic.forget = owner.forget = lambda *names: None
 
     def gateway(self, address=GATEWAY):
         self.gateways[address] = gateway = Gateway(self, address)

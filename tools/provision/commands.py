@@ -91,6 +91,14 @@ def new(
     ] = None,
     log: Annotated[str | None, _option("text|json|errors|off", "What the device prints.")] = None,
     batch: Annotated[str | None, _rare("NUMBER", "Readings in one datagram; 1.")] = None,
+    country: Annotated[str | None, _rare("CC", "Where its Wi-Fi is, like DE.")] = None,
+    security: Annotated[
+        str | None,
+        _rare("auto|wpa_wpa2|wpa2_wpa3|wpa3", "What the Wi-Fi must speak (Pico W)."),
+    ] = None,
+    power_saving: Annotated[
+        str | None, _rare("on|off", "Wi-Fi's power saving between handshakes.")
+    ] = None,
     static_ip: Annotated[
         str | None,
         _rare("A,M,G,D", "Its own address, mask, gateway and DNS server, in place of DHCP."),
@@ -140,6 +148,9 @@ def new(
         "sleep": sleep,
         "log": log,
         "batch": batch,
+        "country": country,
+        "security": security,
+        "power_saving": power_saving,
         "static_ip": static_ip,
         "watchdog_ms": watchdog_ms,
         "sn_tick_ms": sn_tick_ms,

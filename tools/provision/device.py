@@ -99,6 +99,12 @@ def _ssid(text):
     return text
 
 
+def _country(text):
+    if not re.fullmatch("[A-Za-z]{2}", text):
+        raise ValueError
+    return text.upper()
+
+
 def _wifi_key(text):
     if not 8 <= len(text) <= 63 or not text.isprintable():
         raise ValueError
@@ -192,6 +198,13 @@ FIELDS = {
         ),
         Field("ssid", _ssid, "a name of 1 to 32 octets", None, "Its Wi-Fi network"),
         Field("wifi_key", _wifi_key, "8 to 63 characters", None, "The Wi-Fi key", secret=True),
+        Field("country", _country, "two letters, like DE"),
+        Field(
+            "security",
+            _one_of("auto", "wpa_wpa2", "wpa2_wpa3", "wpa3"),
+            "auto, wpa_wpa2, wpa2_wpa3 or wpa3",
+        ),
+        Field("power_saving", _one_of("on", "off"), "on or off"),
         Field(
             "sleep",
             _one_of("off", "on", "clock", "mark"),
@@ -225,7 +238,19 @@ FIELDS = {
     )
 }
 _EXTRA = (
-    *("network", "ssid", "static_ip", "port", "natt_port", "sn_tick_ms", "spi", "sleep"),
+    *(
+        "network",
+        "ssid",
+        "country",
+        "security",
+        "power_saving",
+        "static_ip",
+        "port",
+        "natt_port",
+        "sn_tick_ms",
+        "spi",
+        "sleep",
+    ),
     *("retransmit_ms", "retransmit_tries", "batch", "watchdog_ms", "log"),
 )
 FROM_BOARD = ("sleep", "watchdog_ms")  # 0 and "off" may be left out of a profile

@@ -1,0 +1,106 @@
+"""What a tunnel does seldom, loaded for it and forgotten again: see owner.Owner.on_rare."""
+
+from micropython import const
+
+from . import forget, tasks
+from .faults import UsageError, describe
+from .owner import LONG, jittered
+from .tasks import spare
+
+_MIN_LIFE_MS = const(5000)  # that a gateway's AUTH_LIFETIME is taken for at least
+
+
+def lifetime(owner, link, seconds):
+    """The gateway ends the SA after so long (RFC 4478): a new one stands there before."""
+    if link is owner._link:
+        ms = max(_MIN_LIFE_MS, min(seconds * 1000, LONG))
+        # With time for a handshake that has to resend.
+        owner._end = min(owner._end, owner.clock.now() + jittered(ms * 8 // 10, ms // 10))
+        owner._tell()
+
+
+def doubt(owner, link, _):
+    """A question to the gateway is unanswered: readings wait, and a new SA is tried beside."""
+    if link is owner._link and not owner._next:
+        owner.log("warning", {"text": "the gateway does not answer: readings wait"})
+        owner.on_stale(link)
+
+
+def mute(owner, link, _):
+    """Nothing ever came back through the tunnel, though the gateway itself answers."""
+    if not owner.mute:
+        owner.mute = True
+        text = (
+            "readings go out and nothing ever came back, though the gateway answers: all is well if"
+            " the server never answers; if it does, look at its log, at its route back to"
+            " inner_address, and whether the gateway's ESP works: another cipher in esp, encap"
+        )
+        owner.log("warning", {"text": text})
+
+
+def stats(owner, links, _):
+    """Return what Tunnel.stats does."""
+    drops = dict(owner.drops)
+    for link in links:
+        for reason, n in link.ike.drops.items():
+            drops[reason] = drops.get(reason, 0) + n
+    return dict(owner.counters, drops=drops, skipped=tasks.skipped)
+
+
+def ended(owner, link, event):
+    """The core has ended: tell why, close the link."""
+    error = None
+    if not link.retired:
+        from .explain import failure
+
+        error = failure(event, link.hint, owner.profile, link.ike.drops)
+        forget("explain")
+    if event[1:2] == ("timeout",):
+        link.unconfirmed()
+    link.close()
+    if error:
+        owner.on_down(link, error)
+
+
+def hint(owner, link, kind):
+    """An unauthenticated error notify came; the handshake goes on."""
+    if link.hint != kind:
+        from .errors import notify_name
+
+        link.hint = kind
+        owner.log("hint", {"notify": notify_name(kind)})
+
+
+def keys(owner, link, event):
+    """Write the keys down that the profile's `keylog` asks for."""
+    from .store import write_keylog
+
+    write_keylog(owner.profile["keylog"], event)
+
+
+def no_address(owner, link, _):
+    """Refuse mode: transport where the board cannot tell the addresses."""
+    error = UsageError("transport mode with %s: the board's own address is not known" % link.host)
+    error.check = "mode: tunnel, or the gateway's IPv4 address"
+    raise error
+
+
+def broken(owner, link, error):
+    """A link has closed itself over what was raised in it."""
+    error = owner._typed(error)
+    if link.retired:
+        owner.log("error", describe(error))
+    else:
+        owner.on_down(link, error)
+
+
+def fell(keeper, _, error):
+    """What keeps the tunnel up has failed itself: it lets go of everything and starts anew."""
+    for link in keeper._links():
+        spare(link.close)
+    keeper._link = keeper._next = None
+    keeper._old = []
+    keeper._failed = keeper._typed(error)
+    keeper._start(keeper._pause())
+    keeper._tell()
+    keeper.log("error", describe(keeper._failed))
