@@ -175,6 +175,9 @@ def _meaning(text):
 def test_an_identity_in_a_table_cannot_add_a_connection(tool, inventory, tmp_path):
     bad = "x\n}\nconnections { evil { remote { id = %any } } }"
     (tmp_path / "f.csv").write_text(f'id,gateway,server\n"{bad}",gw.example.org,10.3.0.10\n')
+    said = tool("fleet", "import", tmp_path / "f.csv", code=2).err
+    assert 'column "id": a character that nobody sees' in said
+    (tmp_path / "f.csv").write_text('id,gateway,server\n"x } evil {",gw.example.org,10.3.0.10\n')
     assert "expected an identity" in tool("fleet", "import", tmp_path / "f.csv", code=2).err
 
 

@@ -52,7 +52,10 @@ def built(tmp_path_factory):
     compiled = package.with_suffix(".mpy")
     mpy.compile_file(package, compiled)
     small = {
-        **{f"{PACKAGE}{name}.mpy": real[f"{PACKAGE}{name}.mpy"] for name in ("store", "words")},
+        **{
+            f"{PACKAGE}{name}.mpy": real[f"{PACKAGE}{name}.mpy"]
+            for name in ("faults", "store", "words")
+        },
         f"{PACKAGE}__init__.mpy": compiled.read_bytes(),
     }
     for n in range(6):

@@ -106,6 +106,8 @@ def _country(text):
 
 
 def _wifi_key(text):
+    if re.fullmatch("[0-9a-fA-F]{64}", text):
+        return text  # the key itself, as WPA makes it out of a passphrase and the network's name
     if not 8 <= len(text) <= 63 or not text.isprintable():
         raise ValueError
     return text
@@ -197,7 +199,14 @@ FIELDS = {
             "How it comes online: wifi, ethernet, or up when something else sees to it",
         ),
         Field("ssid", _ssid, "a name of 1 to 32 octets", None, "Its Wi-Fi network"),
-        Field("wifi_key", _wifi_key, "8 to 63 characters", None, "The Wi-Fi key", secret=True),
+        Field(
+            "wifi_key",
+            _wifi_key,
+            "8 to 63 characters or 64 hex digits",
+            None,
+            "The Wi-Fi key",
+            secret=True,
+        ),
         Field("country", _country, "two letters, like DE"),
         Field(
             "security",

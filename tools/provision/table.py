@@ -1,15 +1,14 @@
 """Fleets as tables: CSV and JSON in and out. A fault is named by its row and column."""
 
 import csv
-import io
 import json
 import pathlib
 
 from .device import FIELDS, FROM_BOARD, device, duration_text
 from .problem import BadInput
+from .spreadsheet import FORMULA, read_rows, read_text
 
 _MAX_ERRORS = 10
-_FORMULA = "=+-@\t\r'"  # how a cell begins that a spreadsheet would compute: ' before it says text
 
 
 def read_devices(path, defaults=None):
@@ -22,7 +21,7 @@ def read_devices(path, defaults=None):
     if path.suffix.lower() == ".json":
         entries, at = _json_entries(path), "entry"
     else:
-        entries, at = _csv_entries(path), "row"
+        entries, at = read_rows(path, (*FIELDS, "state")), "row"
     devices, errors, first = [], [], {}
     for number, entry in entries:
         if entry.pop("state", None) == "revoked":
@@ -60,52 +59,9 @@ def read_devices(path, defaults=None):
     return devices
 
 
-def _read(path):
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise BadInput(f"{path}: row {line}: not UTF-8 text") from None
-
-
-def _csv_entries(path):
-    """Yield (line number in the file, {column: text}). The separator is , or ; or a tab."""
-    text = _read(path)
-    if not text.strip():
-        raise BadInput(f"{path}: empty; the first row names the columns")
-    separator = max(",;\t", key=text.splitlines()[0].count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    try:
-        columns = [name.strip().lower() for name in next(reader)]
-        for name in columns:
-            if name not in (*FIELDS, "state"):
-                raise BadInput(
-                    f'{path}: row 1, column "{name}": unknown; known are {", ".join(FIELDS)}'
-                )
-            if columns.count(name) > 1:
-                raise BadInput(f'{path}: row 1, column "{name}": named twice')
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(columns):
-                raise BadInput(
-                    f"{path}: row {reader.line_num}, column {min(len(cells), len(columns)) + 1}:"
-                    f" expected {len(columns)} columns as in row 1, got {len(cells)}",
-                    "nothing was imported; mend the file and run this again",
-                )
-            yield reader.line_num, dict(zip(columns, map(_read_cell, cells), strict=True))
-    except csv.Error as error:
-        raise BadInput(
-            f"{path}: row {reader.line_num}, column 1: {error}",
-            "nothing was imported; mend the file and run this again",
-        ) from None
-
-
 def _json_entries(path):
     try:
-        entries = json.loads(_read(path))
+        entries = json.loads(read_text(path))
     except ValueError as error:
         raise BadInput(f"{path} is not JSON: {error}") from None
     if isinstance(entries, dict):
@@ -199,8 +155,4 @@ def write_devices(file, entries, form):
 def _cell(value):
     """A cell that no spreadsheet takes for a formula."""
     text = "" if value is None else str(value)
-    return "'" + text if text[:1] and text[0] in _FORMULA else text
-
-
-def _read_cell(text):
-    return text[1:] if text[:1] == "'" and text[1:2] and text[1] in _FORMULA else text
+    return "'" + text if text[:1] and text[0] in FORMULA else text
