@@ -14,7 +14,7 @@ import time
 from minipsec import ProfileError, load_profile
 from minipsec.backlog import Backlog
 from minipsec.report import reporter
-from minipsec.tasks import spare
+from minipsec.tasks import alive, spare
 
 LED = None  # a pin's name or number, "LED" on a Pico W: on while the tunnel is up
 QUEUE = 32  # readings that wait in RAM while the gateway is away
@@ -57,16 +57,29 @@ def _take(backlog, n, log):
 
 
 async def sampling(backlog, profile, readings, up, log):
-    """Put `readings` readings into the backlog, one each interval; 0 for no end."""
+    """Put `readings` readings into the backlog, one each interval; 0 for no end.
+
+    What raises between two of them is said, and after a pause sampling goes on.
+    """
     if sys.argv:  # on a PC not before there is a tunnel
         await up.wait()
+    while True:
+        try:
+            return await _each_interval(backlog, profile, readings, log)
+        except Exception as e:
+            spare(_failed, log, "sampling", e)
+            await asyncio.sleep_ms(_PAUSE_MS)
+
+
+async def _each_interval(backlog, profile, readings, log):
     interval = min(profile["interval_ms"], 2 * _LONG_MS - 1)
     due = time.ticks_ms()
-    n = 0
+    n = backlog.sampled + backlog.failed
     while True:
         n += 1
         _take(backlog, n, log)
         if n == readings:
+            alive("sampling", None)
             backlog.end()
             return
         due = time.ticks_add(due, interval)
@@ -75,10 +88,13 @@ async def sampling(backlog, profile, readings, up, log):
             left %= interval
             due = time.ticks_add(time.ticks_ms(), left)
         while left > _LONG_MS:
+            alive("sampling", 2 * _LONG_MS)
             await asyncio.sleep_ms(_LONG_MS)
             left = time.ticks_diff(due, time.ticks_ms())
+        alive("sampling", max(left, 0) + _PAUSE_MS)
         await asyncio.sleep_ms(max(left, 0))
         while not interval and backlog.waiting():
+            alive("sampling", _PAUSE_MS)
             await asyncio.sleep_ms(1)
 
 

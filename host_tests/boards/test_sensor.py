@@ -58,6 +58,28 @@ sensor.sample = sample"""
     assert texts(gateway, 2) == ["reading 1", "reading 7"]
 
 
+@pytest.mark.item("A8")
+def test_what_raises_between_two_readings_is_said_and_sampling_goes_on(board, gateway):
+    board.give(profile(gateway, board, readings=4), {"psk": PSK})
+    edits = """
+class Time:
+    calls = 0
+    def __getattr__(self, name):
+        return getattr(real, name)
+    def ticks_add(self, at, ms):
+        self.calls += 1
+        if self.calls == 2:
+            raise OSError(5)
+        return real.ticks_add(at, ms)
+real, sensor.time = sensor.time, Time()
+sensor._PAUSE_MS = 10
+sensor.sample = lambda n: b"%d" % n"""
+    events, _ = run(board, edits)
+    assert counted(events) == {"sampled": 4, "on_wire": 4}
+    assert [line["text"].split(":")[0] for line in named(events, "error")] == ["sampling"]
+    assert texts(gateway, 4) == ["1", "2", "3", "4"]
+
+
 def test_readings_keep_their_pace_while_sensor_and_gateway_are_slow(board, gateway):
     """Told by when each one is due, since a busy PC may wake it up at any time after that."""
     board.give(profile(gateway, board, readings=6, interval_ms=100), {"psk": PSK})
