@@ -116,6 +116,7 @@ class Pluto:
 
     def __init__(self, namespace, psk, ike="aes128-sha2_256;dh31", esp="aes_ccm_a-128"):
         home, _ = unpack()
+        self._namespace = namespace
         self.directory = directory = pathlib.Path(tempfile.mkdtemp(prefix="mips-pluto-"))
         try:
             (directory / "nss").mkdir()
@@ -128,7 +129,7 @@ class Pluto:
             self.wait_log("addconn ended with")
             if _ADDED not in self.log():
                 raise LabError(f"pluto has no connection:\n{self.log()[-3000:]}")
-            self.wait_log(rf"adding UDP interface \S+ {re.escape(GATEWAY_4)}:4500")
+            wait_until(self._listens, 15, "pluto's port 4500")
         except LabError:
             shutil.rmtree(directory, ignore_errors=True)
             raise
@@ -136,6 +137,10 @@ class Pluto:
     @property
     def pid(self):
         return self._process.pid
+
+    def _listens(self):
+        """Whether it has the port, whatever its version says of it."""
+        return f"{GATEWAY_4}:4500" in self._namespace.run("ss", "-Hlun")
 
     def log(self):
         return "\n".join(self._process.lines)

@@ -10,12 +10,14 @@ import re
 import pytest
 
 from host_tests.interop.pluto import Pluto, unpack
-from host_tests.lab import PSK, SENSOR_ID, Lab, LabError
+from host_tests.lab import PSK, SENSOR_ID, Lab, LabError, run
 
 GROUPS = {"x25519": "dh31", "ecp256": "dh19", "modp2048": "dh14"}
 CBC = "aes128-sha256-prfsha256-x25519"
 IMPATIENT = {"retransmit_ms": 200, "retransmit_tries": 3}
 AUTHENTICATED = f"authenticated peer using authby=secret and ID_FQDN '@{SENSOR_ID}'"
+# TS_UNACCEPTABLE by libreswan 4, TEMPORARY_FAILURE by 5
+KERNEL_LACKS_ESP = ("TsUnacceptable", "TemporaryFailure")
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +49,11 @@ def test_both_sides_authenticate_and_the_childs_failure_is_typed(lab, cipher, gr
     proposal = f"{cipher}-sha256-prfsha256-{group}"
     sensor = lab.sensor({"ike": [proposal]}, readings=1)
     line = refused(sensor)
-    assert (line["error"], line["notify"]) == ("TsUnacceptable", "TS_UNACCEPTABLE")
+    assert line["error"] in KERNEL_LACKS_ESP
     log = pluto.log()
     assert AUTHENTICATED in log
     assert "responder established IKE SA" in log
-    assert "AES_CCM_A_128" in log
+    assert re.search("ESP.*AES_CCM_(A|8)_128", log)  # by libreswan 4 and by 5
     assert "netlink response for Add SA" in log  # the kernel's no, and nothing of ours
     # A DELETE is sent only to a gateway whose AUTH was verified: INIT, AUTH, DELETE.
     assert sensor.first("stats")["datagrams_out"] == 3
@@ -64,7 +66,7 @@ def test_a_first_guess_at_the_key_exchange_may_be_wrong(lab, first, second):
     pluto = lab.own(Pluto(lab.gateway_ns, PSK, f"aes128-sha2_256;{GROUPS[second]}"))
     ike = ["aes128-sha256-prfsha256-" + group for group in (first, second)]
     sensor = lab.sensor({"ike": ike}, readings=1)
-    assert refused(sensor)["error"] == "TsUnacceptable"
+    assert refused(sensor)["error"] in KERNEL_LACKS_ESP
     assert AUTHENTICATED in pluto.log()
     assert sensor.first("stats")["datagrams_out"] == 4
 
@@ -73,7 +75,7 @@ def test_a_sensor_that_offers_ccm_first_gets_cbc(lab):
     """One profile for both kinds of gateways."""
     pluto = lab.own(Pluto(lab.gateway_ns, PSK))
     sensor = lab.sensor({"ike": ["aes128ccm16-prfsha256-x25519", CBC]}, readings=1)
-    assert refused(sensor)["error"] == "TsUnacceptable"
+    assert refused(sensor)["error"] in KERNEL_LACKS_ESP
     assert AUTHENTICATED in pluto.log()
 
 
@@ -101,10 +103,8 @@ def test_a_start_that_fails_says_why_at_once(lab):
 def test_helpers_run_with_the_unpacked_libraries(lab):
     """pluto starts them with an empty environment."""
     pluto = lab.own(Pluto(lab.gateway_ns, PSK))
-    loaded = lab.gateway_ns.run(
-        "nsenter", f"--mount=/proc/{pluto.pid}/ns/mnt",
-        "env", "-i", "/usr/bin/ldd", "/usr/libexec/unpacked/addconn",
-    )  # fmt: skip
+    command = ["env", "-i", "/usr/bin/ldd", "/usr/libexec/unpacked/addconn"]
+    loaded = run("chroot", f"/proc/{pluto.pid}/root", *command)
     found = dict(re.findall(r"(\S+) => (\S+)", loaded))
     unpacked = {file.name for file in (unpack()[0] / "usr/lib").glob("*-linux-gnu*/*.so*")}
     assert "libc.so.6" in found and "not found" not in loaded
