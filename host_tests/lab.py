@@ -627,7 +627,11 @@ class Sensor:
         }
         # A default goes away by naming it None.
         self.profile = {key: value for key, value in self.profile.items() if value is not None}
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="minipsec-sensor-"))
+        # Gone with this object at the latest, whoever forgot to stop it.
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="minipsec-sensor-", ignore_cleanup_errors=True
+        )
+        self.directory = pathlib.Path(self._folder.name)
         self.profile_path = self.directory / "profile.json"
         self._write("profile.json", self.profile)
         self._write("secrets.json", {"psk": PSK} if secrets is None else secrets)
@@ -712,5 +716,5 @@ class Sensor:
 
     def stop(self):
         code = self._process.stop()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._folder.cleanup()
         return code

@@ -397,10 +397,16 @@ def with_machine(machine, test):
             del sys.modules["machine"]
 
 
-def directory():
-    path = "/tmp/minipsec-test-%s/" % "".join(["%02x" % octet for octet in os.urandom(8)])
+def with_files(test, by_mark=True):
+    """Run `test(memory)` on files in a folder of its own, which goes again; return its result."""
+    path = "/tmp/minipsec-test-%s" % "".join(["%02x" % octet for octet in os.urandom(8)])
     os.mkdir(path)
-    return path
+    try:
+        return test(storage.Memory(path + "/", by_mark))
+    finally:
+        for name in os.listdir(path):
+            os.remove(path + "/" + name)
+        os.rmdir(path)
 
 
 def wake_ups(p, memory, count, packets=1):
@@ -435,8 +441,8 @@ def test_a_wake_up_costs_two_writes_in_flash():
     for policy in ("clock", "mark"):
         p = profile(sleep=policy, interval_ms=1000)
         for packets, writes in ((1, 2), (17, 2), (18, 3), (50, 3), (51, 4)):
-            memory = storage.Memory(directory(), policy == "mark")
-            assert wake_ups(p, memory, 5, packets) == writes, packets
+            found = with_files(lambda memory: wake_ups(p, memory, 5, packets), policy == "mark")
+            assert found == writes, packets
 
 
 def test_flash_writes_a_day():
@@ -444,8 +450,7 @@ def test_flash_writes_a_day():
     per_day = {}
     for minutes in (1, 10, 60):
         p = profile(sleep="mark", interval_ms=60_000 * minutes)
-        memory = storage.Memory(directory(), True)
-        per_day[minutes] = wake_ups(p, memory, 3) * (24 * 60 // minutes)
+        per_day[minutes] = with_files(lambda memory: wake_ups(p, memory, 3)) * (24 * 60 // minutes)
     assert per_day == {1: 2880, 10: 288, 60: 48}
     # Awake all day, a reading a second: marks grow apart.
     memory = Memory()
@@ -469,7 +474,7 @@ def test_pieces_live_side_by_side_and_go_together():
         assert not memory.read("bin")
         memory.erase()
 
-    test(storage.Memory(directory(), True))
+    with_files(test)
     with_machine(Board(), lambda: test(storage.Memory("", False)))
 
 
