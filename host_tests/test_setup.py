@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -22,7 +23,7 @@ def no_venv(monkeypatch, tmp_path):
 
 
 def wrapper(path, target):
-    path.write_text(f'#!/bin/sh\nexec {target} "$@"\n')
+    path.write_text(f'#!/bin/sh\nexec {shlex.quote(str(target))} "$@"\n')
     path.chmod(0o755)
     return path
 
