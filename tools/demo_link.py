@@ -17,7 +17,6 @@ from tools.setup import interpreter
 
 PQ_SIZE, SIZE = 576, 200  # octets of an IP datagram, unless FRAGMENT_SIZE says otherwise
 PATTERNS = 5
-HEAP = "160k"  # ML-KEM-768 takes its share: make bench-heap
 HOW = {"eager": "fragments acknowledged", "off": "RFC 7383 alone"}
 _PATIENCE = 31  # seconds, after which an exchange is given up by the profile's default
 
@@ -45,7 +44,7 @@ def handshake(firmware, options, how, seed):
             "frag_ack": "off" if how == "off" else "02",
         }
         profile.update(port=gateway.port, natt_port=gateway.natt_port)
-        sensor = Sensor(profile, {"psk": psk}, 1, heap=HEAP, firmware=firmware)
+        sensor = Sensor(profile, {"psk": psk}, 1, heap=demo.HEAP, firmware=firmware)
         try:
             up = sensor.wait_for("up", _PATIENCE)
             stats = gateway.stats()
@@ -138,7 +137,7 @@ def run(options):
         demo.fact("gateway", gateway.title + lost)
         demo.fact(
             "sensor",
-            f"MicroPython {interpreter.version(path)}, heap {HEAP}, "
+            f"MicroPython {interpreter.version(path)}, heap {demo.HEAP}, "
             f"datagrams of at most {size_of(options)} octets"
             + (
                 f", ML-KEM gone once it is up ({ml_kem_octets()} octets of .mpy on a Pico)"
@@ -147,7 +146,7 @@ def run(options):
             ),
         )
         sensor = gateway.start(
-            {**profile_of(options), **gateway.profile}, options.readings, firmware, HEAP
+            {**profile_of(options), **gateway.profile}, options.readings, firmware, demo.HEAP
         )
         up = demo.wait(sensor, "up", timeout=_PATIENCE + 5)
         demo.tell_handshake(up, sensor.first("agreed"), gateway)

@@ -11,10 +11,9 @@ import time
 from rich.markup import escape
 
 from tools import mpy
-from tools.demo import GATEWAYS, DemoError, console, fact, wait
+from tools.demo import GATEWAYS, HEAP, DemoError, console, fact, wait
 from tools.setup import interpreter
 
-HEAP = "160k"  # what keeps the SA over a sleep takes its share
 ASLEEP_S = 1.0
 HEADERS = 28  # IPv4 and UDP, around each datagram
 _TIMEOUT = 20
