@@ -270,7 +270,7 @@ def main(argv=None):
     fragment = number(int, 128, 1500, "a number of octets, 128 to 1500")
     parser.add_argument("--readings", type=count, metavar="N", help="10; 4 with SLEEP=1")
     parser.add_argument("--gateway", choices=GATEWAYS)
-    switch = {"type": int, "choices": (0, 1), "default": 0}
+    switch = {"type": number(int, 0, 1, "0 or 1"), "default": 0, "metavar": "0|1"}
     parser.add_argument("--pq", **switch, help="ML-KEM-768 in fragments")
     parser.add_argument("--loss", type=percent, default=0, metavar="PERCENT")
     parser.add_argument("--fragment-size", type=fragment, metavar="OCTETS")
