@@ -277,11 +277,11 @@ class _Memory:
 
 
 def codec(where, data):
-    """Octets into a decoder: a value, or `Drop`."""
+    """Octets into a decoder: a value, `Drop`, or a snapshot `Refused`."""
     with Allocating(OCTETS):
         try:
             _DECODERS[where % len(_DECODERS)](data)
-        except Drop as reason:
+        except (Drop, snapshot.Refused) as reason:
             assert reason.args[0].isupper()
 
 
