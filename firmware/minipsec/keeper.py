@@ -3,7 +3,7 @@
 import asyncio
 from micropython import const
 
-from . import port, tasks
+from . import forget, port, tasks
 from .faults import Failure, describe, typed
 from .link import Link
 from .owner import LONG, RETRY_MS, Owner, jittered
@@ -21,7 +21,9 @@ class Keeper(Owner):
         if host and isinstance(error, OSError):
             from .explain import unreachable
 
-            return unreachable(host, error)
+            error = unreachable(host, error)
+            forget("explain")
+            return error
         error = typed(error)
         self.counters["faults"] += isinstance(error, Failure)
         return error
@@ -44,7 +46,9 @@ class Keeper(Owner):
             if not online:
                 from .explain import no_network
 
-                raise no_network(self.profile, port.why)
+                error = no_network(self.profile, port.why)
+                forget("explain")
+                raise error
             port.hurry(True)
             self._next = Link(self, host)
             return

@@ -66,14 +66,14 @@ class Tunnel(Keeper):
             raise UsageError("the tunnel is connected already, or about to be")
         self.error = None
         self._begun = True
-        if self._awake:
-            await self._online()
-            from .memory import take_up
-
-            spare(take_up, self)
-        if self.profile.get("warning") and not self._link:
-            self.log("warning", {"text": self.profile["warning"]})
         try:
+            if self._awake:
+                await self._online()
+                from .memory import take_up
+
+                spare(take_up, self)
+            if self.profile.get("warning") and not self._link:
+                self.log("warning", {"text": self.profile["warning"]})
             for _ in self.profile["gateways"]:
                 if self._link:
                     break
