@@ -35,7 +35,7 @@ def test_the_demo_tells_of_each_reading_and_ends_with_0(root):
     assert "aes128ccm16-prfsha256-x25519" in done.stdout
     assert re.search(r"ESP SPIs +[0-9a-f]{8} ", done.stdout)
     assert re.search(r"inner address +10\.9\.0\.\d", done.stdout)
-    assert len(re.findall(r"octets of UDP payload +\{", done.stdout)) == 3
+    assert len(re.findall(r"octets on the air +\{", done.stdout)) == 3
     assert "as the gateway decrypted it" in done.stdout
 
 
@@ -80,7 +80,7 @@ def test_the_post_quantum_story_ends_with_the_same_handshake_both_ways(root):
     done = demo(root, "--readings", "2", "--pq", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "aes128ccm16-prfsha256-x25519-ke1_mlkem768" in done.stdout
-    assert len(re.findall(r"octets of UDP payload +\{", done.stdout)) == 2
+    assert len(re.findall(r"octets on the air +\{", done.stdout)) == 2
     assert len(re.findall(r"\d\.\d\d s +\d+ datagrams", done.stdout)) == 2
 
 

@@ -25,6 +25,7 @@ from tools.setup import interpreter
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HEAP = "160k"  # with room for ML-KEM-768 (make bench-heap), and for what keeps an SA over a sleep
+HEADERS = 28  # IPv4 and UDP, around each datagram
 _TIMEOUT = 20
 
 console = Console(highlight=False, soft_wrap=True)
@@ -163,9 +164,14 @@ def tell_handshake(up, agreed, gateway):
         fact(title, text)
     fact(
         "what it cost",
-        f"{up['datagrams_out']} datagrams of {up['octets_out']} octets out, "
-        f"{up['datagrams_in']} of {up['octets_in']} in, {up['ms']} ms",
+        f"{up['datagrams_out']} datagrams of {on_the_air(up, 'out')} octets on the air out, "
+        f"{up['datagrams_in']} of {on_the_air(up, 'in')} in, {up['ms']} ms",
     )
+
+
+def on_the_air(counters, way):
+    """Octets of all datagrams one way, IP headers included, out of a sensor's counters."""
+    return counters[f"octets_{way}"] + counters[f"datagrams_{way}"] * HEADERS
 
 
 def tell_readings(sensor, gateway, count):
@@ -180,7 +186,7 @@ def tell_readings(sensor, gateway, count):
         if reply["data"] != sent["data"]:
             raise DemoError(f"reading {n}: the echo says {reply['data']!r}")
         console.print(
-            f"  {n:>4}  SN {sent['sn']:<6} {sent['octets']:>4} octets of UDP payload  "
+            f"  {n:>4}  SN {sent['sn']:<6} {sent['octets'] + HEADERS:>4} octets on the air  "
             f"[green]{escape(arrived.decode())}[/green]  echo opened by the sensor"
         )
 
@@ -208,7 +214,7 @@ def run(options):
             raise DemoError(f"the sensor ended with {code}:\n{sensor.output}")
         stats = sensor.first("stats")
         console.print("\n[bold]The end[/bold]: the sensor deleted its SA")
-        fact("octets of UDP payload", f"{stats['octets_out']} out, {stats['octets_in']} in")
+        fact("octets on the air", f"{on_the_air(stats, 'out')} out, {on_the_air(stats, 'in')} in")
         fact("dropped by the sensor", dropped(stats["drops"]))
         for title, text in gateway.close():
             fact(title, text)

@@ -11,11 +11,10 @@ import time
 from rich.markup import escape
 
 from tools import mpy
-from tools.demo import GATEWAYS, HEAP, DemoError, console, fact, wait
+from tools.demo import GATEWAYS, HEADERS, HEAP, DemoError, console, fact, wait
 from tools.setup import interpreter
 
 ASLEEP_S = 1.0
-HEADERS = 28  # IPv4 and UDP, around each datagram
 _TIMEOUT = 20
 
 

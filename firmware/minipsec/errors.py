@@ -37,7 +37,10 @@ class UnknownRefusal(PeerError):
 class PostQuantumRefused(PeerError):
     """The gateway takes no part in the post-quantum protection that the profile insists on."""
 
-    check = "proposals: ML-KEM there needs strongSwan 6.0 and ke1_mlkem768; or pq: prefer here"
+    check = (
+        "proposals there: ke1_mlkem768, and a strongSwan that has it: swanctl --list-algs | grep"
+        " ML_KEM; or pq: prefer here"
+    )
 
 
 OTHER = "another connection there may have answered first: swanctl --log tells"
