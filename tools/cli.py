@@ -3,8 +3,10 @@
 A tool adds itself here by one line, with a function whose signature is its options.
 """
 
+import contextlib
 import importlib.metadata
 import inspect
+import json
 import os
 import signal
 import sys
@@ -92,7 +94,11 @@ _flow(app)
 
 
 def run(arguments=None):
-    """Run one command; return its exit code. Whatever goes wrong is told in one line."""
+    """Run one command; return its exit code. Whatever goes wrong is told in one line.
+
+    Who asked for JSON finds that line on standard output, too.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = app(arguments, prog_name=PROGRAM, standalone_mode=False)
         if code == Interrupted.code:
@@ -113,7 +119,19 @@ def run(arguments=None):
         # Who read our output has gone; Python would complain at the end once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Problem.code
-    complain(problem)
+    except OSError as error:
+        # Of files and of standard output; where more is known of a fault, a Problem says it.
+        where = f"{error.filename}: " if error.filename else ""
+        problem = Problem(f"{where}{error.strerror or error}", "mend that and run this again")
+    return _tell(problem, "--json" in arguments)
+
+
+def _tell(problem, as_json):
+    """Tell a `Problem`; return its exit code, also where nobody can be told."""
+    with contextlib.suppress(OSError):
+        complain(problem)
+        if as_json:
+            typer.echo(json.dumps({"error": str(problem), "fix": problem.fix}))
     return problem.code
 
 
@@ -124,6 +142,17 @@ def _usage(error):
     return BadInput(text[:1].lower() + text[1:], f"{where} --help")
 
 
+def _have_streams():
+    """Have all three standard streams, which take any text, whatever we were started with."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # Nothing else may get its number, least of all the inventory.
+            setattr(sys, name, open(os.devnull, mode))
+    # A line leaves at once, so that a full disk is noticed while somebody can say so.
+    sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
+    sys.stderr.reconfigure(errors="backslashreplace")
+
+
 def _interrupt(*_):
     raise KeyboardInterrupt
 
@@ -131,6 +160,7 @@ def _interrupt(*_):
 def main():
     """The command line of a process: a terminal that closes ends it as Ctrl-C does."""
     no_core_dumps()
+    _have_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     sys.exit(run())

@@ -22,7 +22,7 @@ import time
 
 from .provision.files import check_closed, make_directory, read_json, write_json
 from .provision.identity import Identity
-from .provision.problem import BadInput, Problem
+from .provision.problem import BadInput, Problem, shortened
 
 STATES = ("new", "provisioned", "active", "revoked")
 _FEW = 20  # devices whose files are brought to disk one by one, not all at once
@@ -147,6 +147,11 @@ class Inventory:
             )
         with self.changing():
             # Asked again: another process may have done it while we waited.
+            if not self._version() and any(self.devices.glob("[!.]*")):
+                raise Problem(
+                    f"{self.database} is empty, and {self.devices} is not",
+                    "restore it from a copy",
+                )
             for number in range(self._version(), len(MIGRATIONS)):
                 for statement in MIGRATIONS[number].split(";"):
                     self._db.execute(statement)
@@ -178,6 +183,7 @@ class Inventory:
 
     def find(self, name):
         """The device of an identity, or of the first part of one where that is enough."""
+        name = name.encode(errors="replace").decode()  # octets that are no text name nobody
         with self._errors():
             row = self._db.execute(
                 "SELECT * FROM devices WHERE id = ? OR key = ?", (name, _key(name))
@@ -194,7 +200,9 @@ class Inventory:
         if found:
             names = ", ".join(row["id"] for row in found[:3])
             raise BadInput(f"{name} may be any of {len(found)} devices: {names}, ..")
-        raise BadInput(f"{name} is not in the inventory", "python -m tools list shows what is")
+        raise BadInput(
+            f"{shortened(name)} is not in the inventory", "python -m tools list shows what is"
+        )
 
     def get(self, key):
         """The row of a key (Identity.key), or None."""
@@ -446,6 +454,7 @@ class Inventory:
 @contextlib.contextmanager
 def _locked(path, seconds):
     """Hold the lock of a directory; False when another process holds it for so long."""
+    make_directory(path)  # a device whose files are lost can be revoked all the same
     descriptor = os.open(path, os.O_RDONLY)
     end = time.monotonic() + seconds
     try:

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -34,6 +35,9 @@ FULL = {
     "network": "wifi",
     "ssid": "cellar network",
     "wifi_key": "correct horse",
+    "country": "DE",
+    "security": "wpa3",
+    "power_saving": "off",
     "static_ip": "10.0.0.5 255.255.255.0 10.0.0.1 10.0.0.1",
     "pq": "prefer",
     "ppk": "yes",
@@ -505,3 +509,68 @@ def test_a_file_that_is_no_inventory_is_named(tool, device, inventory):
 def test_commands_that_need_an_inventory_make_none(tool, inventory):
     assert "there is no inventory" in tool("list", code=1).err
     assert not inventory.exists()
+
+
+@pytest.mark.item("C2")
+@pytest.mark.parametrize("text", ["\u212a.example.org", "fe80::1%eth0", "ipv6:fe80::1%eth0"])
+def test_what_only_looks_like_an_identity_is_refused(tool, text):
+    assert "--id: expected" in tool(*NEW, text, code=2).err
+
+
+@pytest.mark.item("J12")
+@pytest.mark.parametrize("flag", ["gateway", "server", "reach", "inner_address"])
+def test_an_interface_of_this_pc_is_part_of_no_address(tool, flag):
+    flags = {"gateway": "gw.example.org", "server": "fd00::1", flag: "fe80::1%eth0"}
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    assert "expected" in tool("new", "--id", "a", "--gateway-id", "g", *words, code=2).err
+
+
+@pytest.mark.item("J12")
+def test_an_error_repeats_no_more_than_a_line_of_what_was_typed(tool, device):
+    for words in ((*NEW, "x" * 5000), ("show", "x" * 5000)):
+        assert len(tool(*words, code=2).err) < 400
+
+
+@pytest.mark.item("J12")
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("[" * 100000, "is not JSON"),
+        ('[{"id": "a", "id": "b", "gateway": "g", "server": "10.0.0.1"}]', '"id" is named twice'),
+    ],
+)
+def test_a_table_in_json_that_has_no_one_meaning_is_refused(tool, tmp_path, text, says):
+    path = tmp_path / "fleet.json"
+    path.write_text(text)
+    assert says in tool("fleet", "import", path, code=2).err
+
+
+@pytest.mark.item("J10")
+@pytest.mark.parametrize("words", [("fleet", "export"), ("edit", "sensor-1", "--sn-tick-ms", "7")])
+def test_a_profile_that_a_hand_spoilt_is_named(tool, device, inventory, words):
+    path = inventory / "devices" / device / "profile.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "interval_ms": "soon"}))
+    assert "interval_ms: expected a time" in tool(*words, code=1).err
+
+
+@pytest.mark.item("J10")
+def test_an_inventory_that_was_emptied_is_no_new_one(tool, device, inventory):
+    for path in inventory.glob("inventory.db*"):
+        path.unlink()
+    (inventory / "inventory.db").touch()
+    assert "restore it from a copy" in tool("list", code=1).err
+    assert "restore it from a copy" in tool(*NEW, "another.example.org", code=1).err
+
+
+@pytest.mark.item("J10")
+def test_a_device_whose_files_are_lost_can_be_revoked(tool, device, inventory):
+    shutil.rmtree(inventory / "devices")
+    assert "cannot read" in tool("edit", device, "--interval", "1min", code=1).err
+    tool("revoke", device, "--yes", "--no-gateway")
+    assert '"state": "revoked"' in tool("list", "--json").out
+
+
+@pytest.mark.item("J8")
+def test_a_revoked_device_is_not_told_to_be_revoked(tool, device):
+    tool("revoke", device, "--yes", "--no-gateway")
+    assert "is revoked, and kept" in tool("remove", device, "--yes", code=2).err

@@ -1,7 +1,10 @@
 """How all commands speak: one form of error, whole words, right plurals, JSON on request."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -116,3 +119,53 @@ def test_list_and_show_speak_json(tool, inventory):
     assert shown["profile"]["id"] == "a.example.org" and shown["history"][0]["what"] == "made"
     assert "psk" not in tool("show", "a", "--json").out
     assert json.loads(tool("list", "--json", "--state", "revoked").out) == []
+
+
+@pytest.mark.item("J11")
+@pytest.mark.parametrize(
+    "words", ["list", "show nobody", "stats nobody", "doctor nobody", "gateway list"]
+)
+def test_who_asks_for_json_gets_json_of_an_error_too(tool, words):
+    said = tool(*words.split(), "--json", code=1)
+    assert json.loads(said.out)["error"].startswith("there is no inventory")
+
+
+def process(command, inventory, **variables):
+    """A command line as a shell starts it."""
+    return subprocess.run(
+        ["sh", "-c", command.replace("TOOLS", f"'{sys.executable}' -m tools")],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+ASCII = {"LC_ALL": "POSIX", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+ASCII["PYTHONCOERCECLOCALE"] = "0"
+
+
+@pytest.mark.item("J12")
+@pytest.mark.parametrize(
+    "command, code, says",
+    [
+        ("TOOLS list >/dev/full", 1, "No space left"),
+        ("TOOLS list --json >/dev/full", 1, "No space left"),
+        ("TOOLS --version >/dev/full", 1, "No space left"),
+        ("TOOLS show nobody 2>/dev/full", 2, ""),
+        ("TOOLS show nobody 2>&-", 2, ""),
+        ("TOOLS list >&-", 0, ""),
+        ("TOOLS new <&-", 2, "--gateway"),
+        ("TOOLS show n\u00f6body", 2, "not in the inventory"),
+    ],
+)
+def test_no_stream_and_no_locale_ends_in_a_traceback(device, inventory, command, code, says):
+    found = process(command, inventory, **ASCII)
+    assert found.returncode == code and says in found.stderr
+    assert "Traceback" not in found.stderr and found.stderr.count("\n") <= 1
+
+
+@pytest.mark.item("J12")
+def test_a_label_that_a_terminal_cannot_draw_is_refused(device, inventory):
+    found = process(f"TOOLS label {device}", inventory, **ASCII)
+    assert found.returncode == 1 and "--out label.svg" in found.stderr and not found.stdout

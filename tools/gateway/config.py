@@ -353,7 +353,7 @@ def _check_pool(pool, count, devices):
         bits = pool.max_prefixlen - (count + 1).bit_length()
         wide = ipaddress.ip_network(f"{pool.network_address}/{bits}", strict=False)
         raise Problem(
-            f"{count} devices ask for an inner address, and {pool} has {room}",
+            f"{count} devices ask for an inner address, and {pool} has {max(room, 0)}",
             f"say --pool {wide} once",
         )
     for identity, profile in devices:

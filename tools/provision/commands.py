@@ -94,7 +94,7 @@ def new(
     country: Annotated[str | None, _rare("CC", "Where its Wi-Fi is, like DE.")] = None,
     security: Annotated[
         str | None,
-        _rare("auto|wpa_wpa2|wpa2_wpa3|wpa3", "What the Wi-Fi must speak (Pico W)."),
+        _rare("WORD", "What its Wi-Fi speaks (Pico W): auto, wpa_wpa2, wpa2_wpa3 or wpa3."),
     ] = None,
     power_saving: Annotated[
         str | None, _rare("on|off", "Wi-Fi's power saving between handshakes.")
@@ -186,10 +186,14 @@ def _add(found, wanted):
         keys = found.secrets(row) or {}
         other += [name for name, key in wanted.given.items() if key and key != keys.get(name)]
         if other:
-            path = found.secrets_path if other[0] in SECRETS else found.profile_path
+            how = (
+                f"edit {found.secrets_path(row)}"
+                if other[0] in SECRETS
+                else f"python -m tools edit {wanted.id}"
+            )
             raise BadInput(
                 f"{wanted.id} is in the inventory already, with another {', '.join(other)}",
-                f"edit {path(row)}, or choose another identity",
+                f"{how}, or choose another identity",
             )
         warn(f"{wanted.id} is in the inventory already, just so; nothing was changed")
     else:

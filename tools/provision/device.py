@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ..devgateway.config import secret_octets
 from .firmware import board_facts, board_name, known_boards
 from .identity import EXPECTED, Identity, NoIdentity
-from .problem import BadInput
+from .problem import BadInput, shortened
 
 _UNITS = {"ms": 1, "s": 1000, "min": 60000, "h": 3600000}
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -26,7 +26,7 @@ def _gateway_id(text):
 
 def _host(text):
     try:
-        return str(ipaddress.ip_address(text))
+        return _address(text)
     except ValueError:
         if _HOST.fullmatch(text) and not re.fullmatch(r"[\d.]+", text):
             return text.lower()
@@ -34,10 +34,14 @@ def _host(text):
 
 
 def _address(text):
+    if "%" in text:
+        raise ValueError  # an interface of this PC, which means nothing on a board
     return str(ipaddress.ip_address(text))
 
 
 def _network(text):
+    if "%" in text:
+        raise ValueError
     return str(ipaddress.ip_network(text, strict=False))
 
 
@@ -349,7 +353,7 @@ def device(given, where=lambda name: f"--{name.replace('_', '-')}"):
             values[name] = entry.read(text)
         except ValueError as problem:
             # What stands where a secret belongs is not repeated.
-            got = "" if entry.secret else f", got {text!r}"
+            got = "" if entry.secret else f", got {shortened(repr(text))}"
             raise BadInput(f"{where(name)}: expected {problem}{got}") from None
     given = {name: values.pop(name) for name in SECRETS}
     values["gateway_id"] = values["gateway_id"] or _identity_of_host(values["gateway"], where)
@@ -368,7 +372,10 @@ def _identity_of_host(host, where):
     try:
         return _identity(host)
     except ValueError:
-        raise BadInput(f"{where('gateway_id')}: missing, expected {EXPECTED}") from None
+        raise BadInput(
+            f"{where('gateway_id')}: missing, expected {EXPECTED}; the gateway"
+            f" {shortened(host)} is none"
+        ) from None
 
 
 def _as_the_board_is(values, where):

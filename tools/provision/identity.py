@@ -35,8 +35,8 @@ class Identity:
     """
 
     def __init__(self, text):
-        if not isinstance(text, str) or not 1 <= len(text) <= _MOST:
-            raise NoIdentity
+        if not isinstance(text, str) or not 1 <= len(text) <= _MOST or not text.isascii():
+            raise NoIdentity  # lower() takes signs for letters that only look like them
         kind, rest = _split(text)
         if kind not in _READ:
             raise NoIdentity(_instead(text))
@@ -132,9 +132,9 @@ def _guess(text):
 
 
 def _version(text):
-    """4 or 6 for an address, else None."""
+    """4 or 6 for an address, else None; with an interface (%eth0) it is none to others."""
     try:
-        return ipaddress.ip_address(text).version
+        return None if "%" in text else ipaddress.ip_address(text).version
     except ValueError:
         return None
 

@@ -62,8 +62,8 @@ def revoke(
                     said = _cut_off(found, row, vici, revoked_for)
                 except Problem as problem:
                     raise Problem(
-                        f"{row['id']} is revoked in the inventory, but the gateway still lets it"
-                        f" in: {problem}",
+                        f"{row['id']} is revoked in the inventory, but the gateway may still let"
+                        f" it in: {problem}",
                         f"{problem.fix}; then run this again" if problem.fix else None,
                     ) from None
         _check_files(found, row)
@@ -114,6 +114,8 @@ def remove(
     """Forget a device that never was on a board, as if it had not been made."""
     with open_inventory(inventory) as found:
         row = found.find(name)
+        if row["state"] == "revoked":
+            raise BadInput(f"{row['id']} is revoked, and kept so that nobody makes it again")
         pushed = any(what.startswith("pushed") for _, what in found.history(row))
         if row["state"] != "new" or row["chip"] or pushed:
             raise BadInput(f"{row['id']} was on a board, which has its key", "revoke it")

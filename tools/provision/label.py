@@ -1,6 +1,7 @@
 """`label`: a QR code with a device's identity, for its housing. Nothing secret is in it."""
 
 import pathlib
+import sys
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from .options import InventoryOption, count, open_inventory, say
 from .problem import BadInput, Problem
 
 _FORMS = (".svg", ".png", ".pdf", ".txt")
+_SIGNS = "█▀▄"  # of a code on a terminal
 
 
 def label(
@@ -34,6 +36,7 @@ def label(
     with open_inventory(inventory) as found:
         rows = [row for row in found.rows() if row["state"] != "revoked"] if all_devices else []
         rows += [found.find(name) for name in names or ()]
+        rows = list({row["key"]: row for row in rows}.values())
     if not rows:
         raise BadInput("name a device, or say --all")
     if len(rows) > 1 and out is None:
@@ -42,6 +45,7 @@ def label(
     for row in rows:
         code = segno.make(row["id"], error="m", micro=False)
         if out is None:
+            _check_terminal()
             code.terminal(compact=True)
             say(row["id"])
             return
@@ -54,3 +58,13 @@ def label(
         except OSError as error:
             raise Problem(f"cannot write {path}: {error.strerror}") from None
     say(f"{count(len(rows), 'label')} in {directory or out}")
+
+
+def _check_terminal():
+    """Refuse a terminal that has no signs to draw with."""
+    try:
+        _SIGNS.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        raise Problem(
+            f"a code cannot be shown in {sys.stdout.encoding}", "name a file: --out label.svg"
+        ) from None

@@ -56,7 +56,10 @@ PortOption = Annotated[
 WaitOption = Annotated[
     float,
     typer.Option(
-        "--wait", metavar="SECONDS", help="A board that sleeps: try so long, until it wakes."
+        "--wait",
+        metavar="SECONDS",
+        min=0,
+        help="A board that sleeps: try so long, until it wakes.",
     ),
 ]
 ViciOption = Annotated[

@@ -477,7 +477,9 @@ def push(
     ] = False,
     follow: Annotated[
         float,
-        typer.Option(metavar="SECONDS", help="Show what the board prints from its start on."),
+        typer.Option(
+            metavar="SECONDS", min=0, help="Show what the board prints from its start on."
+        ),
     ] = 0,
     replace: Annotated[
         bool, typer.Option("--replace", help="Another board than before, or another's board.")

@@ -5,7 +5,7 @@ import json
 import pathlib
 
 from .device import FIELDS, FROM_BOARD, device, duration_text
-from .problem import BadInput
+from .problem import BadInput, Problem
 from .spreadsheet import FORMULA, read_rows, read_text
 
 _MAX_ERRORS = 10
@@ -61,8 +61,8 @@ def read_devices(path, defaults=None):
 
 def _json_entries(path):
     try:
-        entries = json.loads(read_text(path))
-    except ValueError as error:
+        entries = json.loads(read_text(path), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not JSON: {error}") from None
     if isinstance(entries, dict):
         entries = entries.get("devices")
@@ -70,6 +70,15 @@ def _json_entries(path):
         raise BadInput(f'{path}: expected a list of objects, or {{"devices": [..]}}')
     for number, entry in enumerate(entries, 1):
         yield number, {key: _as_text(value) for key, value in entry.items()}
+
+
+def _once(pairs):
+    """An object whose names stand in it once; of two values nobody knows which is meant."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f'"{twice}" is named twice in one object')
+    return dict(pairs)
 
 
 def _as_text(value):
@@ -123,19 +132,29 @@ def settings(row, profile):
     for name, entry in FIELDS.items():
         if entry.secret:
             continue
-        value = profile.get(entry.key or name)
-        if name == "interval":
-            value = duration_text(value) if value else None
-        elif name == "board":
-            value = row["board"]
-        elif name in FROM_BOARD and row["board"]:
-            value = value or "off"  # else it would follow from the board
-        elif name in ("static_ip", "spi"):
-            value = " ".join(map(str, value)) if value else None
-        elif name == "ppk":
-            value = "yes" if "ppk_id" in profile else None
-        values[name] = value
+        key = entry.key or name
+        try:
+            values[name] = _setting(name, row, profile, profile.get(key))
+        except TypeError:
+            raise Problem(
+                f"the profile of {row['id']}: {key}: expected {entry.expected}", "mend the file"
+            ) from None
     return values
+
+
+def _setting(name, row, profile, value):
+    """A field as text or number, TypeError where a hand wrote what is neither."""
+    if name == "interval":
+        return duration_text(value) if value else None
+    if name == "board":
+        return row["board"]
+    if name in FROM_BOARD and row["board"]:
+        return value or "off"  # else it would follow from the board
+    if name in ("static_ip", "spi"):
+        return " ".join(map(str, value)) if value else None
+    if name == "ppk":
+        return "yes" if "ppk_id" in profile else None
+    return value
 
 
 def write_devices(file, entries, form):
