@@ -38,7 +38,7 @@ def up(link, child):
     if p["ppk_id"]:
         fields["ppk"] = ike.with_ppk
     owner.log("agreed", fields)
-    if p["pq"] == "prefer":
+    if p["pq"] == "prefer" and not ike.with_ppk:
         _warn(owner, ike.picked)
     fields = _fields(link, child)
     fields["spi_i"] = ike.spi_i.hex()

@@ -128,6 +128,8 @@ def test_prefer_falls_back_on_x25519(lab):
     node = lab.sensor({"pq": "prefer"}, readings=3)
     assert_all_went_through(node, echo, 3, "10.9.0.1")
     assert node.first("agreed")["ike"] == CCM16
+    (warning,) = node.all("warning")
+    assert "pq: require" in warning["text"]
 
 
 @item("INT-11", "INT-17")
@@ -138,6 +140,7 @@ def test_prefer_and_a_ppk_are_post_quantum_all_the_same(lab):
     assert node.wait() == 0, node.output
     agreed = node.first("agreed")
     assert agreed["ike"] == CCM16 and agreed["ppk"] is True
+    assert not node.all("warning")
 
 
 @item("INT-11")
@@ -147,5 +150,7 @@ def test_require_is_a_typed_error_and_nothing_else(lab):
     assert node.wait() == 1
     (line,) = node.all("error")
     assert (line["error"], line["notify"]) == ("PostQuantumRefused", "NO_PROPOSAL_CHOSEN")
-    assert "strongSwan 6.0" in line["check"] and not node.all("up")
+    assert (
+        "ke1_mlkem768" in line["check"] and "--list-algs" in line["check"] and not node.all("up")
+    )
     assert gateway.list_sas() == []

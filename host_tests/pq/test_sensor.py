@@ -143,12 +143,22 @@ def test_require_refuses_a_gateway_without_it(gateway, sensor, settings):
     assert line["notify"] == "NO_PROPOSAL_CHOSEN" and "pq: prefer" in line["check"]
 
 
-@item("INT-11")
+@item("INT-11", "B7")
 @pytest.mark.parametrize("settings", [{"intermediate": False}, {"ike": (CCM,)}])
-def test_prefer_does_without(gateway, sensor, settings):
+def test_prefer_does_without_and_warns(gateway, sensor, settings):
     one = gateway(**settings)
     code, node = sensor(one, pq="prefer")
     assert_works(code, node, one, CCM)
+    (warning,) = node.all("warning")
+    assert "no ML-KEM in this tunnel" in warning["text"] and "pq: require" in warning["text"]
+    assert "another connection" in warning["text"]
+
+
+@item("B7")
+@pytest.mark.parametrize("changes", [{"pq": "prefer"}, {"pq": "require"}, {"pq": "off"}])
+def test_nothing_is_warned_of_where_ml_kem_is_in_or_was_never_wanted(gateway, sensor, changes):
+    code, node = sensor(gateway(), **changes)
+    assert code == 0 and not node.all("warning"), node.output
 
 
 @item("INT-17")
