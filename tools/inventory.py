@@ -98,7 +98,7 @@ class Inventory:
             # SQLite gives the mode of this file to its journal, too.
             os.close(os.open(self.database, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
-            raise Problem(f"cannot open {self.database}: {error.strerror}") from None
+            raise Problem(f"cannot open {self.database}: {error.strerror}", self._room) from None
         with self._errors():
             self._db = sqlite3.connect(self.database, timeout=_WAIT, isolation_level=None)
             self._db.row_factory = sqlite3.Row
@@ -115,6 +115,11 @@ class Inventory:
     def __exit__(self, *_):
         self._db.close()
 
+    @property
+    def _room(self):
+        """What to do where SQLite cannot write; it does not tell a full disk from a broken one."""
+        return f"has its disk room (df {self.path}), and may you write there?"
+
     @contextlib.contextmanager
     def _errors(self):
         try:
@@ -125,7 +130,7 @@ class Inventory:
                     f"the inventory {self.path} is in use by another process",
                     "run this again when that one is done; nothing was changed",
                 ) from None
-            raise Problem(f"the inventory {self.database}: {error}") from None
+            raise Problem(f"the inventory {self.database}: {error}", self._room) from None
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.IntegrityError):
                 raise
@@ -165,7 +170,8 @@ class Inventory:
             try:
                 yield self._db
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # SQLite has ended it itself where the disk is full
+                    self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
 

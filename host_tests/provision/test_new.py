@@ -18,6 +18,7 @@ from tools.inventory import Inventory
 from tools.provision import commands, files
 from tools.provision.device import FIELDS, device
 from tools.provision.identity import Identity
+from tools.provision.problem import Problem
 
 # store.py under CPython is as the board has it; tools/ itself never loads it.
 from minipsec import store
@@ -574,3 +575,15 @@ def test_a_device_whose_files_are_lost_can_be_revoked(tool, device, inventory):
 def test_a_revoked_device_is_not_told_to_be_revoked(tool, device):
     tool("revoke", device, "--yes", "--no-gateway")
     assert "is revoked, and kept" in tool("remove", device, "--yes", code=2).err
+
+
+@pytest.mark.item("J10")
+def test_an_inventory_whose_disk_is_full_says_where_to_look(device, inventory):
+    with Inventory(inventory) as found:
+        (pages,) = found._db.execute("PRAGMA page_count").fetchone()
+        found._db.execute(f"PRAGMA max_page_count = {pages}")  # as a disk without room
+        row = found.find(device)
+        with pytest.raises(Problem, match="full") as raised:
+            for _ in range(1000):
+                found.note(row, "x" * 1000)
+        assert f"df {inventory}" in raised.value.fix
