@@ -34,7 +34,7 @@ def command(octets):
 _LAST_REPLY_MS = 1000
 _PAUSE_MS = 4000  # before the tunnel is tried anew, doubled up to retry_max_ms
 _AGAIN_MS = 60000  # before a board with a bad profile looks at it again
-_LONG_MS = 1 << 28  # asyncio's clock cannot tell more than twice that
+_LONG_MS = 1 << 27  # asyncio's clock cannot tell more than four times that
 
 
 def _failed(log, what, e):
@@ -72,7 +72,7 @@ async def sampling(backlog, profile, readings, up, log):
 
 
 async def _each_interval(backlog, profile, readings, log):
-    interval = min(profile["interval_ms"], 2 * _LONG_MS - 1)
+    interval = min(profile["interval_ms"], 4 * _LONG_MS - 1)
     due = time.ticks_ms()
     n = backlog.sampled + backlog.failed
     while True:
