@@ -28,7 +28,7 @@ ARROWS = {
     "snapshot": {"sequence"},
     "inner": {"loops"},
     "errors": {"faults"},
-    "explain": {"errors", "wire"},
+    "explain": {"errors", "faults"},
     "faults": set(),
     "drbg": {"kdf"},
     "auth": {"wire", "ccm", "kdf", "machine", "established", "ppk"},

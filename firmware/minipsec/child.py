@@ -6,8 +6,8 @@ Loaded when IKE_AUTH is done or a sleep is over, and forgotten again.
 from micropython import const
 
 from .esp import Receiver, Sender
+from .faults import address_text
 from .sequence import ReplayWindow, Sequence
-from .wire import address_text
 
 _ML_KEM_512 = const(35)
 _ML_KEM_1024 = const(37)

@@ -13,7 +13,7 @@ from .errors import (
     notify_name,
     refusal,
 )
-from .wire import address_text
+from .faults import address_text
 
 _TS_CHECK = (
     "server, server_port and remote_ts here against local_ts there, without which a gateway offers"

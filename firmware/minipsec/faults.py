@@ -59,3 +59,10 @@ def describe(error):
         "text": str(error),
         "check": error.check,
     }
+
+
+def address_text(address):
+    """Return a packed address as people write it; IPv6 without shortening."""
+    if len(address) == 4:
+        return ".".join([str(octet) for octet in address])
+    return ":".join(["%x" % (address[i] << 8 | address[i + 1]) for i in range(0, 16, 2)])

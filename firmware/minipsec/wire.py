@@ -255,13 +255,6 @@ def parse_ts(body):
     return found
 
 
-def address_text(address):
-    """Return a packed address as people write it; IPv6 without shortening."""
-    if len(address) == 4:
-        return ".".join([str(octet) for octet in address])
-    return ":".join(["%x" % (address[i] << 8 | address[i + 1]) for i in range(0, 16, 2)])
-
-
 def cp_body(kind, attributes):
     """Return the body of a Configuration payload: [(type, value)] (RFC 7296 §3.15)."""
     out = bytes((kind, 0, 0, 0))

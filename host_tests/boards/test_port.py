@@ -179,7 +179,7 @@ address = port.resolve("127.0.0.1", 500)
 tell(address, port.with_port(address, 4500), list(port.packed(address)[0]), port.packed(address)[1])
 tell(port.packed(("fd00::1", 500)), port.with_port(("fd00::1", 500), 4500))
 tell(port.resolve("::1", 500))
-from minipsec.wire import address_text as text
+from minipsec.faults import address_text as text
 tell(text(b"\\x0a\\1\\2\\3"), text(bytes(15) + b"\\1"))
 """
     for name in ("RPI_PICO_W", "ESP32_GENERIC_S3"):
