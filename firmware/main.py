@@ -3,8 +3,19 @@ import sys
 if ".frozen" not in sys.path:  # MICROPYPATH on the unix port leaves it out, and asyncio is there
     sys.path.append(".frozen")
 
-import sensor
+try:
+    import sensor
 
-code = sensor.run(sys.argv[1:])
+    code = sensor.run(sys.argv[1:])
+except Exception as e:
+    if sys.argv:
+        raise
+    # A sensor that did not answer at the import, for instance: a minute for a console, and anew.
+    sys.print_exception(e)
+    import machine
+    import time
+
+    time.sleep(60)
+    machine.reset()
 if sys.argv:  # a board has none, and goes to its prompt
     sys.exit(code)

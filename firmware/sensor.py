@@ -12,7 +12,7 @@ import sys
 import time
 
 from minipsec import ProfileError, load_profile
-from minipsec.backlog import Backlog
+from minipsec.backlog import Backlog, as_octets
 from minipsec.report import reporter
 from minipsec.tasks import alive, spare
 
@@ -118,7 +118,7 @@ async def obeying(tunnel, octets, log):
     try:
         answer = command(octets)
         if answer:
-            await tunnel.send(bytes(answer))
+            await tunnel.send(as_octets(answer))
     except Exception as e:
         if e is tunnel.error:
             raise

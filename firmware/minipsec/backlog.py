@@ -9,6 +9,13 @@ from micropython import const
 _MAX = const(1200)  # octets of a datagram
 
 
+def as_octets(value):
+    """Return the owner's octets; TypeError for text and for a number, which is no length here."""
+    if isinstance(value, int):
+        raise TypeError("expected octets, not " + repr(value))
+    return bytes(value)
+
+
 class Backlog:
     """Up to `most` readings in RAM; then the oldest makes place, counted in `lost`."""
 
@@ -38,7 +45,7 @@ class Backlog:
 
     def put(self, reading):
         """Add a reading of 1 to 1200 octets."""
-        reading = bytes(reading)  # not text; and a buffer of the owner's may change
+        reading = as_octets(reading)  # a buffer of the owner's may change
         if not 0 < len(reading) <= _MAX:
             raise ValueError("a reading has 1 to %d octets" % _MAX)
         if len(self._ram) >= self._most and not self.save():

@@ -2,7 +2,8 @@
 
 A `Link` moves datagrams between socket and core and tells its owner, a Tunnel, what happened:
 `on_up(link)`, `on_stale(link)`, `on_down(link, error)`, `on_closed(link)`, `on_waiting()`,
-`on_payload(payload, octets)`, `on_rare(what, link, ..)`.  It decides nothing; that is the Tunnel's part.
+`on_payload(payload, octets)`, `on_broken(link, error)`, `on_rare(what, link, ..)`.  It decides
+nothing; that is the Tunnel's part.
 """
 
 from micropython import const

@@ -30,7 +30,10 @@ def put(memory, octets):
     theirs = memory()
     if len(theirs) + n + _END_SIZE > _ROOM:
         return False
-    memory(theirs + octets + struct.pack(_END, crc32(octets), n, n ^ 0xFFFF, _MARKED))
+    try:
+        memory(theirs + octets + struct.pack(_END, crc32(octets), n, n ^ 0xFFFF, _MARKED))
+    except (OSError, ValueError):
+        return False  # a board with less of it
     return True
 
 
@@ -65,6 +68,9 @@ def _start():
             _taken = b"", "OVERWRITTEN"
     except (ImportError, AttributeError):
         pass
+    except Exception as e:
+        # An import of minipsec that fails would end at the prompt.
+        _taken = b"", repr(e)
 
 
 _start()

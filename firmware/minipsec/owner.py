@@ -139,6 +139,15 @@ class Owner:
         self._tell()
         self.log("error", describe(error))
 
+    def on_broken(self, link, error):
+        """The link has closed itself over what was raised in it, maybe for want of memory."""
+        self.on_closed(link)
+        error = self._typed(error)
+        if link.retired:
+            self.log("error", describe(error))
+        else:
+            self.on_down(link, error)
+
     def on_stale(self, link):
         """The link holds, but a new one is wanted in its place."""
         end = max(self.clock.now(), link.born + _MIN_AGE_MS)

@@ -91,13 +91,17 @@ async def online(profile, afresh=False):
 
 def hurry(on):
     """Switch the power saving of Wi-Fi off for a handshake, and on again."""
-    global _saving
     if nic and hasattr(nic, "PM_NONE"):
-        from minipsec import forget
-        from .uplink import hurry
+        spare(_hurry, on)
 
-        forget("uplink")
-        _saving = hurry(nic, on, _saving)
+
+def _hurry(on):
+    global _saving
+    from minipsec import forget
+    from .uplink import hurry
+
+    forget("uplink")
+    _saving = hurry(nic, on, _saving)
 
 
 # An ESP32 gets the memory of machine code back only at a soft reset: a module with viper code in
@@ -108,7 +112,7 @@ FORGETS_NATIVE = sys.platform != "esp32"
 class Clock:
     """Milliseconds that never wrap, out of `ticks_ms`, whose period is 2^30.
 
-    `now()` must be called once in twelve days at least, which any timer does.
+    `now()` must be called once in ten days at least, which any timer does.
     """
 
     def __init__(self):
@@ -118,7 +122,9 @@ class Clock:
     def now(self):
         """Return milliseconds since this clock was made."""
         ticks = time.ticks_ms()
-        self._now += time.ticks_diff(ticks, self._last) & 0x3FFFFFFF
+        since = time.ticks_diff(ticks, self._last) & 0x3FFFFFFF
+        if since < 0x38000000:  # else it went back by up to a day and a half: it stands still
+            self._now += since
         self._last = ticks
         return self._now
 

@@ -85,15 +85,6 @@ def no_address(owner, link, _):
     raise error
 
 
-def broken(owner, link, error):
-    """A link has closed itself over what was raised in it."""
-    error = owner._typed(error)
-    if link.retired:
-        owner.log("error", describe(error))
-    else:
-        owner.on_down(link, error)
-
-
 def fell(keeper, _, error):
     """What keeps the tunnel up has failed itself: it lets go of everything and starts anew."""
     for link in keeper._links():

@@ -186,7 +186,7 @@ class Traffic:
         self._let_go()
         self.ike = self.sender = self.receiver = None
         forget_handshake()
-        self.owner.on_rare("broken", self, error)
+        self.owner.on_broken(self, error)
 
     def _on_esp(self, datagram):
         owner = self.owner

@@ -9,6 +9,7 @@ from micropython import const
 
 from .faults import UsageError, describe  # noqa: F401  for applications
 from .keeper import Keeper, within
+from .owner import LONG
 from .tasks import alive, spare
 
 _LOOK_MS = const(10000)  # between two looks at an attempt that nothing is heard of
@@ -77,9 +78,13 @@ class Tunnel(Keeper):
             for _ in self.profile["gateways"]:
                 if self._link:
                     break
-                self._attempt(await self._online())
+                online = await self._online()
+                if self._begun:
+                    self._attempt(online)
                 while self._next:
                     await self._look(self._changed, _LOOK_MS)
+            if not self._begun:  # closed meanwhile
+                raise self.error
             if not self._link:
                 raise self._failed
             self._start()
@@ -143,6 +148,7 @@ class Tunnel(Keeper):
                 left = until - self.clock.now()
                 if left <= 0:
                     return None
+                left = min(left, LONG)
             await within(self._changed, left)
         return self._inbox.pop(0)
 
@@ -174,7 +180,7 @@ class Tunnel(Keeper):
         if link:
             self._old.append(link)
         for link in self._old[:]:
-            link.delete()
+            link.safely(link.delete)
         await self._while(lambda: self._old, until)
         for link in self._old[:]:
             spare(link.close)

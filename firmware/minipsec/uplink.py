@@ -81,10 +81,13 @@ def _join(nic, profile):
 
 def _connected(nic):
     """Has it an address?  Drivers ask for one of IPv4; state 2 is a link that has none."""
-    return nic.isconnected() or (
-        hasattr(nic, "ipconfig")
-        and nic.status() == 2
-        and any([text[:4].lower() != "fe80" for text, *_ in nic.ipconfig("addr6")])
+    # Not every driver knows what IPv6 is, or has a state while it joins.
+    return nic.isconnected() or (hasattr(nic, "ipconfig") and spare(_has_six, nic))
+
+
+def _has_six(nic):
+    return nic.status() == 2 and any(
+        [text[:4].lower() != "fe80" for text, *_ in nic.ipconfig("addr6")]
     )
 
 

@@ -253,3 +253,60 @@ def test_the_table_of_ports_says_what_the_boards_say(root):
         assert sendto_6 == facts["network"]["sendto_ipv6"]
         assert longest == (facts["watchdog"]["max_ms"] or 1 << 29)
         assert awake == facts["watchdog"]["runs_in_sleep"]
+
+
+@item("A8", "A9")
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("odd", ["status", "ipconfig"])
+def test_a_driver_that_knows_no_ipv6_or_no_state_joins_all_the_same(fake, name, odd):
+    body = f"""
+def refuse(*_):
+    raise ValueError("unknown config param")
+from host_tests.boards import fake
+late = [5]
+for kind in (fake.WLAN, fake.Ethernet):
+    kind.{odd} = refuse
+    def isconnected(self):
+        late[0] -= 1
+        return late[0] < 0
+    kind.isconnected = isconnected
+    if "{odd}" == "ipconfig":
+        kind.status = lambda *_: 2
+tell(await port.online(profile), port.why)"""
+    told, _ = run(fake(name), body)
+    assert told == [[True, ""]]
+
+
+@item("A3")
+def test_power_saving_without_memory_for_it_is_left_as_it_is(fake):
+    body = """
+await port.online(profile)
+def refuse(*_):
+    raise MemoryError
+uplink.hurry = refuse
+port.hurry(True)
+from minipsec import tasks
+tell(tasks.skipped > 0)"""
+    told, _ = run(fake("RPI_PICO_W"), body)
+    assert told == [[True]]
+
+
+@item("A8")
+def test_a_clock_that_steps_back_stands_still(fake):
+    body = """
+import time
+clock = port.Clock()
+before = clock.now()
+real = time.ticks_ms
+for back in (1, 50, 1 << 26):
+    time.ticks_ms = lambda: time.ticks_add(real(), -back)
+    clock.now()
+time.ticks_ms = real
+tell(clock.now() - before)
+real = port.time.ticks_ms()
+port.time.ticks_ms = lambda: time.ticks_add(real, 10 * 86400000)
+at = clock.now()
+tell(clock.now() - at, at > 9 * 86400000)"""
+    told, _ = run(fake("ESP32_GENERIC"), body)
+    assert told[0][0] < (1 << 26) + 10000
+    assert told[1] == [0, True]

@@ -42,20 +42,21 @@ def test_the_owners_sample_is_what_arrives(board, gateway):
 
 def test_a_sample_that_fails_costs_one_reading(board, gateway):
     """An I2C error, nothing to say, too much to say: the next one is asked for all the same."""
-    board.give(profile(gateway, board, readings=7), {"psk": PSK})
+    board.give(profile(gateway, board, readings=9), {"psk": PSK})
     edits = """
 def sample(n):
     if n == 2:
         raise OSError(5)
-    return {3: None, 4: bytes(1201), 5: b"", 6: "text"}.get(n, b"reading %d" % n)
+    odd = {3: None, 4: bytes(1201), 5: b"", 6: "text", 7: 21, 8: True}
+    return odd.get(n, b"reading %d" % n)
 sensor.sample = sample"""
     events, _ = run(board, edits)
-    assert counted(events) == {"sampled": 2, "on_wire": 2, "sample_failed": 4}
+    assert counted(events) == {"sampled": 2, "on_wire": 2, "sample_failed": 6}
     assert [line["text"].split(":")[0] for line in named(events, "error")] == [
-        f"sample({n})" for n in (2, 4, 5, 6)
+        f"sample({n})" for n in (2, 4, 5, 6, 7, 8)
     ]
-    assert [line["data"] for line in named(events, "sent")] == ["reading 1", "reading 7"]
-    assert texts(gateway, 2) == ["reading 1", "reading 7"]
+    assert [line["data"] for line in named(events, "sent")] == ["reading 1", "reading 9"]
+    assert texts(gateway, 2) == ["reading 1", "reading 9"]
 
 
 @pytest.mark.item("A8")
@@ -109,6 +110,8 @@ def test_a_command_gets_what_comes_down_and_its_answer_goes_up(board):
 def command(octets):
     if octets == b"bad":
         raise ValueError(octets)
+    if octets == b"odd":
+        return 7
     return b"done: " + octets if octets != b"quiet" else None
 sensor.command = command
 sensor.sample = lambda n: b"%d" % n"""
@@ -117,13 +120,15 @@ sensor.sample = lambda n: b"%d" % n"""
         with concurrent.futures.ThreadPoolExecutor() as pool:
             running = pool.submit(run, board, edits)
             assert texts(gateway, 1) == ["1"]
-            for payload in (b"quiet", b"bad", b"open the valve"):
+            for payload in (b"quiet", b"bad", b"odd", b"open the valve"):
                 gateway.send_udp("10.3.0.10", 5000, 5000, payload)
             assert sorted(texts(gateway, 4)) == ["2", "3", "4", "done: open the valve"]
             events, _ = running.result()
-    assert [line["data"] for line in named(events, "reply")] == ["quiet", "bad", "open the valve"]
-    (error,) = named(events, "error")
-    assert error["error"] == "Failure" and error["text"].startswith("command: ValueError")
+    assert [line["data"] for line in named(events, "reply")] == [
+        "quiet", "bad", "odd", "open the valve",
+    ]  # fmt: skip
+    for error, kind in zip(named(events, "error"), ("ValueError", "TypeError"), strict=True):
+        assert error["error"] == "Failure" and error["text"].startswith("command: " + kind)
 
 
 def test_batches_are_lines_of_one_datagram(board, gateway):
@@ -386,3 +391,22 @@ def test_in_any_history_of_wake_ups_the_counters_balance(fake, history, with_spo
         assert waited is None or found == waited
         waited = counted(events).get("waiting", 0)
         assert with_spool or not waited
+
+
+@pytest.mark.item("A2")
+@pytest.mark.parametrize("error", ["OSError(19)", "RuntimeError()", "SyntaxError()"])
+def test_a_sensor_py_that_raises_at_its_import_is_tried_again(board, error):
+    """The owner's bus answers nothing at power-on: not the prompt, for ever and in silence."""
+    (board.directory / "sensor.py").write_text(f"raise {error}\n")
+    program = """
+import sys, time
+def sleep(s):
+    print(json.dumps({"event": "paused", "s": s}))
+time.sleep = sleep
+sys.print_exception = lambda e: print(json.dumps({"event": "told", "text": repr(e)}))
+sys.path.insert(0, board.directory)
+import main"""
+    events, seen = board.run(program)
+    assert [line["s"] for line in named(events, "paused")] == [60]
+    assert named(events, "told")
+    assert seen["slept"] == [["reset", 0]]

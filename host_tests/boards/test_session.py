@@ -364,3 +364,74 @@ sensor.run([])"""
     assert len(named(events, "up")) == 2
     ns = [json.loads(line["data"])["n"] for line in named(events, "sent")]
     assert ns == list(range(1, 41))
+
+
+ODD_RTC = {
+    "raises OSError": "lambda: Facade(None, memory=refuse(OSError(5)))",
+    "raises RuntimeError": "lambda: Facade(None, memory=refuse(RuntimeError()))",
+    "gives None": "lambda: Facade(None, memory=lambda *_: None)",
+    "is not to be had": "refuse(OSError(5))",
+}
+
+
+@pytest.mark.item("A8", "D3")
+@pytest.mark.parametrize("odd", ODD_RTC)
+def test_rtc_memory_that_does_not_work_costs_the_sa_alone(fake, gateway, odd):
+    """Not the import of minipsec, which would end at the prompt."""
+    board = fake("ESP32_GENERIC")
+    program = f"""
+import machine
+from host_tests.boards.fake import Facade
+def refuse(error):
+    def raises(*_):
+        raise error
+    return raises
+machine.RTC = {ODD_RTC[odd]}
+import sensor
+sensor.run([])"""
+    more = {"readings": 0, "interval_ms": 600000, "sleep": "clock"}
+    board.give(profile(gateway, board, **more), {"psk": PSK})
+    for nap in range(2):
+        events, seen = board.run(program, asleep_ms=600000 if nap else 0)
+        assert named(events, "up") and len(named(events, "sent")) == 1
+        assert asleep(seen) == ("deep", 600000)
+
+
+@pytest.mark.item("D3")
+def test_a_board_with_less_rtc_memory_says_so(fake, gateway):
+    board = fake("ESP32_GENERIC")
+    program = """
+import machine
+from host_tests.boards.fake import Facade
+def memory(octets=None):
+    if octets is not None and len(octets) > 64:
+        raise ValueError("buffer too long")
+    return board.rtc_memory() if octets is None else board.rtc_memory(octets)
+machine.RTC = lambda: Facade(None, memory=memory)
+import sensor
+sensor.run([])"""
+    more = {"readings": 0, "interval_ms": 600000, "sleep": "clock"}
+    board.give(profile(gateway, board, **more), {"psk": PSK})
+    events, _ = board.run(program)
+    assert [line["reason"] for line in named(events, "refused")] == ["NO_ROOM"]
+    assert len(named(events, "sent")) == 1
+
+
+@pytest.mark.item("A8")
+@pytest.mark.parametrize("name", ["RPI_PICO_W", "W5500_EVB_PICO", "ESP32_GENERIC"])
+@pytest.mark.parametrize("odd", ["()", "None", "('',)", "refuse()", "('1.2', '', '', '')"])
+def test_an_interface_that_does_not_tell_its_address_still_carries(fake, gateway, name, odd):
+    board = fake(name)
+    board.give(profile(gateway, board, readings=1), {"psk": PSK})
+    program = f"""
+import network
+from host_tests.boards import fake
+def refuse():
+    raise RuntimeError
+for kind in (fake.WLAN, fake.Ethernet):
+    kind.ifconfig = lambda *_: {odd}
+import sensor
+sensor.run([])"""
+    events, _ = board.run(program)
+    assert named(events, "up") and not named(events, "error")
+    assert len(named(events, "sent")) == 1

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from host_tests.core.checklist import item
 from host_tests.tunnel.world import GATEWAY, LATENCY_MS, Log, Net, Time, profile, run
 from minipsec import errors, port
 from minipsec.tunnel import Tunnel
@@ -602,3 +603,102 @@ def test_a_hint_from_the_handshake_does_not_explain_a_later_silence():
     run(main())
     assert [line["notify"] for line in log.all("hint")] == ["NO_PROPOSAL_CHOSEN"]
     assert [line["error"] for line in log.all("error")] == ["LinkDown"]
+
+
+# Who closes it, and when.
+
+
+@item("A8")
+def test_a_tunnel_closed_while_it_connects_stays_closed():
+    for after in (0, 10, 50, 2500):
+        for silent in (False, True):
+            net = Net()
+            if not silent:
+                net.gateway()
+            log = Log()
+            tunnel = Tunnel(profile(gateways=[GATEWAY, SECOND]), log)
+            online = port.online
+
+            async def slow(*_):
+                await asyncio.sleep_ms(30)
+                return True
+
+            async def main():
+                connecting = asyncio.create_task(tunnel.connect())
+                await asyncio.sleep_ms(after)
+                if not connecting.done():
+                    await tunnel.close()
+                    try:
+                        await connecting
+                    except errors.UsageError as e:
+                        assert str(e) == "the tunnel is closed", e
+                        return
+                    assert False, after
+                await tunnel.close()
+
+            port.online = slow
+            try:
+                run(main())
+            finally:
+                port.online = online
+            assert net.sockets == [] and not tunnel.up.is_set()
+            assert tunnel.counters["faults"] == 0
+
+
+@item("A8")
+def test_close_lets_go_of_its_socket_whatever_sending_raises():
+    for error in (ValueError("x"), RuntimeError(), MemoryError(), KeyError(1), EOFError()):
+        for gap in (0, 20):
+            net = Net()
+            net.gateway()
+            tunnel = Tunnel(profile(fragment_gap_ms=gap))
+
+            async def main():
+                await tunnel.connect()
+
+                def refuse(*_):
+                    raise error
+
+                net.sockets[0].send = refuse
+                await tunnel.close()
+
+            run(main())
+            assert net.sockets == [] and not tunnel.up.is_set()
+            assert tunnel.stats()["faults"] == (0 if isinstance(error, MemoryError) else 1)
+
+
+@item("A8")
+def test_a_link_that_breaks_without_memory_for_a_module_comes_back():
+    net = Net()
+    gateway = net.gateway()
+    tunnel = Tunnel(profile())
+
+    async def main():
+        await tunnel.connect()
+
+        def refuse(*_):
+            raise MemoryError
+
+        tunnel.on_rare = refuse
+        net.sockets[0].send = refuse
+        sending = asyncio.create_task(tunnel.send(b"reading"))
+        await until(lambda: gateway.readings, 60000)
+        await sending
+
+    run(main())
+    assert gateway.count("INIT") == 2
+
+
+@item("D10")
+def test_receive_waits_as_long_as_it_is_told():
+    net = Net()
+    net.gateway()
+    tunnel = Tunnel(profile(lifetime_ms=86400000))
+
+    async def main():
+        await tunnel.connect()
+        began = Time.now
+        assert await tunnel.receive(1 << 30) is None
+        assert Time.now - began >= 1 << 30
+
+    run(main())
