@@ -1,3 +1,9 @@
-from .cli import main
+import sys
 
-main()
+try:
+    from .cli import main
+
+    main()
+except KeyboardInterrupt:  # before the command line could say it itself
+    print("error: interrupted", file=sys.stderr)
+    sys.exit(130)

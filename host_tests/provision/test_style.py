@@ -169,3 +169,10 @@ def test_no_stream_and_no_locale_ends_in_a_traceback(device, inventory, command,
 def test_a_label_that_a_terminal_cannot_draw_is_refused(device, inventory):
     found = process(f"TOOLS label {device}", inventory, **ASCII)
     assert found.returncode == 1 and "--out label.svg" in found.stderr and not found.stdout
+
+
+@pytest.mark.item("J12")
+def test_ctrl_c_while_the_tools_are_loaded_is_one_line_too(inventory, tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    found = process("TOOLS list", inventory, PYTHONPATH=str(tmp_path))
+    assert (found.returncode, found.stderr) == (130, "error: interrupted\n")
