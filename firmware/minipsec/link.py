@@ -197,8 +197,6 @@ class Link(Traffic):
     def _up(self, child):
         from .established import adopt
 
-        # Most of the heap is in use here, and what is free in pieces.
-        self._udp.spare = None
         # The handshake's part of the code makes room for ESP's.
         self.ike = ike = adopt(self.ike)
         forget_handshake()
@@ -208,7 +206,5 @@ class Link(Traffic):
 
         forget("child")
         up(self, child)
-        # Where there is none, a datagram waits in the socket until there is.
-        self._udp.spare = spare(bytearray, port.MAX_DATAGRAM)
         self.hint = None
         self.owner.on_up(self)

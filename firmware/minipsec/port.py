@@ -252,9 +252,11 @@ class UDP:
             except MemoryError:
                 # In a heap that is cut up the piece that was kept for this will do.
                 self.spare = None
-                got = self.socket.recvfrom(self._size)
-                self.spare = bytearray(self._size)  # where the first one's buffer was
-                return got
+                octets, source = self.socket.recvfrom(self._size)
+                # A copy, in some small gap, makes room for the next piece where this one was.
+                octets = bytes(memoryview(octets))
+                self.spare = spare(bytearray, self._size)
+                return octets, source
         except OSError:
             # Nothing there; or an ICMP error of an earlier send, which is no datagram either.
             return None
