@@ -19,7 +19,6 @@ from micropython import const
 
 from . import auth, kdf, wire
 from .ccm import CCM
-from .dh import method, wipe
 from .machine import Machine, sort
 from .wire import Drop
 
@@ -123,9 +122,12 @@ class Initiator(Machine):
 
     def forget(self):
         """Let go of all that only a handshake needs."""
-        wipe(self._ke)
+        if self._ke:
+            from .dh import wipe
+
+            wipe(self._ke)
         if self._before:
-            wipe(self._before)
+            self._before.wipe()
             self._before = None
         if self._plain:
             self._plain = None
@@ -152,6 +154,8 @@ class Initiator(Machine):
     def init_request(self):
         """Make IKE_SA_INIT, which AUTH covers from now on; return its datagram in a list."""
         if self._ke is None:
+            from .dh import method
+
             self._ke = method(self._ke_id)(self.rand)
         payloads = [
             (_SA, wire.sa_body(self._offer)),

@@ -165,6 +165,8 @@ class Link(Traffic):
             owner.log("state", {"state": event[1], "t": owner.clock.now() - self.born})
             if event[1] == "DOWN":
                 self.sender = self.receiver = None
+            elif event[1] == "IKE_AUTH":
+                forget("dh", "groups")  # makes room for what comes after IKE_AUTH
         elif kind == "up":
             self._up(event[1])
         elif kind == "answered":
