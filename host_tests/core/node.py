@@ -5,7 +5,7 @@ What tunnel.py does between socket and core, in the least lines, for tests on bo
 
 from hashlib import sha256
 
-from minipsec import ike, store
+from minipsec import dh, ike, store
 from minipsec.esp import Receiver, Sender
 from minipsec.machine import STATES
 from minipsec.sequence import Sequence
@@ -141,7 +141,7 @@ def remember_exchanges():
 
     Returns a callable that puts the real class back.
     """
-    real = ike.method
+    real = dh.method
     known = {}
 
     class Remembered:
@@ -160,9 +160,9 @@ def remember_exchanges():
                 known[at] = self._pair.shared(peer)
             return known[at]
 
-    ike.method = lambda ident: Remembered if ident == X25519 else real(ident)
+    dh.method = lambda ident: Remembered if ident == X25519 else real(ident)
 
     def restore():
-        ike.method = real
+        dh.method = real
 
     return restore
