@@ -310,10 +310,7 @@ class Board:
         while True:
             octet = self._read()
             if octet == _CTRL_C:
-                self._write(b"\x04")  # the host answers with its own and has nothing run
-                while self._read() != _CTRL_D:
-                    pass
-                self._write(b"\x04\x04")
+                self._write(b"\x04\x04\x04")  # no more is read, and nothing run
                 return
             if octet == _CTRL_D:
                 break
