@@ -37,6 +37,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -462,6 +463,7 @@ class Charon:
         self._strongswan_conf = self.directory / "strongswan.conf"
         self._swanctl_conf = self.directory / "swanctl.conf"
         self._process = None
+        self._watching = contextlib.ExitStack()
         if config is None:
             config = (ROOT / "tools/gateway/swanctl.conf").read_text()
         for old, new in edits:
@@ -530,8 +532,6 @@ class Charon:
     @contextlib.contextmanager
     def vici(self):
         """A PyPI `vici` session with this charon."""
-        import socket
-
         import vici
 
         connection = socket.socket(socket.AF_UNIX)
@@ -567,6 +567,51 @@ class Charon:
             answer = [_text(sas) for sas in session.list_sas()]
         return [{"name": name, **sa} for sas in answer for name, sa in sas.items()]
 
+    def wait_sas(self, count):
+        """Return `list_sas()` when it holds `count` SAs, each as charon wants it.
+
+        charon tells the sensor before it has done with an SA, and longer before on a busy PC.
+        """
+
+        def settled(sa):
+            children = sa["child-sas"].values()
+            return sa["state"] == "ESTABLISHED" and all(
+                c["state"] == "INSTALLED" for c in children
+            )
+
+        def found():
+            sas = self.list_sas()
+            return [sas] if len(sas) == count and all(map(settled, sas)) else None
+
+        (sas,) = wait_until(found, 5, f"{count} SAs at charon")
+        return sas
+
+    def watch(self):
+        """Watch SAs come up from now on; return a callable that waits for `count` of them.
+
+        It gives them as `list_sas()` does, those that have ended since, too.
+        """
+        import vici
+
+        connection = socket.socket(socket.AF_UNIX)
+        self._watching.callback(connection.close)
+        connection.connect(str(self.socket))
+        events = vici.Session(connection).listen(["child-updown"], timeout=0.02)
+        seen = []
+
+        def take():
+            _, event = next(events)
+            event = _text(event) if event else {"up": "no"}
+            if event.pop("up", "no") == "yes":
+                seen.extend({"name": name, **sa} for name, sa in event.items())
+            return seen
+
+        def came_up(count):
+            return wait_until(lambda: len(take()) >= count and seen, 15, f"{count} SAs at charon")
+
+        take()  # charon has confirmed that it will tell
+        return came_up
+
     def initiate(self, child, timeout_ms=10000):
         """Have this charon bring up a child (for a charon that plays the sensor)."""
         with self.vici() as session:
@@ -582,6 +627,7 @@ class Charon:
                     pass
 
     def stop(self):
+        self._watching.close()
         if self._process:
             self._process.stop(timeout=10)
 

@@ -67,10 +67,11 @@ def assert_error(sensor, notify, error, within):
 @pytest.mark.parametrize("proposal", [CCM16, CCM8])
 def test_ten_readings_reach_the_server_and_their_echoes_the_sensor(lab, proposal):
     charon = lab.charon()
+    came_up = charon.watch()
     echo = lab.echo()
     sensor = lab.sensor({"ike": [proposal]}, readings=10)
     up = sensor.wait_for("up")
-    (sa,) = charon.list_sas()
+    (sa,) = came_up(1)
     assert_all_went_through(sensor, echo, 10, "10.9.0.1")
 
     assert sensor.first("agreed")["ike"] == proposal
@@ -97,16 +98,16 @@ def test_the_sensor_deletes_its_sa_when_it_is_done(lab):
     lab.echo()
     assert lab.sensor(readings=1).wait() == 0
     charon.wait_log("received DELETE for IKE_SA")
-    assert charon.list_sas() == []
+    assert charon.wait_sas(0) == []
 
 
 def test_a_static_inner_address_needs_no_configuration_payload(lab):
     name = "cellar.static.example.org"
     charon = lab.charon(secrets={name: PSK})
+    came_up = charon.watch()
     echo = lab.echo()
     sensor = lab.sensor({"id": name, "inner_address": "10.9.1.5"}, readings=10)
-    sensor.wait_for("up")
-    (sa,) = charon.list_sas()
+    (sa,) = came_up(1)
     assert_all_went_through(sensor, echo, 10, "10.9.1.5")
     assert sa["name"] == "minipsec-static"
     (child,) = sa["child-sas"].values()
@@ -176,11 +177,11 @@ def leave_half_open(lab, charon):
 
 
 def test_readings_pass_a_nat(nat_lab):
-    charon = nat_lab.charon()
+    came_up = nat_lab.charon().watch()
     echo = nat_lab.echo()
     sensor = nat_lab.sensor(readings=10)
     up = sensor.wait_for("up")
-    (sa,) = charon.list_sas()
+    (sa,) = came_up(1)
     assert_all_went_through(sensor, echo, 10, "10.9.0.1")
     assert up["nat"] is True
     assert sa["remote-host"] == SENSOR_4
@@ -200,14 +201,14 @@ def test_a_handshake_may_start_on_port_4500(nat):
 def test_two_sensors_have_addresses_and_answers_of_their_own(lab):
     other = {"id": "sensor-2.example.org", "inner_port": 5002}
     psk = "0x" + "22" * 32
-    charon = lab.charon(secrets={SENSOR_ID: "0x" + "11" * 32, other["id"]: psk})
+    came_up = lab.charon(secrets={SENSOR_ID: "0x" + "11" * 32, other["id"]: psk}).watch()
     echo = lab.echo()
     sensors = [
         lab.sensor(secrets={"psk": "0x" + "11" * 32}, readings=10),
         lab.sensor(other, {"psk": psk}, readings=10),
     ]
     inner = [sensor.wait_for("up")["inner"] for sensor in sensors]
-    assert len(charon.list_sas()) == 2
+    assert len(came_up(2)) == 2
     assert [sensor.wait() for sensor in sensors] == [0, 0]
     assert sorted(inner) == ["10.9.0.1", "10.9.0.2"]
     for sensor, address in zip(sensors, inner, strict=True):
@@ -344,7 +345,7 @@ def test_terminate_at_the_gateway_is_obeyed_at_once(lab):
     assert line["notify"] == "DELETE"
     assert line["check"]
     charon.wait_log("IKE_SA deleted", start=mark)
-    assert charon.list_sas() == []
+    assert charon.wait_sas(0) == []
     assert "retransmit" not in charon.log()[mark:]
     # What arrived is a prefix of what was sent.
     arrived = [line["data"] for line in echo.received()]
@@ -361,7 +362,7 @@ def test_after_a_terminate_the_sensor_comes_back_by_itself(lab):
     assert line["notify"] == "DELETE"
     again = sensor.wait_for("up", count=2)
     assert again["spi_i"] != sensor.first("up")["spi_i"]
-    (sa,) = charon.list_sas()
+    (sa,) = charon.wait_sas(1)
     assert sa["initiator-spi"] == again["spi_i"]
     before = len(echo.received())
     echo.received(before + 5)
@@ -378,7 +379,7 @@ def test_a_sensor_that_lost_power_comes_back_as_the_same_one(lab):
     assert again.first("up")["inner"] == first.first("up")["inner"]
     assert [json.loads(r["data"])["n"] for r in echo.received()[-3:]] == [1, 2, 3]
     charon.wait_log("received DELETE for IKE_SA")
-    assert charon.list_sas() == []
+    assert charon.wait_sas(0) == []
 
 
 def test_icmp_errors_inside_the_tunnel_are_tolerated(lab):

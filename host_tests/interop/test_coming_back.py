@@ -102,7 +102,7 @@ def test_terminate_is_said_and_survived(lab, what):
     assert line["check"]
     up = assert_back(sensor)
     assert up["spi_i"] != sensor.first("up")["spi_i"]
-    (sa,) = charon.list_sas()
+    (sa,) = charon.wait_sas(1)
     assert sa["initiator-spi"] == up["spi_i"]
     assert len(sensor.all("error")) == 1
     assert_only_the_last_are_missing(sensor, echo, most=2)
@@ -134,7 +134,7 @@ def test_a_gateway_that_is_silent_for_long_is_tried_again_and_again(lab):
     assert {line["error"] for line in sensor.all("error")} == {"LinkDown"}
     # While it was down no reading went out: each waited for its turn.
     assert held < 120
-    assert len(charon.list_sas()) == 1
+    assert len(charon.wait_sas(1)) == 1
     assert_only_the_last_are_missing(sensor, echo, most=120)
 
 
@@ -165,8 +165,7 @@ def test_a_nat_that_forgot_its_mapping_costs_no_reading(nat_lab):
     up = assert_back(sensor)
     assert up["spi_i"] != sensor.first("up")["spi_i"]
     assert sensor.all("error") == []
-    wait_until(lambda: len(charon.list_sas()) == 1, 5, "one SA at the gateway")
-    (sa,) = charon.list_sas()
+    (sa,) = charon.wait_sas(1)
     assert 30000 <= int(sa["remote-port"]) < 40000
     # What the router dropped as it restarted is missing, and nothing later.
     lost = [sent(sensor).index(data) for data in missing(sensor, echo)]
@@ -180,10 +179,13 @@ def test_an_interface_that_goes_and_comes_loses_nothing_but_what_is_on_the_wire(
     echo = lab.echo()
     sensor = running(lab, liveness_ms=20000)
     lab.sensor_ns.ip("link", "set", "wan", "down")
-    time.sleep(0.2)
-    mark = len(sent(sensor))
-    time.sleep(1)
-    assert len(sent(sensor)) == mark
+
+    def still():
+        mark = len(sent(sensor))
+        time.sleep(1)
+        return len(sent(sensor)) == mark
+
+    wait_until(still, 5, "readings that wait")
     lab.sensor_ns.ip("link", "set", "wan", "up")
     sensor.wait_for("reply", count=len(sensor.all("reply")) + 10)
     assert len(sensor.all("up")) == 1
@@ -213,8 +215,7 @@ def test_a_new_address_of_the_sensors_is_no_loss(lab):
     # The kernel takes a secondary address away with its primary one.
     lab.sensor_ns.ip("addr", "replace", "10.77.0.7/24", "dev", "wan")
     assert_back(sensor)
-    wait_until(lambda: len(charon.list_sas()) == 1, 5, "one SA at the gateway")
-    (sa,) = charon.list_sas()
+    (sa,) = charon.wait_sas(1)
     assert sa["remote-host"] == "10.77.0.7"
     assert_only_the_last_are_missing(sensor, echo, most=2)
 
@@ -301,7 +302,7 @@ def test_a_gateway_that_presses_for_new_keys_gets_new_sas_and_every_reading(lab,
     assert_only_the_last_are_missing(sensor, echo, most=0)
 
 
-@pytest.mark.item("H4")
+@pytest.mark.item("H4", "I5")
 def test_twenty_replacements_lose_double_and_delay_no_reading(lab):
     """By time and by packets, side by side."""
     psk = "0x" + "22" * 32

@@ -13,6 +13,7 @@ from host_tests.lab import (
     SENSOR_6,
     SERVER_4,
     Lab,
+    wait_until,
 )
 
 SUITES = {
@@ -48,14 +49,14 @@ def test_each_ccm_that_strongswan_has_carries_readings(lab):
     charon = lab.charon(
         edits=[("esp_proposals = aes128ccm8", "esp_proposals = " + ", ".join(SUITES))]
     )
+    came_up = charon.watch()
     echo = lab.echo()
     expected = []
-    for suite, name in SUITES.items():
+    for number, (suite, name) in enumerate(SUITES.items(), start=1):
         # With a size to pad to, and without one.
         pad_to = 200 if "16" in suite else 0
         sensor = lab.sensor({"esp": [suite], "esp_pad_to": pad_to}, readings=3)
-        sensor.wait_for("up")
-        (child,) = charon.list_sas()[0]["child-sas"].values()
+        (child,) = came_up(number)[-1]["child-sas"].values()
         assert (child["encr-alg"], child["encr-keysize"]) == (name, suite[3:6])
         expected += finished(sensor, 3)
         assert sensor.first("agreed")["esp"] == suite
@@ -120,7 +121,7 @@ def test_a_child_sa_outlives_three_sleeps_without_an_ike_message(lab):
         echo = lab.echo()
         sensor = lab.sensor({"sleep": policy}, readings=1)
         data = finished(sensor, 1)
-        (sa,) = charon.list_sas()
+        (sa,) = charon.wait_sas(1)
         last = sensor.first("sent")["sn"]
         said = len(charon.log())
         for wake in range(1, 4):
@@ -159,7 +160,9 @@ def test_after_a_reset_in_the_middle_the_reading_goes_out_and_a_new_sa_follows(l
     for line in sensor.all("sent"):
         assert line["data"].encode() in [got["data"] for got in echo.received()]
     # The old one is about to be deleted: nobody is left who could answer for it.
-    assert [sa["state"] for sa in charon.list_sas()].count("ESTABLISHED") == 1
+    wait_until(
+        lambda: [sa["state"] for sa in charon.list_sas()].count("ESTABLISHED") == 1, 5, "one SA"
+    )
 
 
 # The development gateway

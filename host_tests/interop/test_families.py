@@ -32,11 +32,11 @@ def assert_all_went_through(sensor, echo, count):
 @pytest.mark.parametrize("outside", [GATEWAY_4, GATEWAY_6], ids=["outside4", "outside6"])
 @pytest.mark.parametrize("inside", [SERVER_4, SERVER_6], ids=["inside4", "inside6"])
 def test_each_family_travels_in_each(lab, outside, inside):
-    charon = lab.charon(edits=BOTH_INSIDE)
+    came_up = lab.charon(edits=BOTH_INSIDE).watch()
     echo = lab.echo(inside)
     sensor = lab.sensor({"gateway": outside, "server": inside}, readings=5)
     up = sensor.wait_for("up")
-    (sa,) = charon.list_sas()
+    (sa,) = came_up(1)
     assert_all_went_through(sensor, echo, 5)
     assert sa["local-host"] == outside
     assert up["inner"].startswith("fd09:" if inside == SERVER_6 else "10.9.0.")
@@ -107,10 +107,10 @@ def test_another_key_exchange_behind_a_cookie_costs_two_round_trips(lab):
 def test_cbc_and_hmac_protect_ike_where_ccm_is_missing(lab, group):
     ike = "aes128-sha256-prfsha256-" + group
     old = "proposals = aes128ccm16-prfsha256-x25519, aes128ccm8-prfsha256-x25519"
-    charon = lab.charon(edits=[(old, "proposals = " + ike)])
+    came_up = lab.charon(edits=[(old, "proposals = " + ike)]).watch()
     echo = lab.echo()
     sensor = lab.sensor({"ike": [ike]}, readings=3)
     up = sensor.wait_for("up")
-    assert charon.list_sas()[0]["encr-alg"] == "AES_CBC"
+    assert came_up(1)[0]["encr-alg"] == "AES_CBC"
     assert_all_went_through(sensor, echo, 3)
     assert up["octets_out"] > 0

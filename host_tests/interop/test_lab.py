@@ -54,13 +54,13 @@ def test_two_charons_carry_datagrams_to_the_server_behind_the_gateway(nat):
         said = lab.sensor_ns.run(sys.executable, "-c", SPEAK)
         assert said.split("\n")[:3] == ["reading 0", "reading 1", "reading 2"]
         assert [line["data"] for line in echo.received(3)] == [b"reading %d" % n for n in range(3)]
-        (sa,) = gateway.list_sas()
+        (sa,) = gateway.wait_sas(1)
         assert sa["state"] == "ESTABLISHED"
         assert sa["remote-id"] == "sensor-1.example.org"
         assert (sa["remote-port"] == "4500") is not nat
         gateway.terminate()
         gateway.wait_log("IKE_SA deleted")
-        assert gateway.list_sas() == []
+        assert gateway.wait_sas(0) == []
 
 
 def test_a_lab_leaves_nothing_behind_when_it_fails():

@@ -46,11 +46,10 @@ def sensor(lab, required, ppk=PPK, **options):
 @pytest.mark.parametrize("ours", [True, False], ids=["we must", "we may"])
 @pytest.mark.parametrize("theirs", [True, False], ids=["it must", "it may"])
 def test_readings_go_through_a_tunnel_with_a_ppk(lab, ours, theirs):
-    gateway = charon(lab, required=theirs)
+    came_up = charon(lab, required=theirs).watch()
     echo = lab.echo()
     node = sensor(lab, ours, readings=3)
-    node.wait_for("up")
-    (sa,) = gateway.list_sas()
+    (sa,) = came_up(1)
     assert sa["ppk"] == "yes" and sa["remote-id"] == SENSOR_ID
     assert_all_went_through(node, echo, 3, "10.9.0.1")
     assert node.first("agreed")["ppk"] is True
@@ -66,10 +65,9 @@ def test_an_optional_ppk_is_done_without_where_strongswan_has_none(lab):
 
 @item("INT-17", "INT-19")
 def test_strongswan_finds_the_ppk_by_the_name_that_the_sensor_gives(lab):
-    gateway = charon(lab, required=True, fixed=False)
+    came_up = charon(lab, required=True, fixed=False).watch()
     node = sensor(lab, True, readings=1)
-    node.wait_for("up")
-    assert gateway.list_sas()[0]["ppk"] == "yes"
+    assert came_up(1)[0]["ppk"] == "yes"
     assert node.wait() == 0
 
 
@@ -153,4 +151,4 @@ def test_require_is_a_typed_error_and_nothing_else(lab):
     assert (
         "ke1_mlkem768" in line["check"] and "--list-algs" in line["check"] and not node.all("up")
     )
-    assert gateway.list_sas() == []
+    assert gateway.wait_sas(0) == []

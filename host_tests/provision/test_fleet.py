@@ -132,4 +132,4 @@ def test_a_fleet_comes_up_at_once_and_each_reading_arrives_once(
 
     (tmp_path / "done").touch()
     assert [process.wait(60) for process in processes] == [0] * PROCESSES
-    assert charon.list_sas() == []
+    assert charon.wait_sas(0) == []

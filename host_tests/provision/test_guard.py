@@ -92,7 +92,7 @@ def test_any_identity_comes_in_is_known_and_is_out_when_revoked(
         secrets = keys_of(inventory, identity.file_name)
         # Files hold the key still, and are said to, but the gateway is done with it.
         tool("revoke", name, "--yes", code=1 if way == "config" else 0)
-        assert charon.list_sas() == []
+        assert charon.wait_sas(0) == []
         running.stop()
         # With the last one, its connection is gone as well.
         assert refused(lab, inventory, identity.file_name, secrets) in (
@@ -329,7 +329,7 @@ def test_a_revocation_is_not_done_before_the_files_are_written_anew(
     for _ in range(2):
         said = tool("revoke", "b.example.org", "--yes", code=1)
         assert f"files still let it in when they are loaded: {out}/minipsec.secrets" in said.err
-        assert charon.list_sas() == []
+        assert charon.wait_sas(0) == []
     tool("gateway", "config", "--out", out)
     tool("revoke", "b.example.org")
     charon.restart()
@@ -385,7 +385,7 @@ def test_a_charon_that_says_yes_and_does_nothing_is_not_believed(
         deaf.setattr(live.Charon, "unload_secret", lambda *_: None)
         assert "1 keys of a.example.org" in tool("revoke", "a.example.org", "--yes", code=1).err
     tool("revoke", "a.example.org")
-    assert charon.list_sas() == []
+    assert charon.wait_sas(0) == []
     tool(*HERE, "--id", "b.example.org")
     tool("gateway", "apply")
     sensor(lab, inventory, "b.example.org", 0).wait_for("up")

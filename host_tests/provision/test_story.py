@@ -85,7 +85,7 @@ def test_from_a_board_in_its_box_to_its_revocation(tool, inventory, lab, charon,
     # The end of it.
     said = tool("revoke", DEVICE, "--yes")
     assert "1 SA ended" in said.out
-    assert charon.list_sas() == []
+    assert charon.wait_sas(0) == []
     board.wait_output('"notify": "AUTHENTICATION_FAILED"', start=start)
     count = len(echo.received())
     said = tool("doctor", DEVICE, "--port", board.port, "--seconds", "20", code=1)
