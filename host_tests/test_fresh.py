@@ -32,7 +32,9 @@ def test_a_debootstrap_that_fails_is_one_line_and_leaves_nothing(monkeypatch, tm
     monkeypatch.setattr(fresh.debian, "ensure", lambda *_, **__: None)
     failed = subprocess.CompletedProcess([], 1, "I: Retrieving\n", "E: no such mirror\n")
     monkeypatch.setattr(fresh.subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(fresh.CannotRun, match="^debootstrap trixie ended with 1: E: no such mirror$"):
+    with pytest.raises(
+        fresh.CannotRun, match="^debootstrap trixie ended with 1: E: no such mirror$"
+    ):
         fresh.base("trixie")
     assert list(tmp_path.iterdir()) == []
 
