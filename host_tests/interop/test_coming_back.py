@@ -115,11 +115,11 @@ def test_a_killed_gateway_is_missed_and_found_again_after_its_restart(lab):
     sensor = running(lab)
     charon.kill()
     charon.start()
-    line = sensor.wait_for("error")
-    assert (line["error"], line["notify"]) == ("LinkDown", None)
+    # Readings wait from the first question that is not answered, and an SA is tried beside.
+    sensor.wait_for("warning")
     assert_back(sensor)
-    # What went out until the silence was noticed is gone: 1 s of it.
-    assert_only_the_last_are_missing(sensor, echo, most=120)
+    # What went out until the silence was noticed is gone: 0.4 s of it.
+    assert_only_the_last_are_missing(sensor, echo, most=40)
 
 
 def test_a_gateway_that_is_silent_for_long_is_tried_again_and_again(lab):
@@ -174,10 +174,10 @@ def test_a_nat_that_forgot_its_mapping_costs_no_reading(nat_lab):
 
 
 def test_an_interface_that_goes_and_comes_loses_nothing_but_what_is_on_the_wire(lab):
-    """Shorter than it takes to miss the gateway: the same SA goes on."""
+    """Shorter than it takes to give the gateway up: readings wait, and go out by this SA or the next."""
     lab.charon()
     echo = lab.echo()
-    sensor = running(lab, liveness_ms=20000)
+    sensor = running(lab, liveness_ms=20000, retransmit_tries=7)
     lab.sensor_ns.ip("link", "set", "wan", "down")
 
     def still():
@@ -188,7 +188,6 @@ def test_an_interface_that_goes_and_comes_loses_nothing_but_what_is_on_the_wire(
     wait_until(still, 5, "readings that wait")
     lab.sensor_ns.ip("link", "set", "wan", "up")
     sensor.wait_for("reply", count=len(sensor.all("reply")) + 10)
-    assert len(sensor.all("up")) == 1
     assert sensor.all("error") == []
     assert len(missing(sensor, echo)) <= 2
 
