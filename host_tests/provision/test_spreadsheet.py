@@ -181,10 +181,12 @@ def test_secrets_mean_what_they_mean_to_the_firmware():
 
 
 @pytest.mark.item("E2")
-@pytest.mark.parametrize("text", words.NO_SECRETS)
+@pytest.mark.parametrize(
+    # Cells lose their blanks.
+    "text",
+    [text for text in words.NO_SECRETS if text.strip() != "blank"],
+)
 def test_a_secret_that_the_firmware_refuses_is_refused_here(text):
-    if text.strip() == "blank":
-        pytest.skip("cells lose their blanks")
     if text:
         with pytest.raises(BadInput) as refused:
             device(given(psk=text * 9 if text[0] not in "0\"'" else text))
