@@ -106,9 +106,9 @@ def _check_files(found, row):
 
 def remove(
     name: DeviceArgument,
+    yes: YesOption = False,
     vici: ViciOption = VICI,
     no_gateway: NoGatewayOption = False,
-    yes: YesOption = False,
     inventory: InventoryOption = None,
 ):
     """Forget a device that never was on a board, as if it had not been made."""
