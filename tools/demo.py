@@ -24,7 +24,7 @@ from tools.secrecy import no_core_dumps
 from tools.setup import interpreter
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-HEAP = "160k"  # with room for ML-KEM-768 (make bench-heap), and for what keeps an SA over a sleep
+HEAP = "192k"  # with room for ML-KEM-768 (make bench-heap), and for what keeps an SA over a sleep
 HEADERS = 28  # IPv4 and UDP, around each datagram
 _TIMEOUT = 20
 

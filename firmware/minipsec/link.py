@@ -9,7 +9,7 @@ nothing; that is the Tunnel's part.
 from micropython import const
 
 from . import forget, port
-from .tasks import spare, start
+from .tasks import start
 from .traffic import Traffic, forget_handshake
 
 _PROMPT = const(3)  # retransmit_ms without an answer of a server that used to answer
