@@ -515,7 +515,9 @@ def test_follow_misses_nothing_where_the_port_stays_and_a_traceback_nowhere(
     with VirtualBoard(tmp_path / "board", usb=usb) as board:
         words = ("push", device, "--port", board.port, "--follow", "3", "--sensor", broken)
         said = tool(*words, code=1)
-        assert "ended with OSError" in said.err and "its first word" in said.out
+        # It has ended, or it raised and waits for its next start; USB loses what came before.
+        assert "OSError" in said.err, said.err
+        assert usb or "its first word" in said.out
 
 
 @pytest.mark.item("J4")
