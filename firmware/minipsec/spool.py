@@ -20,7 +20,7 @@ _CRC = ">I"
 _RECORD = const(0xA5)
 _MARK = b"\xa5"
 _CHUNK = const(256)
-_LONGEST = const(1200)
+_MAX_READING = const(1200)
 
 
 class Spool(Backlog):
@@ -240,7 +240,7 @@ def _read(f, at):
     octets = f.read(_HEAD_SIZE)
     if len(octets) == _HEAD_SIZE and octets[0] == _RECORD:
         _, n, serial, more = struct.unpack(_FIELDS, octets)
-        if 0 < n <= _LONGEST:
+        if 0 < n <= _MAX_READING:
             reading = f.read(n)
             crc = f.read(4)
             if len(crc) == 4 and struct.unpack(_CRC, crc)[0] == crc32(reading, crc32(octets)):
@@ -252,7 +252,7 @@ def _read_old(f, at):
     head = f.read(2)
     n = struct.unpack(">H", head)[0] if len(head) == 2 else 0
     reading = f.read(n)
-    if 0 < n <= _LONGEST and len(reading) == n:
+    if 0 < n <= _MAX_READING and len(reading) == n:
         return at + 2 + n, 0, 0, reading
 
 
