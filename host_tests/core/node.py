@@ -136,6 +136,9 @@ class Node:
         self.receiver = Receiver(child, back, p["replay_window"])
 
 
+computed = dh.method  # whatever is remembered in its place
+
+
 def remember_exchanges():
     """Compute each X25519 value once: pure Python is slow and replays need the same ones.
 
