@@ -38,7 +38,7 @@ conformance: venv ## a line for each id of the checklists, and the tests that pr
 docs: venv ## pictures and tables of the READMEs, made from the sources
 	@$(PY) -m tools.docs
 
-fresh: ## the demo and a share of the tests in new Debian roots, as root: 10 minutes (SUITE=trixie)
+fresh: ## the demo and a share of the tests in new Debian roots, as root: 5 minutes (SUITE=trixie)
 	@$(PYTHON) tools/fresh.py $(call flag,suite,SUITE) $(call flag,args,ARGS)
 
 bench: venv ## handshakes and readings beside DTLS on the same interpreter, as ratios: 2 minutes (ROUNDS=3 for a quick pass)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from host_tests.lab import GATEWAY_ID, PSK, ROOT, SENSOR_ID, Process, Sensor
+from host_tests.lab import GATEWAY_ID, PSK, ROOT, SENSOR_ID, Process, Sensor, wait_until
 from tools.devgateway.server import RunningGateway
 
 QUICK = {
@@ -151,6 +151,8 @@ def test_a_deleted_sa_is_said_and_survived(started, how):
         sensor.wait_for("reply", count=len(sensor.all("reply")) + 5)
         assert len(established(gateway)) == 1
         got = readings(gateway)
+        # A reading is there before the sensor says that it sent it.
+        wait_until(lambda: set(got) <= set(sent(sensor)), 5, "the sensor's lines")
         assert got == [text for text in sent(sensor) if text in set(got)]
         assert len(set(sent(sensor)) - set(got)) <= 3
 

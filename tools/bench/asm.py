@@ -56,7 +56,7 @@ class Bytecode:
     def _trace(self, frame, event, _):
         if mpy.FIRMWARE not in pathlib.PurePath(frame.f_code.co_filename).parents:
             return None
-        frame.f_trace = self._trace  # before the next line: Python 3.12 and 3.13 heed it only so
+        frame.f_trace = self._trace  # before the next line: Python 3.13 heeds it only so
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         if event == "opcode":
@@ -64,6 +64,7 @@ class Bytecode:
         return self._trace
 
     def __enter__(self):
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for one when tracing begins
         sys.settrace(self._trace)
         return self
 
