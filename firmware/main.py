@@ -11,11 +11,12 @@ except Exception as e:
     if sys.argv:
         raise
     # A sensor that did not answer at the import, for instance: a minute for a console, and anew.
-    sys.print_exception(e)
     import machine
     import time
 
-    time.sleep(60)
+    for _ in range(12):
+        sys.print_exception(e)  # again, for a console that comes late
+        time.sleep(5)
     machine.reset()
 if sys.argv:  # a board has none, and goes to its prompt
     sys.exit(code)

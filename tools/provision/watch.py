@@ -215,6 +215,8 @@ def watch_start(console, may_be_quiet=False, out=None, seconds=_FIRST_EVENT):
             if wrong:
                 return Started(f"the program on the board raises {wrong}", fix)
             return Started(None, says=_words(events[-1]))
+        if not events and now > spoke + _GRACE and (wrong := traceback_in(console.lines)):
+            return Started(f"the program on the board raises {wrong}", fix)
         quiet = now - began
         if console.gap and not asked and not console.lines and quiet > _GRACE:
             asked = True  # its last words may have been lost
