@@ -53,7 +53,8 @@ HEARD = ["received packet: from 10.77.0.2[5000] to 10.77.0.1[500] (300 bytes)"]
         ({**KNOWN, **SA, "said": [UP]}, None, "the tunnel is up"),
         ({**KNOWN, **SA, "said": [error("LinkDown"), UP]}, None, "the tunnel is up"),
         ({**KNOWN, **SA, "said": [UP, error("LinkDown")]}, "answers do not", "firewalls"),
-        ({"gateway": "no charon", "said": [UP]}, None, "by the board's word"),
+        ({"gateway": "no charon", "said": [UP]}, "nobody asked the gateway", "--vici"),
+        ({"gateway": "no charon", "said": [UP, SENT]}, "nobody asked the gateway", "--vici"),
         (
             {**KNOWN, **SA, "different": ["lib/minipsec/esp.mpy"], "said": [UP]},
             "other files",
@@ -66,7 +67,7 @@ HEARD = ["received packet: from 10.77.0.2[5000] to 10.77.0.1[500] (300 bytes)"]
         ({**KNOWN, **SA, "said": [UP], "prompt": True}, "stands at its prompt", "push DEVICE"),
         ({**KNOWN, **SA, "said": [UP], "lines": TRACEBACK}, "OSError: 19 (File", "sensor.py"),
         ({**KNOWN, **STALE, "said": [UP]}, "heard nothing of the device for 36 s", "power"),
-        ({**KNOWN, **DEAF, "said": [UP]}, None, "the tunnel is up"),  # no reading is due yet
+        ({**KNOWN, **DEAF, "said": [UP]}, None, "no reading is due yet"),
         ({**KNOWN, **DEAF, "said": [UP, SENT]}, "do not reach the gateway", "4500"),
         ({**KNOWN, "said": [UP]}, "knows of none", "--vici"),
         ({**KNOWN, **SA, "board": "unplugged"}, "could not be asked: unplugged", "plug it in"),
@@ -119,6 +120,8 @@ HEARD = ["received packet: from 10.77.0.2[5000] to 10.77.0.1[500] (300 bytes)"]
         ({**KNOWN, "lines": ["Traceback (most recent call last):"]}, "exception", "sensor.py"),
         ({**KNOWN, **SA, "board": "--no-board", "by_gateway": True}, None, "is up"),
         ({**KNOWN, **STALE, "board": "--no-board", "by_gateway": True}, "for 36 s", "power"),
+        ({**KNOWN, **DEAF, "board": "--no-board", "by_gateway": True}, "nothing by it", "10 s"),
+        ({**KNOWN, **DEAF, "quiet": True}, "heard nothing by it yet", "run this again"),
         ({**KNOWN, "board": "--no-board", "by_gateway": True}, "has no tunnel", "plugged in"),
         ({**KNOWN, "said": [error("NoEntropy", text="no noise")]}, "no noise", "c"),
         ({**KNOWN, "board": "no board found"}, "no board found", "plug it in"),
@@ -216,10 +219,14 @@ def test_stats_tell_memory_files_and_readings(tool, device, talking):
     assert talking.resets[-1] == "hard"
 
 
-def test_doctor_without_a_gateway_still_tells_what_the_board_says(tool, device, talking):
-    said = tool("doctor", device, "--port", talking.port, "--seconds", "5", "--vici", "/none")
+@pytest.mark.item("J3")
+def test_doctor_without_a_gateway_tells_what_the_board_says_and_calls_nothing_well(
+    tool, device, talking
+):
+    words = ("doctor", device, "--port", talking.port, "--seconds", "5", "--vici", "/none")
+    said = tool(*words, code=1)
     assert re.search("gateway +not asked: charon does not answer", said.out)
-    assert "all is well" in said.out
+    assert "the board says that its tunnel is up" in said.out and "well" not in said.out
 
 
 @pytest.mark.item("J10")

@@ -68,6 +68,14 @@ def test_it_says_its_version_and_its_name(minipsec):
     assert "what to do: minipsec new makes one" in said and "python -m" not in said
 
 
+def test_ctrl_c_while_it_is_loaded_is_one_line(minipsec, tmp_path):
+    (tmp_path / "typer.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
+    )
+    said = minipsec("list", code=130, PYTHONPATH=str(tmp_path))
+    assert (said.stdout, said.stderr) == ("", "error: interrupted\n")
+
+
 def test_a_shell_completes_commands_and_devices(minipsec):
     minipsec(*NEW, "a.example.org")
     for line, found in (

@@ -171,8 +171,18 @@ def test_a_label_that_a_terminal_cannot_draw_is_refused(device, inventory):
     assert found.returncode == 1 and "--out label.svg" in found.stderr and not found.stdout
 
 
+# What stands for a module that is being loaded when Ctrl-C comes; some catch what they can.
+KILL = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
+INTERRUPTED = (
+    "raise KeyboardInterrupt",
+    KILL,
+    "try:\n    " + KILL.replace("\n", "\n    ") + "pass\nexcept BaseException:\n    pass\n",
+)
+
+
 @pytest.mark.item("J12")
-def test_ctrl_c_while_the_tools_are_loaded_is_one_line_too(inventory, tmp_path):
-    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+@pytest.mark.parametrize("typer", INTERRUPTED)
+def test_ctrl_c_while_the_tools_are_loaded_is_one_line_too(inventory, tmp_path, typer):
+    (tmp_path / "typer.py").write_text(typer)
     found = process("TOOLS list", inventory, PYTHONPATH=str(tmp_path))
     assert (found.returncode, found.stderr) == (130, "error: interrupted\n")

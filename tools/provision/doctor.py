@@ -93,9 +93,13 @@ class Findings:
 
     @property
     def well_at_gateway(self):
-        """Has the gateway a tunnel with the device, its key, and packets when they are due?"""
-        unheard = self.event("sent") and self.last and self.last.ago is None
-        return self.secret == "known" and self.sa and not self.silent and not unheard
+        """Has the gateway a tunnel with the device, its key, and packets when they are due?
+
+        None is due as long as the board itself says that it is up and has sent none.
+        """
+        heard = self.last and self.last.ago is not None
+        due = self.event("sent") or not self.up
+        return self.secret == "known" and self.sa and not self.silent and (heard or not due)
 
     @property
     def error(self):
@@ -177,13 +181,16 @@ _RULES = (
     ),
     (
         lambda f: f.board is None and f.up and f.gateway is not None,
-        None,
-        "nothing, by the board's word: its tunnel is up. Name charon's socket (--vici) to ask it, too",
+        "nobody asked the gateway whether it hears the device; the board says that its tunnel is up",
+        "name charon's socket (--vici), or run this where charon runs",
     ),
     (
         lambda f: f.well_at_gateway and (f.up or f.by_gateway or (f.quiet and f.board is None)),
         None,
-        "nothing: the tunnel is up, and the gateway hears the device",
+        lambda f: (
+            "nothing: the tunnel is up, and "
+            + ("no reading is due yet" if f.last.ago is None else "the gateway hears the device")
+        ),
     ),
     (
         lambda f: f.secret == "another key" or f.logged("MAC mismatched"),
@@ -209,6 +216,11 @@ _RULES = (
             + (f"{f.last.up} s" if f.last.ago is None else f"{f.last.ago} s")
         ),
         "look at the device: power, network, its program; python -m tools doctor DEVICE beside it",
+    ),
+    (
+        lambda f: f.sa and f.last.ago is None and not f.up and (f.by_gateway or f.quiet),
+        "the gateway has a tunnel with the device, and has heard nothing by it yet",
+        lambda f: f"a reading is due every {f.interval_ms / 1000:g} s: run this again then",
     ),
     (
         lambda f: f.up and f.sa,
