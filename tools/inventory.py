@@ -83,6 +83,10 @@ def _key(text):
         return None
 
 
+def _is_busy(error):
+    return "locked" in str(error) or "busy" in str(error)
+
+
 class Inventory:
     """An open inventory, to be used in a `with` block; made when it is not there yet."""
 
@@ -94,20 +98,47 @@ class Inventory:
             raise Problem(f"there is no inventory in {self.path}", "python -m tools new makes one")
         make_directory(self.path)
         make_directory(self.devices)
-        try:
-            # SQLite gives the mode of this file to its journal, too.
-            os.close(os.open(self.database, os.O_RDWR | os.O_CREAT, 0o600))
-        except OSError as error:
-            raise Problem(f"cannot open {self.database}: {error.strerror}", self._room) from None
+        self._unwritable = None  # why it can only be read
         with self._errors():
-            self._db = sqlite3.connect(self.database, timeout=_WAIT, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
+            self._db = self._open()
             try:
-                self._db.execute("PRAGMA journal_mode = WAL")
                 self._migrate()
             except BaseException:
                 self._db.close()
                 raise
+
+    def _open(self):
+        """Connect to the database; where nothing can be written, so that it can be read at least."""
+        try:
+            # SQLite gives the mode of this file to its journal, too.
+            os.close(os.open(self.database, os.O_RDWR | os.O_CREAT, 0o600))
+            return self._connect(self.database, "PRAGMA journal_mode = WAL")
+        except OSError as error:
+            self._unwritable = error.strerror
+        except sqlite3.OperationalError as error:
+            if _is_busy(error):
+                raise
+            self._unwritable = str(error)
+        if not os.access(self.database, os.R_OK):
+            raise Problem(f"cannot open {self.database}: {self._unwritable}", self._room)
+        journal = self.database.with_name(self.database.name + "-wal")
+        # Without a journal nobody writes beside us, and none is made.
+        written = journal.exists() and journal.stat().st_size
+        how = "mode=ro" if written else "mode=ro&immutable=1"
+        return self._connect(f"{self.database.absolute().as_uri()}?{how}", uri=True)
+
+    @staticmethod
+    def _connect(where, *statements, **options):
+        db = sqlite3.connect(where, timeout=_WAIT, isolation_level=None, **options)
+        db.row_factory = sqlite3.Row
+        try:
+            # The journal is opened by the first question.
+            for statement in (*statements, "PRAGMA user_version"):
+                db.execute(statement)
+        except BaseException:
+            db.close()
+            raise
+        return db
 
     def __enter__(self):
         return self
@@ -125,12 +156,13 @@ class Inventory:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if "locked" in str(error) or "busy" in str(error):
+            if _is_busy(error):
                 raise Problem(
                     f"the inventory {self.path} is in use by another process",
                     "run this again when that one is done; nothing was changed",
                 ) from None
-            raise Problem(f"the inventory {self.database}: {error}", self._room) from None
+            why = self._unwritable or error
+            raise Problem(f"the inventory {self.database}: {why}", self._room) from None
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.IntegrityError):
                 raise

@@ -263,6 +263,109 @@ def test_a_wildcard_of_an_older_inventory_is_not_served_and_can_be_revoked(
 # C4, C5: revoked is revoked.
 
 
+@pytest.mark.item("C4")
+def test_a_device_that_is_revoked_while_apply_plans_is_no_damaged_one(
+    tool, inventory, monkeypatch
+):
+    for name in "abc":
+        tool(*HERE, "--id", f"{name}.example.org")
+    real = Inventory.profile
+
+    def meanwhile(found, row):
+        """Two other administrators: one revokes b, one removes c, whose rows we have read."""
+        if row["id"] == "a.example.org":
+            monkeypatch.setattr(Inventory, "profile", real)
+            tool("revoke", "b.example.org", "--yes", "--no-gateway")
+            tool("remove", "c.example.org", "--yes")
+        return real(found, row)
+
+    monkeypatch.setattr(Inventory, "profile", meanwhile)
+    planned = plan(inventory)
+    assert [identity.text for identity in planned.devices] == ["a.example.org"]
+    assert [identity.text for identity in planned.revoked] == ["b.example.org"]
+    assert not planned.left_out
+
+
+def on_a_disk_of_its_own(inventory, script):
+    """Run a script of a shell, $1 the inventory on a small file system; return what it says."""
+    inventory.mkdir()
+    mount = 'mount -t tmpfs -o size=1m none "$1"; '
+    script = mount + script.replace("TOOLS", f"'{sys.executable}' -m tools")
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-euc", script, "sh", inventory],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert "Traceback" not in done.stdout, done.stdout
+    return done.stdout
+
+
+@pytest.mark.interop
+@pytest.mark.item("C4")
+def test_a_revocation_that_a_full_disk_stops_says_that_nothing_is_revoked(inventory, lab):
+    made = " ".join(HERE)
+    said = on_a_disk_of_its_own(
+        inventory,
+        f"""
+        TOOLS {made} --id a.example.org >/dev/null
+        cat /dev/zero >"$1/full" 2>/dev/null || true
+        TOOLS revoke a --yes --no-gateway || echo "code $?"
+        TOOLS list
+        test -s "$1/devices/a.example.org/secrets.json" && echo the key is there
+        rm "$1/full"
+        TOOLS revoke a --yes --no-gateway
+        """,
+    )
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "is not revoked: its key is still here, and good at the gateway; " in error
+    assert f"df {inventory}" in error and "then run this again" in error
+    assert "code 1" in said and "the key is there" in said
+    assert said.index("1 new") < said.index("a.example.org is revoked")
+
+
+@pytest.mark.interop
+@pytest.mark.item("J10")
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "killed"])
+def test_an_inventory_that_cannot_be_written_can_be_read(inventory, lab, charon, ended):
+    """Also where the last process that wrote was killed, and what it wrote is in the journal."""
+    write = (
+        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1] + '/inventory.db');"
+        "db.execute('UPDATE devices SET board = 5'); db.commit();"
+        + ("db.close()" if ended else "os._exit(0)")
+    )
+    said = on_a_disk_of_its_own(
+        inventory,
+        f"TOOLS {' '.join(HERE)} --id a.example.org >/dev/null; TOOLS gateway apply >/dev/null;"
+        f"'{sys.executable}' -c \"{write}\" \"$1\"; ls \"$1\"; mount -o remount,ro \"$1\";"
+        "TOOLS list --json; TOOLS show a; TOOLS gateway list;"
+        'TOOLS revoke a --yes --no-gateway || echo "code $?"',
+    )
+    assert ("inventory.db-wal" in said) != ended
+    assert '"board": "5"' in said and "0 devices have a tunnel" in said
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "a.example.org is not revoked" in error and "may you write there?" in error
+    assert "code 1" in said
+
+
+@pytest.mark.item("C4")
+def test_a_key_that_cannot_be_deleted_stops_no_revocation_and_is_told(
+    tool, device, inventory, monkeypatch
+):
+    def refuse(path, missing_ok=False):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as change:
+        change.setattr(pathlib.Path, "unlink", refuse)
+        said = tool("revoke", device, "--yes", "--no-gateway", code=1)
+    assert f"its keys are still here: {inventory}/devices/" in said.err
+    assert "revoked" in tool("list").out
+    tool("revoke", device, "--no-gateway")
+    assert not (inventory / f"devices/{device}/secrets.json").exists()
+
+
 @pytest.mark.interop
 @pytest.mark.item("C4")
 @pytest.mark.parametrize("when", ["before", "after"])

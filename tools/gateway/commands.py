@@ -264,8 +264,9 @@ def list_devices(
             if established:
                 up += 1
                 if state in ("new", "provisioned"):
-                    found.set_state(row, "active")
                     state = "active"
+                    with contextlib.suppress(Problem):  # nothing to write on: it is shown at least
+                        found.set_state(row, state)
             heard = last_heard(established)
             quiet = bool(heard) and heard.silent(_interval(found, row))
             silent += quiet

@@ -233,7 +233,11 @@ def plan(inventory, gateway=None, pool=None, pool6=None, takes=lambda *_: True, 
             offers = _without(offers, takes, found, identity)
             secrets = secrets_of(found.scope, row, keys)
         except (Problem, ValueError) as problem:
-            found.left_out.append((identity, str(problem)))
+            current = inventory.get(row["key"])  # somebody else may have been at work on it
+            if current and current["state"] == "revoked":
+                found.revoked.append(identity)
+            elif current:
+                found.left_out.append((identity, str(problem)))
             continue
         devices.append((identity, {**profile, **offers}))
         if inventory.secrets_path(row, coming=True).exists():

@@ -30,7 +30,7 @@ from .options import (
     say,
     warn,
 )
-from .problem import BadInput, Problem
+from .problem import BadInput, Problem, shortened
 from .push import Push, check_board, check_chip, contents, see_it_start
 
 
@@ -46,30 +46,64 @@ def revoke(
     The inventory remembers that it was revoked; it never comes back under that identity. The
     gateway is looked at afterwards: what is left there is an error.
     """
-    with open_inventory(inventory) as found:
-        row = found.find(name)
+    with contextlib.ExitStack() as stack:
+        with _nothing_revoked(name):
+            found = stack.enter_context(open_inventory(inventory))
+            row = found.find(name)
         if row["state"] != "revoked":
             confirm(f"{row['id']} never comes back under that identity. Revoke it?", yes)
-        with found.working_on(row):
+        with _nothing_revoked(row["id"]):
+            stack.enter_context(found.working_on(row))
             revoked_for = found.revoked_for(row)
             # First, so that no later `apply` or `config` lets it in again, whatever happens now.
             found.set_state(row, "revoked")
-            for coming in (False, True):
-                found.secrets_path(row, coming).unlink(missing_ok=True)
-            said = "not told: run `gateway apply`, or `gateway config` and --load-all there"
-            if not no_gateway:
-                try:
-                    said = _cut_off(found, row, vici, revoked_for)
-                except Problem as problem:
-                    raise Problem(
-                        f"{row['id']} is revoked in the inventory, but the gateway may still let"
-                        f" it in: {problem}",
-                        f"{problem.fix}; then run this again" if problem.fix else None,
-                    ) from None
+        left = _delete_keys(found, row)
+        said = "not told: run `gateway apply`, or `gateway config` and --load-all there"
+        if not no_gateway:
+            try:
+                said = _cut_off(found, row, vici, revoked_for)
+            except Problem as problem:
+                raise Problem(
+                    f"{row['id']} is revoked in the inventory, but the gateway may still let"
+                    f" it in: {problem}",
+                    f"{problem.fix}; then run this again" if problem.fix else None,
+                ) from None
+        if left:
+            raise Problem(
+                f"{row['id']} is revoked, but its keys are still here: {', '.join(left)}",
+                "delete them, or run this again",
+            )
         _check_files(found, row)
     say(f"{row['id']} is revoked")
     fact("gateway", said)
     fact("inventory", "its keys are deleted")
+
+
+@contextlib.contextmanager
+def _nothing_revoked(name):
+    """Say of whatever goes wrong here that nothing was done."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Problem as problem:
+        raise Problem(
+            f"{shortened(name)} is not revoked: its key is still here, and good at the gateway;"
+            f" {problem}",
+            f"{problem.fix}; then run this again" if problem.fix else None,
+        ) from None
+
+
+def _delete_keys(found, row):
+    """Delete a device's keys; return what could not be deleted, and why."""
+    left = []
+    for coming in (False, True):
+        path = found.secrets_path(row, coming)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            left.append(f"{path} ({error.strerror})")
+    return left
 
 
 def _cut_off(found, row, vici, revoked_for):
