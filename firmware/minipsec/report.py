@@ -7,7 +7,7 @@ def as_json(event, fields):
     """Print one JSON object; octets appear as text where they are text, else as 0x..."""
     line = {"event": event}
     for key, value in fields.items():
-        line[key] = _text(value) if isinstance(value, (bytes, bytearray)) else value
+        line[key] = _text(value)
     print(_plain(json.dumps(line)))
 
 
@@ -16,9 +16,7 @@ def as_text(event, fields):
     words = []
     for key, value in fields.items():
         if value is not None:
-            words.append(
-                "%s=%s" % (key, _text(value) if isinstance(value, (bytes, bytearray)) else value)
-            )
+            words.append("%s=%s" % (key, _text(value)))
     print(_plain(event + " " + " ".join(words)))
 
 
@@ -55,9 +53,13 @@ def _plain(line):
     return "".join(found)
 
 
-def _text(octets):
+def _text(value):
+    """Return octets as text where they are text, else as 0x..; any other value as it is."""
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        return value
+    octets = bytes(value)
     try:
-        return bytes(octets).decode()
+        return octets.decode()
     except UnicodeError:
         return "0x" + octets.hex()
 

@@ -104,6 +104,8 @@ class Tunnel(Keeper):
         """
         if not isinstance(payload, (bytes, bytearray, memoryview)):
             raise TypeError("send takes bytes, not " + type(payload).__name__)
+        # Its length in octets, whatever its items are; and the caller's buffer may change meanwhile.
+        payload = bytes(payload)
         self._check_begun()
         if len(payload) > _MAX_PAYLOAD:
             raise UsageError("a payload has at most %d octets" % _MAX_PAYLOAD)
@@ -170,8 +172,19 @@ class Tunnel(Keeper):
             self.error = UsageError("the tunnel is closed")
         self._tell()
         until = self.clock.now() + self.profile["retransmit_ms"]
-        # While IKE_AUTH is out the gateway may have an SA that we cannot delete yet.
-        await self._while(self._handing_over, until)
+        # Each step is taken also where the caller is cancelled in a wait.
+        try:
+            try:
+                # While IKE_AUTH is out the gateway may have an SA that we cannot delete yet.
+                await self._while(self._handing_over, until)
+            finally:
+                self._delete()
+            await self._while(lambda: self._old, until)
+        finally:
+            for link in self._old[:]:
+                spare(link.close)
+
+    def _delete(self):
         if self._next:
             spare(self._next.close)
         link = self._link
@@ -181,9 +194,6 @@ class Tunnel(Keeper):
             self._old.append(link)
         for link in self._old[:]:
             link.safely(link.delete)
-        await self._while(lambda: self._old, until)
-        for link in self._old[:]:
-            spare(link.close)
 
     async def _while(self, condition, until):
         while condition() and until > self.clock.now():

@@ -40,7 +40,11 @@ def assert_plain(line):
 def test_octets_of_a_peer_forge_no_line_and_move_no_terminal():
     for octets in ODD:
         for say in (report.as_text, report.as_json):
-            for fields in ({"data": octets}, {"data": bytearray(octets), "octets": 7}):
+            for fields in (
+                {"data": octets},
+                {"data": bytearray(octets), "octets": 7},
+                {"data": memoryview(octets)},
+            ):
                 (line,) = printed(say, "reply", fields)
                 assert_plain(line)
                 assert line.startswith("reply ") or json.loads(line)["event"] == "reply"

@@ -1,13 +1,16 @@
 """The API called in ways that it is not made for: an error at once, never a wait without an end."""
 
 import asyncio
+import json
+from array import array
 
 import minipsec
 from host_tests.core.checklist import item
 from host_tests.core.node import PROFILE
+from host_tests.core.test_report import printed
 from host_tests.tunnel.virtual_connecting import refused
 from host_tests.tunnel.world import Log, Net, Time, profile, run
-from minipsec import ProfileError, UsageError
+from minipsec import ProfileError, UsageError, report
 from minipsec.tunnel import Tunnel
 
 
@@ -34,6 +37,97 @@ def test_what_are_no_octets_is_refused_at_once_by_its_type():
         await tunnel.close()
 
     run(main())
+
+
+WIDE = array("I", [7] * 300)  # 1200 octets
+
+
+@item("K2")
+def test_any_octets_are_sent_and_logged_as_what_they_were_at_the_call():
+    gateway = Net().gateway()
+    log = Log()
+    tunnel = Tunnel(profile(), log)
+    owned = bytearray(b"at the call")
+    given = (b"a", bytearray(b"b"), memoryview(b"cd")[1:], memoryview(WIDE))
+
+    async def main():
+        await tunnel.connect()
+        for payload in given:
+            await tunnel.send(payload)
+        await tunnel.close()
+        connecting = asyncio.create_task(tunnel.connect())
+        await asyncio.sleep_ms(0)
+        sending = asyncio.create_task(tunnel.send(owned))
+        await asyncio.sleep_ms(0)
+        owned[:] = b"and later.."
+        await connecting
+        await sending
+        await tunnel.close()
+
+    run(main())
+    octets = [bytes(payload) for payload in given] + [b"at the call"]
+    assert [reading for _, reading in gateway.readings] == octets
+    sent = log.all("sent")
+    assert [fields["data"] for fields in sent] == octets
+    for fields in sent:
+        (line,) = printed(report.as_json, "sent", fields)
+        assert json.loads(line)["n"] == fields["n"]
+
+
+@item("K2")
+def test_the_octets_of_a_payload_are_bounded_and_not_its_items():
+    Net().gateway()
+    tunnel = Tunnel(profile())
+    wide = array("I", [7] * 301)
+
+    async def main():
+        await tunnel.connect()
+        for payload in (bytes(1201), bytearray(1201), memoryview(bytes(1201)), memoryview(wide)):
+            try:
+                await tunnel.send(payload)
+            except UsageError as e:
+                assert "1200 octets" in str(e)
+            else:
+                raise AssertionError(payload)
+        assert tunnel.counters["sent"] == 0
+        await tunnel.close()
+
+    run(main())
+
+
+def test_a_close_that_is_cancelled_leaves_no_socket_behind():
+    """At any moment: in an attempt, while a successor comes up, while the gateway answers."""
+    for began_ms in (0, 5, 15, 25, 35, 60, 1000, 1005, 1015, 1025, 1035):
+        for ms in (0, 1, 5, 15, 30):
+            net = Net()
+            gateway = net.gateway()
+            tunnel = Tunnel(profile(lifetime_ms=1000))
+
+            async def main():
+                asyncio.create_task(refused_quietly(tunnel.connect))
+                await asyncio.sleep_ms(began_ms)
+                closing = asyncio.create_task(tunnel.close())
+                await asyncio.sleep_ms(ms)
+                closing.cancel()
+                try:
+                    await closing
+                except asyncio.CancelledError:
+                    pass
+                assert net.sockets == [], (began_ms, ms)
+                assert not tunnel.up.is_set() and tunnel.down.is_set()
+                await asyncio.sleep_ms(1000)
+                assert net.sockets == [], (began_ms, ms)
+
+            run(main())
+            if began_ms >= 60:  # it was up: the gateway is told so all the same
+                assert gateway.count("DELETE"), (began_ms, ms)
+
+
+async def refused_quietly(call):
+    try:
+        await call()
+    except UsageError:
+        pass
 
 
 @item("K2")
