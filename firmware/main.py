@@ -18,5 +18,6 @@ except Exception as e:
         sys.print_exception(e)  # again, for a console that comes late
         time.sleep(5)
     machine.reset()
+    sys.exit()  # it came back: on a board this is a soft reset
 if sys.argv:  # a board has none, and goes to its prompt
     sys.exit(code)

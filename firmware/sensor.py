@@ -7,7 +7,6 @@ On a board it reads profile.json and runs for ever; on the unix port
 import asyncio
 import gc
 import json
-import os
 import sys
 import time
 
@@ -151,6 +150,7 @@ async def work(profile, readings, log):
     gc.collect()
     from minipsec import port
     from minipsec.faults import describe, typed
+    from minipsec.owner import jittered
     from minipsec.tunnel import Tunnel
 
     def report(e):
@@ -199,7 +199,7 @@ async def work(profile, readings, log):
         log("stats", stats)
         if last:
             return code
-        await asyncio.sleep_ms(pause // 2 + int.from_bytes(os.urandom(3), "big") % pause)
+        await asyncio.sleep_ms(jittered(pause // 2, pause))
         pause = min(2 * pause, profile["retry_max_ms"])
 
 

@@ -32,18 +32,21 @@ _drbg = _dog = None
 def rand(n):
     """Return n random octets for keys, nonces and SPIs; NoEntropy where there are none."""
     global _drbg
-    feed()
-    if not _drbg:
-        from minipsec import forget
-        from .sources import start
+    try:
+        if _STRONG:
+            return os.urandom(n)
+        feed()
+        if not _drbg:
+            from minipsec import forget
+            from .sources import start
 
-        forget("sources")
-        _drbg = start(*_seeds)
-    return _drbg.generate(n, os.urandom(32))
+            forget("sources")
+            _drbg = start(*_seeds)
+        return _drbg.generate(n, os.urandom(32))
+    except OSError as e:  # not to be taken for one of the network
+        from .errors import NoEntropy
 
-
-if _STRONG:
-    rand = os.urandom
+        raise NoEntropy("urandom: %r" % e)
 
 
 def begin(profile):

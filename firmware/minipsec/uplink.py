@@ -168,3 +168,4 @@ def restart(ms, feed, doze=None):
         ms -= time.ticks_diff(now, then)
         then = now
     reset()
+    raise SystemExit  # it came back: on a board this is a soft reset

@@ -6,7 +6,8 @@ from hashlib import sha256
 
 import pytest
 
-from host_tests.boards.conftest import BOARDS, ROOT, asleep
+from host_tests.boards.conftest import BOARDS, PSK, ROOT, asleep, named
+from host_tests.boards.conftest import profile as session_profile
 
 RP2 = [name for name in BOARDS if name in ("RPI_PICO_W", "W5500_EVB_PICO")]
 ESP32 = [name for name in BOARDS if name not in RP2]
@@ -282,9 +283,32 @@ def test_a_tunnel_without_entropy_ends_in_a_typed_error(fake):
     assert asleep(seen) == ("light", 1000)
 
 
+@pytest.mark.parametrize("name", ["RPI_PICO_W", "ESP32_GENERIC"])
+@pytest.mark.parametrize("calls", [0, 3])
+def test_a_urandom_that_raises_is_told_as_what_it_is(fake, gateway, name, calls):
+    """Not as a gateway out of reach; and the pause before the next attempt needs none."""
+    board = fake(name)
+    more = {"retries": 0, "sleep": board.facts["sleep"]}
+    board.give(session_profile(gateway, board, **more), {"psk": PSK})
+    program = f"""
+left = [{calls}]
+def urandom(n, real=os.urandom):
+    left[0] -= 1
+    if left[0] < 0:
+        raise OSError(5)
+    return real(n)
+os.urandom = urandom
+import sensor
+sensor.run([])"""
+    events, _ = board.run(program)
+    errors = named(events, "error")
+    assert errors and {line["error"] for line in errors} == {"NoEntropy"}
+    assert all("OSError" in line["text"] and "seed" in line["check"] for line in errors)
+
+
 def test_nothing_else_in_the_firmware_draws_random_octets():
     """Keys, nonces and SPIs come from port.rand; urandom itself is for what is no secret."""
-    allowed = {"port": 3, "sources": 2, "sensor": 1}
+    allowed = {"port": 3, "sources": 2}
     found = {}
     for path in (ROOT / "firmware").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

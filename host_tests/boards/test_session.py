@@ -217,6 +217,37 @@ board.nic.deinit = refuse"""
     assert seen["slept"] == [["reset", 0]]
 
 
+@pytest.mark.item("A8")
+@pytest.mark.parametrize("main", [False, True])
+@pytest.mark.parametrize("sleep", ["off", "mark"])
+def test_a_reset_that_comes_back_is_followed_by_a_soft_one(fake, gateway, sleep, main):
+    """Never by the prompt, with nothing said."""
+    board = fake("RPI_PICO_W")
+    board.give(profile(gateway, board, readings=0, sleep=sleep), {"psk": PSK})
+    if sleep == "off":
+        (board.directory / "profile.json").write_text("{")
+    program = """
+import machine, sys, time
+time.sleep_ms = time.sleep = lambda ms: None
+machine.reset = machine.lightsleep = lambda *ms: None
+def tell(e, *_):
+    print(json.dumps({"event": "told"}))
+sys.print_exception = tell
+try:
+    RUN
+except SystemExit:
+    print(json.dumps({"event": "soft reset"}))
+else:
+    print(json.dumps({"event": "prompt"}))"""
+    if main:
+        (board.directory / "sensor.py").write_text("raise OSError(5)\n")
+        run = "sys.path.insert(0, board.directory)\n    import main"
+    else:
+        run = "import sensor\n    sensor._AGAIN_MS = 1\n    sensor.run([])"
+    events, _ = board.run(program.replace("RUN", run))
+    assert events[-1] == {"event": "soft reset"}
+
+
 # The application's own use of RTC memory, and what it saw there.
 APPLICATION = """
 import machine, sensor
