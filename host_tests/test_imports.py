@@ -80,7 +80,7 @@ OPEN = {
 NOT_CORE = OPEN | {"port", "store", "report", "sources", "uplink", "local", "rawip", "memory"}
 NOT_CORE |= {"backlog", "spool", "lamp", "tasks", "nvram"}
 # Who may turn a code into the long text for a person, and only when it is needed.
-MAY_EXPLAIN = {"tunnel", "keeper", "rare", "link", "sensor", "sources"}
+MAY_EXPLAIN = {"tunnel", "keeper", "rare", "link", "sensor", "sources", "port"}
 
 FORBIDDEN_IN_CORE = {"socket", "time", "machine", "network", "asyncio", "os", "select", "random"}
 # What stock boards have; anything else would be an import from the host.

@@ -10,6 +10,7 @@ from .owner import LONG, RETRY_MS, Owner, jittered
 from .tasks import alive
 
 _SILENT = const(4)  # attempts that nothing came for; then the network is brought up afresh
+_AGAIN = const(4)  # turns of asyncio's loop; two are enough
 _ONLINE_MS = const(60000)  # more than bringing it up takes
 
 
@@ -144,3 +145,18 @@ async def within(event, timeout_ms):
             await asyncio.wait_for_ms(event.wait(), timeout_ms)
         except asyncio.TimeoutError:
             pass
+        except asyncio.CancelledError:
+            await _settle()
+            raise
+
+
+async def _settle():
+    """Let MicroPython's wait_for cancel its caller a second time, as it does some tasks later.
+
+    It is to come here, and not in the midst of what the caller does at its end.
+    """
+    try:
+        for _ in range(_AGAIN):
+            await asyncio.sleep_ms(0)
+    except asyncio.CancelledError:
+        pass
