@@ -86,7 +86,7 @@ def micropython(micropython_path, tmp_path):
         done = subprocess.run(
             [micropython_path, *options, "-X", f"heapsize={heap}", str(program), *map(str, args)],
             check=False,
-            env={**os.environ, "MICROPYPATH": ":".join(search)},
+            env={**os.environ, "MICROPYPATH": ":".join(search), "TMPDIR": str(tmp_path)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

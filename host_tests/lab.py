@@ -30,6 +30,7 @@ several processes live side by side and a later one sweeps up after a crash.
 
 import contextlib
 import ctypes
+import functools
 import itertools
 import json
 import os
@@ -338,7 +339,7 @@ class Lab:
     def _build(self):
         sweep()
         # Short: a unix socket's path has at most 107 octets.
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="minipsec-lab-"))
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix=own_prefix("lab")))
         self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self.sensor_ns = sensor = self.namespace("sensor")
         self.gateway_ns = gateway = self.namespace("gateway")
@@ -403,6 +404,21 @@ def sweep():
         found = re.match(rf"{_PREFIX}-(\d+)-\d+-\w+", line)
         if found and not os.path.exists(f"/proc/{found.group(1)}"):
             run("ip", "netns", "del", found.group(0), check=False)
+
+
+def own_prefix(kind):
+    """How the name of a temporary directory begins, so that `sweep_directories` knows whose it is."""
+    sweep_directories()
+    return f"minipsec-{kind}-{os.getpid()}-"
+
+
+@functools.cache  # once a process
+def sweep_directories():
+    """Delete temporary directories whose owner was killed before it could."""
+    for path in pathlib.Path(tempfile.gettempdir()).glob("minipsec-*-*-*"):
+        found = re.match(r"minipsec-(lab|sensor|pluto)-(\d+)-", path.name)
+        if found and not os.path.exists(f"/proc/{found.group(2)}"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class Echo:
@@ -675,7 +691,7 @@ class Sensor:
         self.profile = {key: value for key, value in self.profile.items() if value is not None}
         # Gone with this object at the latest, whoever forgot to stop it.
         self._folder = tempfile.TemporaryDirectory(
-            prefix="minipsec-sensor-", ignore_cleanup_errors=True
+            prefix=own_prefix("sensor"), ignore_cleanup_errors=True
         )
         self.directory = pathlib.Path(self._folder.name)
         self.profile_path = self.directory / "profile.json"

@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 import tools.demo
 import tools.demo_link
 import tools.demo_sleep
-from host_tests.lab import Sensor
+from host_tests.lab import ROOT, Sensor
 from tools import mpy
 from tools.devgateway import RunningGateway
 
@@ -195,3 +196,19 @@ def test_ten_readings_need_no_more_than_144_kib(tmp_path, compiled):
             assert len(sensor.all("reply")) == 10
         finally:
             sensor.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_is_ended_leaves_nothing_behind(tmp_path, number):
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "tools.demo", "--readings", "1000"],
+        cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with demo:
+        assert any("octets on the air" in line for line in demo.stdout), "no reading"
+        made = list(tmp_path.iterdir())
+        assert made and not any(path.stat().st_mode & 0o077 for path in made)
+        demo.send_signal(number)
+        demo.stdout.read()
+        assert demo.wait(60) == 130
+    assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import secrets
+import signal
 import sys
 import tempfile
 
@@ -293,6 +294,8 @@ def main(argv=None):
             # What a real gateway says to a sensor that sleeps is the better show.
             options.gateway = "development" if gateway.lacking() else "strongswan"
     no_core_dumps()
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: keys and directories go
+        signal.signal(ending, signal.default_int_handler)
     try:
         if options.pq or options.loss or options.fragment_size:
             from tools import demo_link

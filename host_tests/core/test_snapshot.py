@@ -399,7 +399,8 @@ def with_machine(machine, test):
 
 def with_files(test, by_mark=True):
     """Run `test(memory)` on files in a folder of its own, which goes again; return its result."""
-    path = "/tmp/minipsec-test-%s" % "".join(["%02x" % octet for octet in os.urandom(8)])
+    name = "".join(["%02x" % octet for octet in os.urandom(8)])
+    path = (os.getenv("TMPDIR") or "/tmp") + "/minipsec-test-" + name
     os.mkdir(path)
     try:
         return test(storage.Memory(path + "/", by_mark))

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 
-from host_tests.lab import GATEWAY_4, GATEWAY_ID, ROOT, LabError, run, wait_until
+from host_tests.lab import GATEWAY_4, GATEWAY_ID, ROOT, LabError, own_prefix, run, wait_until
 
 HOME = ROOT / "build/libreswan"
 _BIN = "usr/libexec/ipsec"
@@ -117,7 +117,7 @@ class Pluto:
     def __init__(self, namespace, psk, ike="aes128-sha2_256;dh31", esp="aes_ccm_a-128"):
         home, _ = unpack()
         self._namespace = namespace
-        self.directory = directory = pathlib.Path(tempfile.mkdtemp(prefix="mips-pluto-"))
+        self.directory = directory = pathlib.Path(tempfile.mkdtemp(prefix=own_prefix("pluto")))
         try:
             (directory / "nss").mkdir()
             text = CONFIG.format(gateway=GATEWAY_4, identity=GATEWAY_ID, ike=ike, esp=esp)

@@ -1,10 +1,13 @@
 """The laboratory itself, with strongSwan on both sides: what fails here is not ours."""
 
 import os
+import subprocess
 import sys
+import tempfile
 
 import pytest
 
+from host_tests import lab as lab_module
 from host_tests.lab import GATEWAY_4, SERVER_4, Charon, Lab, LabError, run
 
 INITIATOR = f"""
@@ -100,3 +103,17 @@ def test_captures_hold_what_passed(tmp_path):
         capture.stop()
         shown = run("tshark", "-r", tmp_path / "wire.pcap", "-T", "fields", "-e", "data.data")
         assert b"seen".hex() in shown
+
+
+def test_directories_of_processes_that_were_killed_go_with_the_next_laboratory(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    names = [f"minipsec-{kind}-{killed.pid}-x" for kind in ("lab", "sensor", "pluto")]
+    kept = [f"minipsec-lab-{os.getpid()}-x", f"minipsec-mine-{killed.pid}-x", "minipsec-lab-x"]
+    for name in names + kept:
+        (tmp_path / name / "inside").mkdir(parents=True)
+    lab_module.sweep_directories.__wrapped__()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
