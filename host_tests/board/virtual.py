@@ -156,6 +156,11 @@ class VirtualBoard:
     def plugged(self):
         return self._powered
 
+    @property
+    def watchdog(self):
+        """Milliseconds after which its watchdog bites, 0 while none runs."""
+        return self._dog
+
     # What it says.
 
     @property

@@ -9,6 +9,7 @@ import pytest
 from host_tests.board.virtual import VirtualBoard
 from host_tests.lab import Charon, Lab
 from tools import cli
+from tools.provision import watch
 
 
 @dataclasses.dataclass
@@ -29,6 +30,18 @@ def inventory(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("MINIPSEC_WIFI_KEY", raising=False)
     return path
+
+
+@pytest.fixture(autouse=True)
+def believed_soon(monkeypatch):
+    """A program that has said something is believed to run on; tests of one that ends change it."""
+    monkeypatch.setattr(watch, "_GRACE", 0.2)
+
+
+@pytest.fixture
+def as_patient_as_with_people(monkeypatch):
+    """A program may still end for so long after its first word."""
+    monkeypatch.setattr(watch, "_GRACE", 2.0)
 
 
 @pytest.fixture

@@ -431,7 +431,7 @@ class Board:
     def reset(self):
         """Restart the board as power-up does; the connection ends with it."""
         with self._errors():
-            self._transport.exec_raw_no_follow(_RESET)
+            self._send_reset()
             time.sleep(0.3)
             self._transport.in_raw_repl = self._transport.stopped = False
 
@@ -443,9 +443,16 @@ class Board:
         from .watch import Console
 
         with self._errors():
-            self._transport.exec_raw_no_follow(_RESET)
+            self._send_reset()
         line, self._transport = self._transport.serial, None
         return Console(self.port, line)
+
+    def _send_reset(self):
+        """Have the board restart; where USB goes away before we heard that it will, it did."""
+        import termios
+
+        with contextlib.suppress(OSError, termios.error):
+            self._transport.exec_raw_no_follow(_RESET)
 
     # What a board is.
 

@@ -22,7 +22,10 @@ _RAW = b"raw REPL; CTRL-B to exit\r\n"
 _STARTS = re.compile(
     rb"(?:^|\n)(?:MPY: soft reboot|MicroPython v\d|rst:0x|ESP-ROM:|ets [A-Z][a-z])"
 )
-_SPEAKS = re.compile(rb"(?:^|\n)\{\"event\": ?\"")  # our own program, a moment later
+# What begins a line of our own program, a moment later; a dict of MicroPython's has no order.
+_SPEAKS = re.compile(
+    rb'(?:^|\n)(?:\{"[^\n]*"?event": ?"|(?:state|agreed|up|resumed|sent|error|stats) \w+=)'
+)
 
 
 class Restarted(TransportError):

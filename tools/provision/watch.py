@@ -178,7 +178,7 @@ def traceback_in(lines):
     return f"{what} ({place})" if place else what or "an exception"
 
 
-def watch_start(console, may_be_quiet=False, out=None, seconds=_FIRST_EVENT):
+def watch_start(console, may_be_quiet=False, out=None):
     """Watch a board from its restart until its program has shown that it runs, or has ended.
 
     `may_be_quiet`: silence says nothing, since its profile has it print nothing, or it sleeps.
@@ -221,7 +221,7 @@ def watch_start(console, may_be_quiet=False, out=None, seconds=_FIRST_EVENT):
         if console.gap and not asked and not console.lines and quiet > _GRACE:
             asked = True  # its last words may have been lost
             console.ask_for_prompt()
-        if settled is None and quiet > (_MAY_BE_QUIET if may_be_quiet else seconds):
+        if settled is None and quiet > (_MAY_BE_QUIET if may_be_quiet else _FIRST_EVENT):
             if console.ask_for_prompt():
                 continue
             wrong = traceback_in(console.lines)
@@ -229,7 +229,7 @@ def watch_start(console, may_be_quiet=False, out=None, seconds=_FIRST_EVENT):
                 return Started(f"the program on the board raises {wrong}", fix)
             if may_be_quiet:
                 return Started(None, says="nothing, as its profile has it")
-            if now - spoke < _MAY_BE_QUIET:
+            if console.lines and now - spoke < _MAY_BE_QUIET:
                 return Started(None, says=console.lines[-1])  # a program with words of its own
             return Started(*_where_it_hangs(console, quiet, fix))
 
