@@ -83,9 +83,9 @@ class Backlog:
     def drop(self, readings):
         """Forget what `next` returned, once it is on the wire."""
         for reading in readings:
-            self.on_wire += 1
             if not self._drop(reading):
                 self.lost -= 1  # newer ones had pushed it out while it was on its way
+            self.on_wire += 1
 
     def _drop(self, reading):
         if self._ram and self._ram[0] is reading:

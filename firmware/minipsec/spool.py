@@ -17,6 +17,7 @@ from .backlog import Backlog
 _FIELDS = ">BHHB"  # _RECORD, octets, serial, more
 _HEAD_SIZE = const(6)
 _CRC = ">I"
+_AROUND = const(10)  # octets of a record beside its reading
 _RECORD = const(0xA5)
 _MARK = b"\xa5"
 _CHUNK = const(256)
@@ -41,6 +42,7 @@ class Spool(Backlog):
         self._count = 0  # readings of the file that did not
         self._serial = 0  # of the next record
         self._old = False  # a file of an older version
+        self._waste = False  # does the file hold what is counted as lost, or still in RAM?
         try:
             os.stat(path)
             _remove(path + ".new")  # never finished
@@ -72,6 +74,7 @@ class Spool(Backlog):
         if not self._count:
             self._forget()
         elif self.lost or self._old:
+            self._waste = self.lost > 0
             self._rewrite()
 
     def _torn(self, at):
@@ -106,26 +109,31 @@ class Spool(Backlog):
         ram = self._ram
         if not ram:
             return True
-        octets = self._packed(ram, len(ram), self._serial)
-        if self._old or self._size + len(octets) > self._room:
+        octets = sum([len(reading) + _AROUND for reading in ram])
+        if self._old or self._size + octets > self._room:
             if self._hold or not (self._at or self._old) or not self._rewrite():
                 return False
-            octets = self._packed(ram, len(ram), self._serial)
-            if self._size + len(octets) > self._room:
+            if self._size + octets > self._room:
                 return False
+        saved = 0
         try:
             with open(self._path, "ab") as f:
-                f.write(octets)
-            saved = len(ram)
-            self._size += len(octets)
-        except OSError:
+                for reading in ram:
+                    _write(f, reading, len(ram) - saved - 1, self._serial + saved)
+                    saved += 1
+            self._size += octets
+        except (OSError, MemoryError):
             # What is whole is there; the rest is written once more, behind what is not.
-            saved = len([0 for _ in self._records(self._size)])
+            self._waste = True
+            try:
+                saved = len([0 for _ in self._records(self._size)])
+            except MemoryError:
+                pass
             self._size = self._octets()
         self._serial = self._serial + saved & 0xFFFF
         self._count += saved
-        self._ram = ram[saved:]
-        return not self._ram
+        del ram[:saved]
+        return not ram
 
     def all(self):
         """Yield all readings."""
@@ -135,6 +143,7 @@ class Spool(Backlog):
                 n -= 1
                 yield reading
             # What can be read no more.
+            self._waste |= n > 0
             self.lost += n
             self._count -= n
         yield from self._ram
@@ -161,18 +170,23 @@ class Spool(Backlog):
     def close(self, answered=True):
         """End; see Backlog."""
         if not answered:
-            self.on_wire -= self._done + len(self._held)
             self._ram = self._held + self._ram
+            self.on_wire -= self._done + len(self._held)
             self._count += self._done
             self._at = self._done = 0
         self._held = []
         self._hold = False
-        if self._at:
+        self._tidy()
+        super().close()
+        self._tidy()
+
+    def _tidy(self):
+        """Rid the file of what the next boot is not to find: it went out, or is counted."""
+        if self._at or self._waste:
             if self._count:
                 self._rewrite()
             else:
                 self._forget()
-        super().close()
 
     def _records(self, at):
         """Yield (where it ends, serial, more, reading) of all whole records from `at` on."""
@@ -194,16 +208,6 @@ class Spool(Backlog):
         except OSError:
             pass  # as one that ends here
 
-    def _packed(self, readings, left, serial):
-        """Return the records of readings; the first one is one of `left` written together."""
-        found = []
-        for reading in readings:
-            left -= 1
-            head = struct.pack(_FIELDS, _RECORD, len(reading), serial & 0xFFFF, min(left, 255))
-            found += (head, reading, struct.pack(_CRC, crc32(reading, crc32(head))))
-            serial += 1
-        return b"".join(found)
-
     def _rewrite(self):
         """Write what waits in the file into a new one; False where that fails."""
         new = self._path + ".new"
@@ -211,27 +215,35 @@ class Spool(Backlog):
         try:
             with open(new, "wb") as f:
                 for _, _, _, reading in self._records(self._at):
-                    octets = self._packed((reading,), self._count - n, n)
-                    f.write(octets)
-                    size += len(octets)
+                    _write(f, reading, self._count - n - 1, n)
+                    size += len(reading) + _AROUND
                     n += 1
             if n != self._count or not _rename(self._path):
                 raise OSError
-        except OSError:
+        except (OSError, MemoryError):
             _remove(new)
             return False
         self._size = size
         self._serial = n & 0xFFFF
         self._at = self._done = 0
-        self._old = False
+        self._old = self._waste = False
         return True
 
     def _forget(self):
         self._done = 0
+        self._waste = False
         if _remove(self._path):
             self._at = self._size = self._serial = 0
         else:
             self._at = self._size  # it stays, and nothing of it is read again
+
+
+def _write(f, reading, more, serial):
+    """Write one record, in pieces: it need not be in the heap as a whole beside its reading."""
+    head = struct.pack(_FIELDS, _RECORD, len(reading), serial & 0xFFFF, min(more, 255))
+    f.write(head)
+    f.write(reading)
+    f.write(struct.pack(_CRC, crc32(reading, crc32(head))))
 
 
 def _read(f, at):

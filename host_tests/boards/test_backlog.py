@@ -16,6 +16,42 @@ def readings(*numbers):
     return [b"reading %d" % n for n in numbers]
 
 
+class Disk:
+    """Opens files; after `left` more octets, in a write that is cut there, it raises `error`."""
+
+    def __init__(self, monkeypatch, left, error):
+        self.left = left
+        self.error = error
+        self.largest = 0
+        monkeypatch.setattr(spool_module, "open", self.open, raising=False)
+
+    def open(self, path, mode):
+        return File(self, open(path, mode))
+
+
+class File:
+    def __init__(self, disk, file):
+        self._disk = disk
+        self._file = file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def write(self, octets):
+        disk = self._disk
+        self._file.write(octets[: max(disk.left, 0)])
+        disk.largest = max(disk.largest, len(octets))
+        disk.left -= len(octets)
+        if disk.left < 0:
+            raise disk.error
+
+
 def filled(backlog, count):
     for n in range(count):
         backlog.put(b"reading %d" % n)
@@ -201,28 +237,7 @@ def test_the_power_fails_at_any_write_of_a_life(tmp_path, monkeypatch):
 
     def life(fuse):
         """Save, send some, save again; the power fails when so many octets were written."""
-        left = [fuse]
-
-        class File:
-            def __init__(self, path, mode):
-                self._file = open(path, mode)
-
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *_):
-                self._file.close()
-
-            def __getattr__(self, name):
-                return getattr(self._file, name)
-
-            def write(self, octets):
-                self._file.write(octets[: max(left[0], 0)])
-                left[0] -= len(octets)
-                if left[0] < 0:
-                    raise Cut
-
-        monkeypatch.setattr(spool_module, "open", File, raising=False)
+        disk = Disk(monkeypatch, fuse, Cut)
         sent, saved = [], []
         try:
             spool = filled(Spool(2, str(path), 4096), 4)
@@ -236,7 +251,7 @@ def test_the_power_fails_at_any_write_of_a_life(tmp_path, monkeypatch):
         except Cut:
             pass
         monkeypatch.setattr(spool_module, "open", open)
-        return sent, saved, left[0]
+        return sent, saved, disk.left
 
     fuse = 0
     while True:
@@ -255,38 +270,110 @@ def test_the_power_fails_at_any_write_of_a_life(tmp_path, monkeypatch):
     assert fuse > 100 and got == readings(3, 4)
 
 
-@pytest.mark.parametrize("whole", range(4))
-def test_a_disk_that_fills_up_in_an_append(three, monkeypatch, whole):
+NO_ROOM = [OSError(28), MemoryError()]
+
+
+@pytest.mark.parametrize("error", NO_ROOM, ids=repr)
+@pytest.mark.parametrize("whole", range(3))
+@pytest.mark.parametrize("more", [0, 5])
+def test_a_disk_or_a_heap_that_is_full_in_an_append(three, monkeypatch, error, whole, more):
     """What is whole there is not written twice; what is torn is written once more later."""
     path, _, starts = three
-    record = starts[1]
     path.unlink()
-
-    class Full:
-        def __init__(self, path, mode):
-            self._file = open(path, mode)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            self._file.close()
-
-        def __getattr__(self, name):
-            return getattr(self._file, name)
-
-        def write(self, octets):
-            self._file.write(octets[: whole * record + 5])
-            raise OSError(28)
-
     spool = filled(Spool(4, str(path), 4096), 3)
-    monkeypatch.setattr(spool_module, "open", Full, raising=False)
-    assert spool.save() == (whole == 3)
+    Disk(monkeypatch, starts[whole] + more, error)
+    assert not spool.save()
     monkeypatch.setattr(spool_module, "open", open)
     assert list(spool.all()) == readings(0, 1, 2) and spool.waiting() == 3
     spool.put(b"reading 3")
     assert spool.save() and spool.waiting() == 4 and spool.lost == 0
     assert left(path) == (readings(0, 1, 2, 3), 0)
+
+
+@pytest.mark.item("D8")
+@pytest.mark.parametrize("error", NO_ROOM, ids=repr)
+@pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.parametrize("sent", range(4))
+@pytest.mark.parametrize("full", [False, True])
+def test_what_a_full_disk_cut_off_is_counted_in_one_life_alone(
+    three, monkeypatch, error, answered, sent, full
+):
+    """A reading that is torn in the file is in RAM, too: sent from there, saved or unsent.
+
+    While the disk stays full the file stays as it is, and the next life counts from it anew.
+    """
+    path, octets, _ = three
+    for left in range(2 * len(octets)):
+        path.unlink(missing_ok=True)
+        spool = filled(Spool(4, str(path), 4096, not answered), 3)
+        disk = Disk(monkeypatch, left, error)
+        spool.save()
+        spool.drop(spool.oldest(sent))
+        if not full:
+            disk.left = 4096
+        spool.close(answered)
+        monkeypatch.setattr(spool_module, "open", open)
+        assert spool.sampled == spool.on_wire + spool.lost + spool.waiting() == 3
+        waiting = list(spool.all())
+        again = Spool(4, str(path), 4096)
+        if full:
+            assert set(waiting) <= set(again.all()), left
+        else:
+            assert (list(again.all()), again.lost) == (waiting, 0), left
+
+
+def test_no_reading_is_ever_joined_with_another_one_to_be_written(tmp_path, monkeypatch):
+    disk = Disk(monkeypatch, 1 << 20, OSError(28))
+    spool = Spool(32, str(tmp_path / "spool.bin"), 1 << 17)
+    for n in range(70):
+        spool.put(bytes([n]) * 1200)
+    spool.drop(spool.oldest(1))
+    spool.close()
+    assert disk.largest == 1200
+    assert [reading[0] for reading in Spool(32, str(tmp_path / "spool.bin"), 1 << 17).all()] == [
+        *range(1, 70)
+    ]
+
+
+def test_a_heap_without_room_for_all_of_them_in_one_piece_saves_them(micropython, tmp_path):
+    program = """
+from minipsec.spool import Spool
+spool = Spool(32, "%s", 1 << 17)
+for n in range(32):
+    spool.put(bytes(1200))
+taken = []
+try:
+    while True:
+        taken.append(bytes(2000))
+except MemoryError:
+    pass
+for n in range(0, len(taken), 3):
+    taken[n] = None
+for n in range(32):
+    spool.put(b"%%d" %% n)
+spool.close()
+print(spool.sampled, spool.lost, spool.waiting())
+""" % (tmp_path / "s")
+    assert micropython(program, heap="160k").stdout.split() == ["64", "0", "64"]
+
+
+@pytest.mark.parametrize("error", NO_ROOM, ids=repr)
+def test_a_reading_that_cannot_be_dropped_is_not_counted_as_sent(three, monkeypatch, error):
+    path, _, _ = three
+    spool = Spool(4, str(path), 4096)
+    sent = spool.oldest(2)
+
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(spool_module, "open", refuse, raising=False)
+    try:
+        spool.drop(sent)
+    except MemoryError:
+        pass
+    monkeypatch.setattr(spool_module, "open", open)
+    assert len(list(spool.all())) == spool.waiting()
+    assert spool.found == spool.on_wire + spool.lost + spool.waiting()
 
 
 def test_a_file_that_cannot_be_removed_is_sent_once_in_this_time_of_power(three, monkeypatch):
