@@ -3,7 +3,7 @@
 Loaded when one is refused.
 """
 
-from .words import CBC, TRANSFORMS, address, faults, split, transform, word_of
+from .words import CBC, TRANSFORMS, address, cut, faults, split, transform, word_of
 
 # What a word begins with: what the words of ours begin with that can stand for it.
 _LIKE = (
@@ -29,14 +29,14 @@ def of_proposals(names, ike):
         if None in transforms:
             word = words[transforms.index(None)]
             text = "%s is not here, the nearest is %s" % (
-                word or "an empty word",
+                cut(word) or "an empty word",
                 nearest(word, ike),
             )
         else:
             for kind in sorted(faults(transforms, ike)):
                 text = text or _fault(kind, words, transforms, ike)
         if text:
-            return '"%s": %s' % (name, text)
+            return '"%s": %s' % (cut(name), text)
 
 
 def _fault(kind, words, transforms, ike):
@@ -92,6 +92,6 @@ def of_identity(text):
     if "=" in text or kind.lower() in ("dn", "asn1dn"):
         return "distinguished names are not here: give the gateway fqdn:, email: or keyid:"
     if colon and text[0] != "@" and kind.lower() not in ("ipv4", "ipv6", "keyid", "fqdn", "email"):
-        return "%s: is no kind of identity here; fqdn: email: keyid: ipv4: ipv6: are" % kind
+        return "%s: is no kind of identity here; fqdn: email: keyid: ipv4: ipv6: are" % cut(kind)
     if "#" in text or rest[:2] == "0x":
         return "expected pairs of hex digits"

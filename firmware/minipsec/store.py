@@ -8,7 +8,18 @@ import json
 import os
 
 from .faults import ProfileError
-from .words import CBC, address, identity, ipv4, is_text, proposals, secret, transform, word_of
+from .words import (
+    CBC,
+    address,
+    cut,
+    identity,
+    ipv4,
+    is_text,
+    proposals,
+    secret,
+    transform,
+    word_of,
+)
 
 _ML_KEM_1024 = 37
 _KEM_SIZES = {35: 800, 36: 1184, 37: 1568}  # octets of a public key of ML-KEM (FIPS 203 §8)
@@ -215,14 +226,16 @@ def _refuse(key, expected, value):
 
         why = of_identity(value)
         if why:
-            _fail("profile", key, json.dumps(value), why)
+            _fail("profile", key, cut(json.dumps(value)), why)
     if key in ("ike", "esp"):
         value = value.split(",") if isinstance(value, str) else value
         if _list(value, 1, 8, lambda v: isinstance(v, str)):
             from .nearest import of_proposals
 
             _fail("profile", key, of_proposals(value, key == "ike"))
-    _fail("profile", key, "expected %s, got %s" % (expected, json.dumps(value)))
+    if key == "secrets":
+        _fail("profile", key, "expected " + expected)  # it may be the secrets themselves
+    _fail("profile", key, "expected %s, got %s" % (expected, cut(json.dumps(value))))
 
 
 def _missing(key, expected):
@@ -237,7 +250,7 @@ def check_profile(values):
     known = [row[0] for row in rows]
     for key in values:
         if key not in known:
-            _fail("profile", key, "unknown key")
+            _fail("profile", cut(json.dumps(key)[1:-1]), "unknown key")
     profile = {}
     words = {}
     for key, default, check, expected in rows:
@@ -297,7 +310,7 @@ def _hybrid(profile):
         if not _is_quantum_safe(transforms):
             if any([kind > 5 for kind, _, _ in transforms]):
                 if profile["pq"] == "require":
-                    name += " can be agreed upon without ML-KEM, and pq is require"
+                    name = cut(name) + " can be agreed upon without ML-KEM, and pq is require"
                     _fail("profile", "ike", name)
             else:
                 name, transforms = name + "-" + word, transforms + [transform(word)]
@@ -354,7 +367,7 @@ def _load(path, what):
         with open(path, "rb") as f:
             text = f.read()
     except OSError:
-        _fail(what, "cannot read " + path)
+        _fail(what, "cannot read " + cut(path))
     if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
         _fail(what, path + " is UTF-16: save it as UTF-8")
     try:
@@ -368,7 +381,7 @@ def _check_closed(path, what):
     try:
         mode = os.stat(path)[0]
     except OSError:
-        _fail(what, "cannot read " + path)
+        _fail(what, "cannot read " + cut(path))
     # A board's file system has no permission bits: they read as 0 there.
     if mode & 0o077:
         # A directory without its x is closed to its owner, too.

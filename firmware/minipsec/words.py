@@ -33,6 +33,7 @@ esn 5 1 0
 _ALIASES = {"aes": "aes128", "sha2_256": "sha256", "curve25519": "x25519", "modpnone": "none"}
 _ICVS = {"": "16", "64": "8", "96": "12", "128": "16"}  # of CCM: nothing, or bits for octets
 CBC = const(12)
+_MAX_SHOWN = const(64)
 _CCM_8_IIV = const(29)
 
 # RFC 7296 §3.5
@@ -51,6 +52,11 @@ def is_text(value):
         and min(value) > " "
         and not set(value) & set("\x7f\xa0\u200b\ufeff")
     )
+
+
+def cut(text):
+    """Return a text of the owner's as an error repeats it."""
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + ".."
 
 
 def ipv4(text):

@@ -276,7 +276,32 @@ def test_bad_values_of_every_key_are_refused_with_the_line_that_helps():
         assert len(bad) >= 3, key
         for value in bad:
             said = complaint(with_key(key, value))
-            assert said == "profile: %s: expected %s, got %s" % (key, expected, as_json(value))
+            got = as_json(value)
+            if len(got) > 64:
+                got = got[:64] + ".."
+            got = "" if key == "secrets" else ", got " + got
+            assert said == "profile: %s: expected %s%s" % (key, expected, got)
+
+
+def test_a_long_value_is_cut_where_a_line_repeats_it():
+    long = "x" * 5000
+    for key in ROWS:
+        for value in (long, [long], {long: long}, [long] * 9, long + "*", "@" + long, "=" + long):
+            if key in ("ppk_id", "keylog", "ssid", "secrets", "gateway", "gateways"):
+                value = [value]
+            said = complaint(with_key(key, value))
+            assert said and "xxxx" in said or key == "secrets", (key, said)
+            assert said.count("x") < 150, (key, said)
+    assert complaint(with_key(long, 1)).count("x") < 70
+    # Well written and of no use together.
+    said = complaint(with_key("ike", ["-".join(["aes128ccm16"] * 500)]))
+    assert len(said) < 200 and "it lacks" in said, said
+
+
+def test_secrets_in_place_of_their_file_are_not_repeated():
+    for value in ({"psk": "topsecret"}, ["topsecret"], "topsecret " * 40):
+        said = complaint(with_key("secrets", value))
+        assert said == "profile: secrets: expected a file name"
 
 
 def test_the_line_of_the_design():

@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from host_tests.lab import GATEWAY_4, GATEWAY_ID, ROOT, SENSOR_ID, SERVER_4, Charon
+from host_tests.core.node import PROFILE
+from minipsec import store
 from tools.gateway import config, live
 from tools.inventory import MIGRATIONS, Inventory
 from tools.provision.device import device as checked
@@ -187,8 +189,10 @@ def test_an_identity_in_a_table_cannot_add_a_connection(tool, inventory, tmp_pat
     [
         {"gateway_id": "gw }\nconnections {"},
         {"gateway_id": "*.example.org"},
+        {"gateway_id": "any", "gateway": 17},
+        {"gateway_id": "any", "gateway": None},
         {"ike": ["aes128-sha256-x25519\n}"]},
-        {"ike": "aes128-sha256-x25519"},
+        {"ike": "aes128-sha256-x25519,"},
         {"esp": ['aes128"']},
         {"server": "10.3.0.10, 0.0.0.0/0"},
         {"remote_ts": "everything"},
@@ -212,6 +216,53 @@ def test_a_profile_that_a_hand_damaged_is_left_out_and_named_and_spoils_nothing(
     assert "b.example.org: " in said.err
     written = (tmp_path / "gw/minipsec.conf").read_text()
     assert "evil" not in written and list(swanctl_conf.read(written)["connections"])
+
+
+@pytest.mark.item("E2")
+@pytest.mark.parametrize("key", ["ike", "esp"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "{}",
+        "{}, {}",
+        " {} ,{}",
+        "{},",
+        "",
+        ["{}"],
+        ["{}", " {}\t"],
+        ["{}", ""],
+        ["{}", 7],
+        [],
+        {},
+        7,
+    ],
+    ids=repr,
+)
+def test_proposals_of_any_shape_are_read_as_the_firmware_reads_them(key, shape):
+    word = {"ike": "AES128-sha256-x25519", "esp": "aes128ccm8"}[key]
+    given = shape
+    if isinstance(shape, str):
+        given = shape.replace("{}", word)
+    elif isinstance(shape, list):
+        given = [one.replace("{}", word) if isinstance(one, str) else one for one in shape]
+    try:
+        ours = [name for name, _ in store.check_profile(dict(PROFILE, **{key: given}))[key]]
+    except ValueError:
+        with pytest.raises(Problem):
+            config._proposals(given, key)
+    else:
+        assert config._proposals(given, key) == ours
+
+
+@pytest.mark.item("E2")
+def test_a_profile_with_several_gateways_needs_no_single_one(tool, inventory, tmp_path):
+    tool(*HERE, "--id", "a.example.org")
+    path = inventory / "devices/a.example.org/profile.json"
+    profile = json.loads(path.read_text())
+    del profile["gateway"]
+    path.write_text(json.dumps({**profile, "gateways": ["192.0.2.7"], "gateway_id": "any"}))
+    tool("gateway", "config", "--out", tmp_path / "gw")
+    assert "192.0.2.7" in (tmp_path / "gw/minipsec.conf").read_text()
 
 
 @pytest.mark.item("J10")

@@ -274,12 +274,14 @@ def _device(inventory, row, identity, inner):
                     f"{inventory.profile_path(row)}: {key}: expected {problem},"
                     f" got {profile[key]!r}"
                 ) from None
+    if isinstance(profile.get("gateways"), list):
+        profile.setdefault("gateway", *profile["gateways"][:1])
     for key in (
         "gateway_id",
         "server",
         *(["gateway"] if profile.get("gateway_id") == "any" else []),
     ):
-        if key not in profile:
+        if not isinstance(profile.get(key), str):
             raise Problem(f"{inventory.profile_path(row)}: {key}: missing")
     for key in ("ike", "esp"):
         if key in profile:
@@ -298,9 +300,14 @@ def _device(inventory, row, identity, inner):
 
 
 def _proposals(words, where):
-    """A profile's proposals as strongSwan writes them; capitals and blanks mean nothing."""
+    """A profile's proposals as strongSwan writes them; capitals and blanks mean nothing.
+
+    One string with commas is a list to the firmware, and so it is here.
+    """
+    if isinstance(words, str):
+        words = words.split(",")
     if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
-        words = [word.lower().replace(" ", "") for word in words]
+        words = ["".join(word.lower().split()) for word in words]
         if all(map(_WORD.fullmatch, words)):
             return words
     raise Problem(f"{where}: expected a list of proposals")
