@@ -95,10 +95,13 @@ def _nothing_revoked(name):
 
 
 def _delete_keys(found, row):
-    """Delete a device's keys; return what could not be deleted, and why."""
+    """Delete a device's keys; return what could not be deleted, and why.
+
+    A command that was killed while it wrote keys left them in a file beside.
+    """
     left = []
-    for coming in (False, True):
-        path = found.secrets_path(row, coming)
+    paths = [found.secrets_path(row, coming) for coming in (False, True)]
+    for path in [*paths, *found.directory(row).glob(".secrets*.json.*")]:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
