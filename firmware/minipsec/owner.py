@@ -100,9 +100,9 @@ class Owner:
             self.counters["replaced"] += 1
         if old:
             self._retire(old)
-        p = self.profile
+        ms = link.snapshot.life if link.snapshot else self.profile["lifetime_ms"]
         # A fleet that started together must not renew together.
-        self._end = link.born + jittered(p["lifetime_ms"] * 9 // 10, p["lifetime_ms"] // 10)
+        self._end = link.born + jittered(ms * 9 // 10, ms // 10)
         self._tell()
 
     def on_waiting(self):

@@ -16,6 +16,8 @@ def lifetime(owner, link, seconds):
         ms = max(_MIN_LIFE_MS, min(seconds * 1000, LONG))
         # With time for a handshake that has to resend.
         owner._end = min(owner._end, owner.clock.now() + jittered(ms * 8 // 10, ms // 10))
+        if link.snapshot:
+            link.snapshot.life = owner._end - link.born
         owner._tell()
 
 

@@ -31,7 +31,7 @@ _HEAD = const(">QBBBH5B")  # birth, octets of key and address, which gateway, _N
 _SIZE = const(18)
 _NUMBERS = ("port", "icv", "transport", "iiv", "esn", "nat")
 _OCTETS = ("spi_in", "spi_out", "key_out", "key_in", "inner", "server")
-_STATE = const(">QQIQ16sB")  # clock, last SN, packets, window's top and bits, silent wake-ups
+_STATE = const(">QQIQ16sBI")  # clock, last SN, packets, window's top and bits, silent, life
 
 # Why a snapshot is refused.
 _TORN = "NOT_WHOLE"  # one of its pieces is not there
@@ -51,7 +51,7 @@ def _digest(octets):
 def _seal(profile, octets):
     # Any change of the profile, or of this module's version, ends the SA.  `words` has tuples for
     # keys, whose order may be another one at each boot.
-    return _digest(octets + repr((4, dict(profile, words=0))).encode())
+    return _digest(octets + repr((5, dict(profile, words=0))).encode())
 
 
 class Snapshot:
@@ -70,7 +70,7 @@ class Snapshot:
 
     def __init__(
         self, profile, memory, octets, mark, now, age, clock, last=0, packets=0, top=0, seen=b"",
-        silent=0,
+        silent=0, life=None,
     ):  # fmt: skip
         _, k, a, i, *numbers = struct.unpack_from(_HEAD, octets)
         numbers += struct.unpack_from("4s4s%ds%ds%ds%ds" % (k, k, a, a), octets, _SIZE)
@@ -87,6 +87,8 @@ class Snapshot:
         self.clock = clock
         self.packets = packets
         self.silent = silent  # wake-ups in a row without an answer
+        # The age at which a new SA is due, ms; less where the gateway has it so (RFC 4478).
+        self.life = life or profile["lifetime_ms"]
         tick = paced = None
         if profile["sleep"] == "clock":
             tick, paced = profile["sn_tick_ms"], age
@@ -103,7 +105,7 @@ class Snapshot:
             return False
         bits = seen.to_bytes(16, "big")
         packets = min(self.packets, 0xFFFFFFFF)
-        mark = struct.pack(_STATE, self.clock, last, packets, top, bits, self.silent)
+        mark = struct.pack(_STATE, self.clock, last, packets, top, bits, self.silent, self.life)
         mark += _digest(mark + self._seal)
         if self.mark:
             self.mark = mark
@@ -154,6 +156,6 @@ def load(profile, memory, now, wall):
         age = wall - struct.unpack_from(_HEAD, octets)[0]
         if wall < state[0] or state[1] > age + _AHEAD:
             raise Refused(_BACK)
-    if age >= profile["lifetime_ms"]:
+    if age >= state[-1]:
         raise Refused(_AGE)
     return Snapshot(profile, memory, octets, mark, now, age, *state)

@@ -355,16 +355,32 @@ def test_an_sa_has_an_end_also_asleep():
     assert wakes == 5
 
 
+@item("D6")
+def test_an_sa_whose_gateway_ends_it_sooner_is_refused_from_then_on():
+    for policy, clock, wall in (("clock", WALL + 5000, WALL + 60_000), ("mark", 5000, WALL)):
+        p = profile(sleep=policy, interval_ms=55_000)  # either way 60 s old at the wake-up
+        for life, reason in ((60_001, None), (60_000, "TOO_OLD"), (1, "TOO_OLD")):
+            memory = Memory()
+            sa = fresh(p, memory)
+            sa.life = life
+            assert sa.save(0, sa.window, clock)
+            for _ in range(2):  # a wake-up that puts it away again hands that on
+                assert refused(p, memory, wall) == reason, (policy, life)
+                if not reason:
+                    sa = snapshot.load(p, memory, 0, wall)
+                    assert sa.life == life and sa.save(0, sa.window, clock)
+
+
 def test_a_step_of_years_ends_the_sa():
     assert refused(profile(), put_away(), WALL + 26 * 365 * DAY)
 
 
-def test_the_largest_snapshot_takes_192_octets_of_2048():
+def test_the_largest_snapshot_takes_196_octets_of_2048():
     p = profile(gateways=["g" * 255])
     six = child(key_out=bytes(35), key_in=bytes(35), inner=bytes(16), server=bytes(16))
     memory = put_away(p, six)
     sizes = [len(memory.pieces[name]) for name in ("bin", "mark")]
-    assert sizes == [128, 53] and 1 + sum(sizes) + 10 <= 192
+    assert sizes == [128, 57] and 1 + sum(sizes) + 10 <= 196
 
 
 # memory.Memory

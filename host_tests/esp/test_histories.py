@@ -102,7 +102,7 @@ MUTANTS = {
     "half written is good enough": (
         snapshot,
         "if body + _digest(body + _seal(profile, octets)) != mark:",
-        "if len(body) != 45 or len(octets) <= 70:",
+        "if len(body) != 49 or len(octets) <= 70:",
     ),
     "a clock far behind its SA is believed": (
         snapshot,

@@ -307,3 +307,20 @@ def test_a_server_that_stays_silent_costs_one_handshake_more_and_then_as_many_as
         ups = [bool(named(session(micropython, sensor, WAKE), "up")) for _ in range(9)]
     assert ups == [False, True] + 6 * [False] + [True]
     sensor.stop()
+
+
+@pytest.mark.item("D6")
+def test_an_sa_whose_gateway_ended_it_in_the_sleep_is_not_taken_up(asleep, micropython):
+    sensor = asleep(sleep="mark", interval_ms=600000)
+    body = """
+assert tunnel.up.is_set()
+tunnel.on_rare("lifetime", tunnel._link, %d)  # RFC 4478
+await tunnel.send(b"x")
+await tunnel.receive(timeout_ms=5000)
+await tunnel.suspend()"""
+    events = session(micropython, sensor, body % 86400)
+    assert named(events, "resumed") and not named(events, "refused")
+    assert named(session(micropython, sensor, body % 300), "resumed")
+    events = session(micropython, sensor, body % 300)
+    assert [event["reason"] for event in named(events, "refused")] == ["TOO_OLD"]
+    assert named(events, "up") and not named(events, "resumed")
