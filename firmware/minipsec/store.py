@@ -367,7 +367,7 @@ def _load(path, what):
         with open(path, "rb") as f:
             text = f.read()
     except OSError:
-        _fail(what, "cannot read " + cut(path))
+        _fail(what, "cannot read " + path)
     if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
         _fail(what, path + " is UTF-16: save it as UTF-8")
     try:
@@ -381,7 +381,7 @@ def _check_closed(path, what):
     try:
         mode = os.stat(path)[0]
     except OSError:
-        _fail(what, "cannot read " + cut(path))
+        _fail(what, "cannot read " + path)
     # A board's file system has no permission bits: they read as 0 there.
     if mode & 0o077:
         # A directory without its x is closed to its owner, too.
