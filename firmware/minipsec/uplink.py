@@ -153,6 +153,12 @@ def restart(ms, feed, doze=None):
         from machine import reset
     except ImportError:
         return
+    spare(_wait, ms, feed, doze)
+    spare(reset)
+    raise SystemExit  # it failed or came back: on a board this is a soft reset
+
+
+def _wait(ms, feed, doze):
     most = _SLICE_MS if feed else _MOST_MS
     then = time.ticks_ms()
     while ms > 0:
@@ -167,5 +173,3 @@ def restart(ms, feed, doze=None):
         now = time.ticks_ms()
         ms -= time.ticks_diff(now, then)
         then = now
-    reset()
-    raise SystemExit  # it came back: on a board this is a soft reset

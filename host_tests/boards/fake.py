@@ -99,19 +99,19 @@ class Board:
 
     def _state(self, name, default=None):
         try:
-            with open(self.directory + "/board-state.json") as file:
+            with real_open(self.directory + "/board-state.json") as file:
                 return json.load(file).get(name, default)
         except OSError:
             return default
 
     def _keep(self, **names):
         try:
-            with open(self.directory + "/board-state.json") as file:
+            with real_open(self.directory + "/board-state.json") as file:
                 state = json.load(file)
         except OSError:
             state = {}
         state.update(names)
-        with open(self.directory + "/board-state.json", "w") as file:
+        with real_open(self.directory + "/board-state.json", "w") as file:
             json.dump(state, file)
 
     def rtc_memory(self, octets=None):
