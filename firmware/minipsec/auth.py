@@ -154,12 +154,14 @@ def answer(sa, payloads, now):
         except Drop as e:
             sa.leave("peer", *e.args)
             return
-        from .established import TABLE
+        from .established import TABLE, lifetime_in
 
         sa._table = TABLE
         sa.forget()
         sa.spi_out = child["spi_out"]
         sa.go(_S_UP)
+        for notify in notifies:
+            child["lifetime"] = child.get("lifetime") or lifetime_in(*notify)
         sa.event("up", child)
 
 

@@ -16,6 +16,7 @@ _N = const(41)
 _D = const(42)
 _TSI = const(44)
 _NO_ADDITIONAL_SAS = const(35)
+_AUTH_LIFETIME = const(16403)
 _REKEY_SA = b"\x40\x09"
 _IKE = const(1)
 _ESP = const(3)
@@ -58,10 +59,19 @@ def delete(sa, now):
     return True
 
 
+def lifetime_in(kind, data):
+    """Return the seconds that the peer lets this SA live, where a notify says so (RFC 4478)."""
+    return int.from_bytes(data, "big") or 1 if kind == _AUTH_LIFETIME and len(data) == 4 else None
+
+
 def _on_informational(sa, payloads, now):
     for kind, _, body in payloads:
         if kind == _D and _deletes(sa, body):
             sa._ending = ("deleted",)
+        elif kind == _N and len(body) == 8:
+            seconds = lifetime_in(body[2] << 8 | body[3], body[4:])
+            if seconds:
+                sa.event("lifetime", seconds)
     return []
 
 

@@ -79,7 +79,7 @@ class Link(Traffic):
         ike.initial_contact = owner.alone()
         ike.taken = owner.spis()
         local, remote = self._udp.local, port.packed(self._gateway)
-        if p["mode"] == "transport" and not (local and remote):
+        if p["mode"] == "transport" and not remote:
             owner.on_rare("no_address", self)
         ike.start(self.born, local, remote)
         self._pump()
@@ -105,7 +105,11 @@ class Link(Traffic):
         if self.waiting is None:
             self.waiting = now
             owner.on_waiting()
-        elif self.prompt and now - self.waiting >= _PROMPT * owner.profile["retransmit_ms"]:
+        elif (
+            self.prompt
+            and self.silent
+            and now - self.waiting >= _PROMPT * owner.profile["retransmit_ms"]
+        ):
             self.check()
         if not self._spent and self.sender.spent(owner.profile["max_packets"]):
             self._spent = True
@@ -210,3 +214,5 @@ class Link(Traffic):
         up(self, child)
         self.hint = None
         self.owner.on_up(self)
+        if child.get("lifetime"):
+            self.owner.on_rare("lifetime", self, child["lifetime"])

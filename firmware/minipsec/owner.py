@@ -168,8 +168,8 @@ class Owner:
 
     def on_payload(self, data, octets):
         """A downlink message came."""
-        out = self.counters["sent"] - self.counters["received"]
-        if len(self._inbox) >= max(_MIN_INBOX, min(out, _MAX_INBOX)):
+        owed = self.counters["sent"] > self.counters["received"]
+        if len(self._inbox) >= (_MAX_INBOX if owed else _MIN_INBOX):
             self.count("INBOX_FULL")
             return
         self.counters["received"] += 1

@@ -23,9 +23,10 @@ def lifetime(owner, link, seconds):
 
 def doubt(owner, link, _):
     """A question to the gateway is unanswered: readings wait, and a new SA is tried beside."""
-    if link is owner._link and not owner._next:
+    end = owner._end
+    owner.on_stale(link)
+    if owner._end < end:  # said once
         owner.log("warning", {"text": "the gateway does not answer: readings wait"})
-        owner.on_stale(link)
 
 
 def mute(owner, link, _):

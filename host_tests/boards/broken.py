@@ -144,6 +144,8 @@ def _run(board, label, phase, trap):
         seen["end"] = "prompt"
     except fake.PowerOff:
         seen["end"] = seen["end"] or board.seen["slept"][-1][0]
+    except SystemExit:
+        seen["end"] = "reset"  # a soft one
     except Exception as e:
         sys.print_exception(e, sys.stderr)
         seen["end"] = "traceback: " + repr(e)

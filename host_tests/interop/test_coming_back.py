@@ -301,6 +301,19 @@ def test_a_gateway_that_presses_for_new_keys_gets_new_sas_and_every_reading(lab,
     assert_only_the_last_are_missing(sensor, echo, most=0)
 
 
+@pytest.mark.item("D6")
+def test_a_gateway_that_wants_us_to_authenticate_again_is_served_in_time(lab):
+    """strongSwan tells by AUTH_LIFETIME when (RFC 4478), and ends the SA where nobody comes."""
+    times = "reauth_time = 10s\n    rand_time = 0s\n    over_time = 1s"
+    charon = lab.charon(edits=[("reauth_time = 0s", times)])
+    echo = lab.echo()
+    sensor = running(lab)
+    sensor.wait_for("up", count=4, timeout=45)
+    assert sensor.all("error") == []
+    assert "AUTH_LFT" in charon.log()
+    assert_only_the_last_are_missing(sensor, echo, most=0)
+
+
 @pytest.mark.item("H4", "I5")
 def test_twenty_replacements_lose_double_and_delay_no_reading(lab):
     """By time and by packets, side by side."""

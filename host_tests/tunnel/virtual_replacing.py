@@ -3,6 +3,7 @@
 import asyncio
 
 from host_tests.core.checklist import item
+from host_tests.core.responder import INFORMATIONAL
 from host_tests.tunnel.world import GATEWAY, LATENCY_MS, Log, Net, Time, profile, run
 from minipsec.tunnel import Tunnel
 
@@ -480,3 +481,64 @@ def test_a_connect_given_up_in_the_middle_leaves_no_sa_behind():
         run(main())
         assert gateway.established() == [], (ms, closes)
         assert net.sockets == []
+
+
+# RFC 4478
+
+
+def lifetime(seconds):
+    return (41, b"\0\0\x40\x13" + seconds.to_bytes(4, "big"))
+
+
+@item("D6")
+def test_an_sa_whose_gateway_tells_its_lifetime_is_replaced_before_that_and_loses_nothing():
+    _, gateway, log, tunnel = world()
+    gateway.says = [lifetime(60)]
+
+    async def main():
+        await tunnel.connect()
+        for n in range(600):
+            await tunnel.send(b"%d" % n)
+            assert await tunnel.receive(1000) == b"%d" % n
+            await asyncio.sleep_ms(500)
+            for sa in gateway.established():
+                # What a gateway does whose word is not heeded.
+                assert Time.now - born.setdefault(sa, Time.now) < 60000
+
+    born = {}
+    run(main())
+    assert 5 <= tunnel.counters["replaced"] <= 7
+    assert log.all("error") == [] and tunnel.counters["unconfirmed"] == 0
+
+
+@item("D6")
+def test_a_lifetime_of_a_moment_is_bounded_work():
+    for seconds in (0, 1):
+        _, gateway, _, tunnel = world()
+        gateway.says = [lifetime(seconds)]
+
+        async def main():
+            await tunnel.connect()
+            await asyncio.sleep_ms(60000)
+            await tunnel.close()
+
+        run(main())
+        assert 10 <= gateway.count("INIT") <= 16
+
+
+@item("D6")
+def test_a_lifetime_may_come_later_and_a_malformed_one_is_none():
+    _, gateway, _, tunnel = world()
+
+    async def main():
+        await tunnel.connect()
+        (sa,) = gateway.established()
+        for body in (b"\0\0\x40\x13", b"\0\0\x40\x13\0\0\1", b"\0\4\x40\x13\0\0\0\1\0\0\0\1"):
+            gateway.ask(sa, INFORMATIONAL, [(41, body)])
+            await asyncio.sleep_ms(60000)
+        assert tunnel.counters["replaced"] == 0
+        gateway.ask(sa, INFORMATIONAL, [lifetime(100)])
+        await asyncio.sleep_ms(95000)
+        assert tunnel.counters["replaced"] == 1
+
+    run(main())

@@ -254,6 +254,7 @@ class Gateway:
         self.sas = {}  # SPIi: Sa
         self.spis = {}  # the SPI of its ESP: Sa
         self.history = []
+        self.says = []  # payloads that its IKE_AUTH has besides
         self.on_auth = None  # called with an Sa before its IKE_AUTH is answered
         self.slow = 0  # ms that an ESP packet waits to be decrypted, and another one to go out
         self.unique = False  # does it delete an SA whose sensor has a new one, as strongSwan does?
@@ -340,7 +341,7 @@ class Gateway:
                     old.ends = True
                     self.ask(old, INFORMATIONAL, [(D, b"\1\0\0\0")])
             sa.up = True
-            return responder.auth(datagram)
+            return responder.auth(datagram, lambda payloads: payloads + self.says)
         _, _, mid, payloads = responder.read(datagram)
         kinds = [kind for kind, _, _ in payloads]
         self.note("DELETE" if D in kinds else "ALIVE")
