@@ -1,8 +1,9 @@
 """Has every call that a fake board offers raise, one after the other; runs on MicroPython.
 
-`sweep(board arguments, phase, times)` runs sensor.py once for each call, which raises from the
-moment of `phase` on, `times` times or for ever (-1), and prints what became of it, one JSON line a
-call. Calls are found by looking at the fakes, so one that is added to them is covered by itself.
+`sweep(board arguments, phase, times)` runs sensor.py once to see which calls it makes from the
+moment of `phase` on, and once more for each of them, which raises then, `times` times or for ever
+(-1). It prints what became of it, one JSON line a run. Calls are found by looking at the fakes, so
+one that is added to them is covered by itself.
 """
 
 import asyncio
@@ -66,18 +67,19 @@ class _Poller:
 
 
 class Trap:
-    """In place of a call: raises while `armed`."""
+    """In place of a call: counts how often it is asked while `armed`, and raises `times` times."""
 
-    def __init__(self, times, error):
+    def __init__(self, times, error=None):
         self.armed = False
-        self.raised = 0
+        self.asked = 0
         self.times = times
         self.error = error
 
     def check(self):
-        if self.armed and self.raised != self.times:
-            self.raised += 1
-            raise self.error
+        if self.armed:
+            self.asked += 1
+            if self.asked <= self.times or self.times < 0:
+                raise self.error
 
     def around(self, real):
         def call(*args, **names):
@@ -99,11 +101,18 @@ def _plug(arguments):
     return board
 
 
-def _run(board, label, phase, trap):
-    """Run sensor.py; return what is to be said of it."""
-    seen = {"call": label, "sent": 0, "errors": [], "end": None}
-    if label == "mem32" or phase == "boot":
-        trap.armed = True
+def _run(board, phase, traps):
+    """Run sensor.py with these {label: Trap}; return what is to be said of it."""
+    seen = {"sent": 0, "errors": [], "end": None}
+
+    def arm():
+        for trap in traps.values():
+            trap.armed = True
+
+    if phase == "boot":
+        arm()
+    elif "mem32" in traps:
+        traps["mem32"].armed = True
 
     def log(event, fields):
         if event == "error":
@@ -111,11 +120,11 @@ def _run(board, label, phase, trap):
         if event == "sent":
             seen["sent"] += 1
             if seen["sent"] == 1 and phase != "boot":
-                trap.armed = True
+                arm()
                 if phase == "reconnect":
                     board.nic.lose()
-        if label == "log":
-            trap.check()
+        if "log" in traps:
+            traps["log"].check()
 
     async def end():
         for _ in range(LIMIT_MS // 20):
@@ -146,32 +155,48 @@ def _run(board, label, phase, trap):
         seen["end"] = seen["end"] or board.seen["slept"][-1][0]
     except SystemExit:
         seen["end"] = "reset"  # a soft one
+    except SystemExit:
+        seen["end"] = "reset"  # a soft one
     except Exception as e:
         sys.print_exception(e, sys.stderr)
         seen["end"] = "traceback: " + repr(e)
-    seen["raised"] = trap.raised
+    for trap in traps.values():
+        trap.armed = False
     return seen
+
+
+def _trapped(arguments, phase, labels, trap):
+    """Plug a new board in and run it; return ({label: Trap}, what is to be said of it)."""
+    board = _plug(arguments)
+    offered = calls(board)
+    traps = {label: trap(label) for label in labels}
+    real = {}
+    for label, trap in traps.items():
+        thing, name = offered[label]
+        if thing:
+            real[label] = getattr(thing, name)
+            setattr(thing, name, trap.around(real[label]))
+    try:
+        seen = _run(board, phase, traps)
+    finally:
+        for label in real:
+            setattr(*offered[label], real[label])
+    for left in ("board-state.json", "sa.bin", "sa.mark"):
+        try:
+            real_os.remove(board.directory + "/" + left)
+        except OSError:
+            pass
+    return traps, seen
 
 
 def sweep(arguments, phase, times):
     """See the module's docstring."""
-    found = sorted(calls(_plug(arguments)))
-    for n, label in enumerate(found):
-        board = _plug(arguments)
-        thing, name = calls(board)[label]
-        trap = Trap(times, ERRORS[n % len(ERRORS)])
-        real = thing and getattr(thing, name)
-        if thing:
-            setattr(thing, name, trap.around(real))
-        try:
-            seen = _run(board, label, phase, trap)
-        finally:
-            trap.armed = False
-            if thing:
-                setattr(thing, name, real)
-        for left in ("board-state.json", "sa.bin", "sa.mark"):
-            try:
-                real_os.remove(board.directory + "/" + left)
-            except OSError:
-                pass
-        print(json.dumps(dict(seen, event="broken")))
+    offered = sorted(calls(_plug(arguments)))
+    traps, seen = _trapped(arguments, phase, offered, lambda label: Trap(0))
+    print(json.dumps(dict(seen, event="offered", calls=len(offered))))
+    # Until a call raises all goes as it did just now: one that nobody asked need not be tried.
+    asked = [label for label in offered if traps[label].asked]
+    for n, label in enumerate(asked):
+        error = ERRORS[n % len(ERRORS)]
+        traps, seen = _trapped(arguments, phase, [label], lambda label: Trap(times, error))
+        print(json.dumps(dict(seen, event="broken", call=label, asked=traps[label].asked)))
