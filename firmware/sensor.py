@@ -11,8 +11,8 @@ import sys
 import time
 
 from minipsec import ProfileError, load_profile
-from minipsec.backlog import Backlog, as_octets
-from minipsec.report import reporter
+from minipsec.app.queue import Backlog, as_octets
+from minipsec.app.log import reporter
 from minipsec.tasks import alive, spare
 
 LED = None  # a pin's name or number, "LED" on a Pico W: on while the tunnel is up
@@ -38,7 +38,7 @@ _LONG_MS = 1 << 27  # asyncio's clock cannot tell more than four times that
 
 def _failed(log, what, e):
     """Say that something of the owner's, or below it, raised; all else goes on."""
-    from minipsec.faults import Failure, describe
+    from minipsec.errors import Failure, describe
 
     sys.print_exception(e)
     log("error", describe(Failure("%s: %r" % (what, e))))
@@ -148,8 +148,8 @@ async def work(profile, readings, log):
     """Run sessions: one on a PC or before a sleep; on a board until one ends well."""
     # Only now, when the checker of profiles has left the heap again.
     gc.collect()
-    from minipsec import port
-    from minipsec.faults import describe, typed
+    from minipsec.board import port
+    from minipsec.errors import describe, typed
     from minipsec.owner import jittered
     from minipsec.tunnel import Tunnel
 
@@ -160,7 +160,7 @@ async def work(profile, readings, log):
     asyncio.get_event_loop().set_exception_handler(lambda _, what: report(what["exception"]))
     sleeps = profile["sleep"] != "off"
     if SPOOL:
-        from minipsec.spool import Spool
+        from minipsec.app.spool import Spool
 
         backlog = Spool(QUEUE, SPOOL, SPOOL_OCTETS, sleeps)
     else:
@@ -233,7 +233,7 @@ def run(argv):
         return 2
     log = reporter(profile["log"])
     if LED is not None:
-        from minipsec.lamp import lamp
+        from minipsec.app.led import lamp
 
         log = lamp(LED, log)
     try:
@@ -243,7 +243,7 @@ def run(argv):
         spare(_failed, log, "sensor.py", e)
     if profile["sleep"] != "off":
         # Returns on a PC only, where the end of the process stands for the sleep.
-        from minipsec.port import deep_sleep
+        from minipsec.board.port import deep_sleep
 
         deep_sleep(profile["interval_ms"])
     if code is None:
@@ -253,6 +253,6 @@ def run(argv):
 
 
 def _restart(ms):
-    from minipsec.port import restart
+    from minipsec.board.port import restart
 
     restart(ms)

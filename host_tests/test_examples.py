@@ -12,7 +12,7 @@ import subprocess
 import pytest
 import typer
 
-from minipsec import store
+from minipsec.config import profile as store
 from tools.cli import app
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -138,7 +138,7 @@ def test_profile_and_secrets_of_the_readme_are_good():
 
 def test_how_the_core_is_driven_is_how_it_is_driven():
     from host_tests.core.node import PROFILE, Rand, profile
-    from minipsec.ike import Initiator
+    from minipsec.handshake.sa_init import Initiator
 
     (text,) = [block for block in python("firmware/README.md") if "Initiator" in block]
     names = {
@@ -236,10 +236,10 @@ def test_the_api_page_has_each_public_name_with_its_arguments():
 
 
 def test_bounds_on_the_api_page_are_those_of_the_code():
-    from minipsec import esp
+    from minipsec.esp import sa
 
     text = " ".join(TEXTS["firmware/docs/api.md"].split())
-    assert f"{esp.MAX_PAYLOAD} octets of `bytes`" in text
+    assert f"{sa.MAX_PAYLOAD} octets of `bytes`" in text
     source = (ROOT / "firmware/minipsec/tunnel.py").read_text()
     (waiting,) = re.findall(r"^_MAX_WAITING = const\((\d+)\)", source, re.M)
     assert f"{waiting} calls wait at once" in text

@@ -5,65 +5,102 @@ import pathlib
 
 import pytest
 
+from tools import mpy
+
 FIRMWARE = pathlib.Path(__file__).resolve().parents[1] / "firmware"
 
-_IKE_PARTS = {"again", "wire", "ccm", "kdf", "dh", "auth", "fragment", "fragack", "machine", "cbc"}
+_IKE_PARTS = {
+    "handshake/sa_init_retry",
+    "ike/wire",
+    "crypto/ccm",
+    "crypto/kdf",
+    "kex/methods",
+    "handshake/auth",
+    "ike/fragment",
+    "ike/fragack",
+    "ike/sa",
+    "crypto/cbc",
+}
 
 # module -> what of ours it may import. A new module needs a line here.
 ARROWS = {
-    "wire": set(),
-    "ccm": {"loops"},
-    "loops": {"fast"},
-    "fast": set(),
-    "kdf": set(),
-    "cbc": {"ccm", "kdf"},
-    "dh": {"groups", "mlkem", "thumb"},
-    "again": {"dh", "wire"},
-    "thumb": set(),
-    "groups": set(),
-    "keccak": set(),
-    "mlkem": {"keccak"},
-    "fragment": {"wire"},
-    "sequence": set(),
-    "snapshot": {"sequence"},
-    "inner": {"loops"},
-    "errors": {"faults"},
-    "explain": {"errors", "faults"},
-    "faults": set(),
-    "drbg": {"kdf"},
-    "auth": {"wire", "ccm", "kdf", "machine", "established", "ppk"},
-    "fragack": {"wire"},
-    "machine": {"wire", "fragment", "fragack"},
-    "ppk": {"kdf"},
-    "intermediate": {"wire", "kdf", "dh", "machine", "auth", "ppk"},
-    "ike": _IKE_PARTS | {"intermediate", "ppk"},
-    "established": {"machine", "wire"},
-    "esp": {"ccm", "cbc", "sequence", "inner"},
-    "port": {"sources", "uplink", "local", "tasks", "__init__"},
-    "sources": {"drbg"},
-    "uplink": {"tasks"},
+    "ike/wire": set(),
+    "crypto/ccm": {"crypto/octets"},
+    "crypto/octets": {"crypto/octets_viper"},
+    "crypto/octets_viper": set(),
+    "crypto/kdf": set(),
+    "crypto/cbc": {"crypto/ccm", "crypto/kdf"},
+    "kex/methods": {"kex/groups", "kex/mlkem", "kex/x25519_thumb"},
+    "handshake/sa_init_retry": {"kex/methods", "ike/wire"},
+    "kex/x25519_thumb": set(),
+    "kex/groups": set(),
+    "kex/keccak": set(),
+    "kex/mlkem": {"kex/keccak"},
+    "ike/fragment": {"ike/wire"},
+    "esp/sequence": set(),
+    "esp/snapshot": {"esp/sequence"},
+    "esp/inner": {"crypto/octets"},
+    "refusals": {"errors"},
+    "explain": {"refusals", "errors"},
+    "errors": set(),
+    "crypto/drbg": {"crypto/kdf"},
+    "handshake/auth": {
+        "ike/wire",
+        "crypto/ccm",
+        "crypto/kdf",
+        "ike/sa",
+        "ike/established",
+        "handshake/ppk",
+    },
+    "ike/fragack": {"ike/wire"},
+    "ike/sa": {"ike/wire", "ike/fragment", "ike/fragack"},
+    "handshake/ppk": {"crypto/kdf"},
+    "handshake/intermediate": {
+        "ike/wire",
+        "crypto/kdf",
+        "kex/methods",
+        "ike/sa",
+        "handshake/auth",
+        "handshake/ppk",
+    },
+    "handshake/sa_init": _IKE_PARTS | {"handshake/intermediate", "handshake/ppk"},
+    "ike/established": {"ike/sa", "ike/wire"},
+    "esp/sa": {"crypto/ccm", "crypto/cbc", "esp/sequence", "esp/inner"},
+    "board/port": {"board/entropy", "board/network", "board/address", "tasks", "__init__"},
+    "board/entropy": {"crypto/drbg"},
+    "board/network": {"tasks"},
     "tasks": set(),
-    "nvram": set(),
-    "local": set(),
-    "rawip": {"port", "tasks"},
-    "backlog": set(),
-    "lamp": {"tasks"},
-    "spool": {"backlog"},
-    "store": {"faults", "words", "nearest"},
-    "words": set(),
-    "nearest": {"words"},
-    "report": set(),
+    "board/nvram": set(),
+    "board/address": set(),
+    "board/raw_esp": {"board/port", "tasks"},
+    "app/queue": set(),
+    "app/led": {"tasks"},
+    "app/spool": {"app/queue"},
+    "config/profile": {"errors", "config/words", "config/nearest"},
+    "config/words": set(),
+    "config/nearest": {"config/words"},
+    "app/log": set(),
 }
 # What may be imported only inside a function: a phase that is not reached costs no RAM.
 LATE = {
-    ("auth", "established"),
-    ("ike", "intermediate"),
-    ("ike", "fragack"),
-    ("machine", "fragment"),
+    ("handshake/auth", "ike/established"),
+    ("handshake/sa_init", "handshake/intermediate"),
+    ("handshake/sa_init", "ike/fragack"),
+    ("ike/sa", "ike/fragment"),
 }
-LATE |= {("ike", "again"), ("ike", "ppk"), ("auth", "ppk"), ("intermediate", "ppk")}
-LATE |= {("dh", "thumb"), ("store", "nearest")}
-LATE |= {("port", "sources"), ("port", "uplink"), ("port", "local"), ("port", "__init__")}
+LATE |= {
+    ("handshake/sa_init", "handshake/sa_init_retry"),
+    ("handshake/sa_init", "handshake/ppk"),
+    ("handshake/auth", "handshake/ppk"),
+    ("handshake/intermediate", "handshake/ppk"),
+}
+LATE |= {("kex/methods", "kex/x25519_thumb"), ("config/profile", "config/nearest")}
+LATE |= {
+    ("board/port", "board/entropy"),
+    ("board/port", "board/network"),
+    ("board/port", "board/address"),
+    ("board/port", "__init__"),
+}
 # These see both sides and may import everything.
 OPEN = {
     "__init__",
@@ -73,14 +110,23 @@ OPEN = {
     "rare",
     "link",
     "traffic",
-    "child",
-    "memory",
+    "esp/child",
+    "sleep",
     "selftest",
 }
-NOT_CORE = OPEN | {"port", "store", "report", "sources", "uplink", "local", "rawip", "memory"}
-NOT_CORE |= {"backlog", "spool", "lamp", "tasks", "nvram"}
+NOT_CORE = OPEN | {
+    "board/port",
+    "config/profile",
+    "app/log",
+    "board/entropy",
+    "board/network",
+    "board/address",
+    "board/raw_esp",
+    "sleep",
+}
+NOT_CORE |= {"app/queue", "app/spool", "app/led", "tasks", "board/nvram"}
 # Who may turn a code into the long text for a person, and only when it is needed.
-MAY_EXPLAIN = {"tunnel", "keeper", "rare", "link", "sensor", "sources", "port"}
+MAY_EXPLAIN = {"tunnel", "keeper", "rare", "link", "sensor", "board/entropy", "board/port"}
 
 FORBIDDEN_IN_CORE = {"socket", "time", "machine", "network", "asyncio", "os", "select", "random"}
 # What stock boards have; anything else would be an import from the host.
@@ -92,7 +138,13 @@ ON_BOARDS = FORBIDDEN_IN_CORE | {
 
 
 def files():
-    return sorted(FIRMWARE.glob("*.py")) + sorted((FIRMWARE / "minipsec").glob("*.py"))
+    return list(mpy.sources().values())
+
+
+def place(path):
+    """A module's name in the tables above: its place in the package."""
+    inside = mpy.in_package(path)
+    return str(path.relative_to(mpy.PACKAGE if inside else FIRMWARE).with_suffix(""))
 
 
 def imports(path):
@@ -107,7 +159,7 @@ def imports(path):
             for alias in node.names:
                 top, _, rest = alias.name.partition(".")
                 yield (
-                    (None, rest, id(node) in late)
+                    (None, rest.replace(".", "/"), id(node) in late)
                     if top == "minipsec" and rest
                     else (
                         top,
@@ -116,33 +168,28 @@ def imports(path):
                     )
                 )
         elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            top, _, rest = module.partition(".")
-            if node.level:
-                ours = [top] if module else [alias.name for alias in node.names]
-            elif top == "minipsec":
-                ours = [rest] if rest else ["__init__"]
-            else:
+            top = (node.module or "").partition(".")[0]
+            if not node.level and top != "minipsec":
                 yield top, None, id(node) in late
                 continue
-            for name in ours:
-                yield None, name, id(node) in late
+            for ours in mpy.imported(path, node) or ["__init__"]:
+                yield None, ours, id(node) in late
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", files(), ids=place)
 def test_imports_follow_the_arrows(path):
-    name = path.stem
+    name = place(path)
     for outside, ours, late in imports(path):
         if outside:
             assert outside in ON_BOARDS, f"{path.name} imports {outside}, which boards lack"
-            if path.parent.name == "minipsec" and name not in NOT_CORE:
+            if mpy.in_package(path) and name not in NOT_CORE:
                 assert outside not in FORBIDDEN_IN_CORE, f"core module {name} imports {outside}"
             continue
-        if ours in ("errors", "explain") and name != "explain":
+        if ours in ("refusals", "explain") and name != "explain":
             assert name in MAY_EXPLAIN, f"{name} must not import {ours}"
             assert late, f"{name} imports {ours} at its top; it is for the rare case"
             continue
-        if path.parent.name == "minipsec" and name not in OPEN:
+        if mpy.in_package(path) and name not in OPEN:
             assert name in ARROWS, f"{name} has no line in ARROWS: which modules may it import?"
             if (name, ours) in LATE:
                 assert late, f"{name} must import {ours} only where it is reached"
@@ -165,5 +212,6 @@ def test_arrows_lead_nowhere_in_a_circle():
 
 
 def test_every_module_of_the_package_has_a_place():
-    for path in (FIRMWARE / "minipsec").glob("*.py"):
-        assert path.stem in ARROWS or path.stem in OPEN, path.stem
+    for name in mpy.modules():
+        folder = name.endswith("/__init__")
+        assert folder or name in ARROWS or name in OPEN, name

@@ -88,9 +88,8 @@ def mip(paths):
 def sources_for_mip():
     """Return what package.json holds: the sources, relative to it, as `github:` wants them."""
     found = {}
-    for path in mpy.sources().values():
-        if path.parent.name == "minipsec":
-            found[f"minipsec/{path.name}"] = str(path.relative_to(ROOT))
+    for name, path in mpy.modules().items():
+        found[f"minipsec/{name}.py"] = str(path.relative_to(ROOT))
     return mip(found)
 
 

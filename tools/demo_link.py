@@ -116,7 +116,7 @@ def ml_kem_octets():
     """Octets of ML-KEM's two modules as a Pico gets them; this PC's machine code is larger."""
     with tempfile.TemporaryDirectory() as directory:
         return sum(
-            mpy.compile_file(mpy.FIRMWARE / f"minipsec/{name}.py", pathlib.Path(directory, name))
+            mpy.compile_file(mpy.PACKAGE / f"kex/{name}.py", pathlib.Path(directory, name))
             for name in ("mlkem", "keccak")
         )
 

@@ -16,12 +16,13 @@ import sys
 
 import drawsvg
 
+from tools import mpy
 from tools.footprint import show
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FIRMWARE = ROOT / "firmware"
 
-TABLES = ("ike", "established")  # the modules whose TABLE moves the state
+TABLES = ("handshake.sa_init", "ike.established")  # the modules whose TABLE moves the state
 EXCHANGES = {
     34: "IKE_SA_INIT",
     35: "IKE_AUTH",
@@ -118,7 +119,7 @@ def firmware(name):
 
 def transitions():
     """Return [(state, label, [states that it may end in], is it a message)], in STATES' order."""
-    states = firmware("machine").STATES
+    states = firmware("ike.sa").STATES
     found = []
     for module in TABLES:
         for (state, exchange, response), (_, ends) in firmware(module).TABLE.items():
@@ -138,7 +139,7 @@ def _grouped():
         for end in ends:
             edges.setdefault((state, end), []).append((label, message))
     named = {name for edge in edges for name in edge}
-    return [state for state in firmware("machine").STATES if state in named], edges
+    return [state for state in firmware("ike.sa").STATES if state in named], edges
 
 
 FONT = "Helvetica, Arial, DejaVu Sans, sans-serif"
@@ -288,7 +289,7 @@ def _table(head, rows):
 
 
 def profile_keys():
-    store = firmware("store")
+    store = firmware("config.profile")
     for key in MEANINGS.keys() ^ {row[0] for row in store.keys()}:
         raise DocsError(f"tools/docs.py: MEANINGS and the keys of store.py differ by {key}")
     rows = []
@@ -307,7 +308,7 @@ def swanctl_conf():
 
 def errors():
     """A row for each error, in the order of errors.py."""
-    module = firmware("errors")
+    module = firmware("refusals")
     own = [
         value
         for value in vars(module).values()
@@ -333,22 +334,20 @@ def _imports(path):
     found = ([], [])
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            found[id(node) in late].extend(names)
-    own = {path.stem for path in (FIRMWARE / "minipsec").glob("*.py")}
-    first = sorted(set(found[0]) & own)
-    return first, sorted(set(found[1]) & own - set(first))
+            found[id(node) in late].extend(mpy.imported(path, node))
+    first = sorted(set(found[0]))
+    return first, sorted(set(found[1]) - set(first))
 
 
 def modules():
     rows = []
-    for path in sorted((FIRMWARE / "minipsec").glob("*.py")):
+    for name, path in mpy.modules().items():
         summary = ast.get_docstring(ast.parse(path.read_text())).partition("\n\n")[0]
         first, later = _imports(path)
         names = ", ".join(first)
         if later:
             names += ("; " if names else "") + f"*{', '.join(later)}*"
-        rows.append([f"`{path.stem}`", " ".join(summary.split()).rstrip("."), names])
+        rows.append([f"`{name}`", " ".join(summary.split()).rstrip("."), names])
     return _table(["module", "what it is", "imports"], rows)
 
 

@@ -17,7 +17,7 @@ PLACE = ROOT / "build/health"
 LEAST = 95  # percent of the core's branches
 # Viper and assembler: CPython cannot run it. host_tests/mlkem and host_tests/esp do so on the unix
 # port, host_tests/asm on an emulated RP2040.
-MACHINE_CODE = {"fast", "keccak", "mlkem", "thumb"}
+MACHINE_CODE = {"crypto/octets_viper", "kex/keccak", "kex/mlkem", "kex/x25519_thumb"}
 # Where the core runs under CPython, without a network or another interpreter.
 CORE_TESTS = ("core", "conformance", "dh", "drbg", "esp", "fragments", "hardening", "mlkem", "pq")
 CORE_TESTS += ("recorded",)

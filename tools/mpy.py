@@ -23,11 +23,51 @@ class CompileError(Exception):
     """mpy-cross refused a file; the text is what it said."""
 
 
+PACKAGE = FIRMWARE / "minipsec"
+
+
+def modules():
+    """Every module of the package: {its place there, like "ike/wire": path}."""
+    return {
+        str(path.relative_to(PACKAGE).with_suffix("")): path
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def dotted(name):
+    """The name by which a module of the package is imported: "minipsec.ike.wire" for "ike/wire"."""
+    return ".".join(["minipsec", *name.split("/")]).removesuffix(".__init__")
+
+
+def imported(path, node):
+    """The modules of the package that an import statement in its file at `path` names."""
+    if node.level:
+        here = path.relative_to(PACKAGE).parent.parts
+        parts = list(here[: len(here) - node.level + 1])
+    elif (node.module or "").partition(".")[0] == "minipsec":
+        parts = []
+    else:
+        return []
+    words = (node.module or "").split(".")
+    parts += [word for word in words if word and word != "minipsec"]
+    known = modules()
+    found = []
+    for alias in node.names:
+        for name in ("/".join([*parts, alias.name]), "/".join(parts)):
+            if name in known and name not in found:
+                found.append(name)
+                break
+    return found
+
+
+def in_package(path):
+    """Is a file part of the package? main.py and sensor.py are not."""
+    return PACKAGE in path.parents
+
+
 def sources():
     """Every firmware file that reaches a board: {name: path}."""
-    found = {path.stem: path for path in sorted((FIRMWARE / "minipsec").glob("*.py"))}
-    found.update({path.stem: path for path in sorted(FIRMWARE.glob("*.py"))})
-    return found
+    return {**modules(), **{path.stem: path for path in sorted(FIRMWARE.glob("*.py"))}}
 
 
 def fits(path, arch):

@@ -17,6 +17,7 @@ import sys
 import time
 import tomllib
 
+from . import mpy
 from .pins import require
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -25,20 +26,20 @@ _PATHS = [ROOT, ROOT / "firmware", ROOT / "host_tests/shims"]
 sys.path[:0] = [str(path) for path in _PATHS if str(path) not in sys.path]
 
 TESTS = {
-    "sequence": ("core/test_sequence.py", "hardening/test_edges.py", "core/test_snapshot.py"),
-    "ccm": (
+    "esp/sequence": ("core/test_sequence.py", "hardening/test_edges.py", "core/test_snapshot.py"),
+    "crypto/ccm": (
         "core/test_ccm.py",
         "hardening/test_edges.py",
         "core/test_esp.py",
         "oracles/test_ccm.py",
     ),
-    "esp": (
+    "esp/sa": (
         "core/test_esp.py",
         "hardening/test_edges.py",
         "core/test_esp_variants.py",
         "hardening/test_published.py",
     ),
-    "fragack": (
+    "ike/fragack": (
         "fragments/test_acks.py",
         "hardening/test_edges.py",
         "fragments/test_bad_input.py",
@@ -90,7 +91,7 @@ class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Gives a changed source for one module of minipsec."""
 
     def __init__(self, name, source):
-        self._name, self._source = f"minipsec.{name}", source
+        self._name, self._source = mpy.dotted(name), source
 
     def find_spec(self, name, path, target=None):
         return importlib.util.spec_from_loader(name, self) if name == self._name else None
@@ -148,7 +149,7 @@ def reason(reasons, change):
 
 def run(name):
     """Try each change of a module; return those that survive without an explanation."""
-    source = (ROOT / f"firmware/minipsec/{name}.py").read_text()
+    source = mpy.modules()[name].read_text()
     seconds = TIMES * passes(name, source)
     if not seconds:
         raise SystemExit(f"mutants: the tests of {name} fail without any change")

@@ -24,15 +24,18 @@ BUDGETS = ROOT / "host_tests/budgets.toml"
 
 # What a session with a default profile loads: host_tests/test_size.py watches one.
 DEFAULT = set(
-    "__init__ auth ccm child dh esp established faults ike inner kdf keeper link loops machine owner "
-    "port report sequence store tasks traffic tunnel wire words".split()
+    "__init__ app/__init__ app/log board/__init__ board/port config/__init__ config/profile "
+    "config/words crypto/__init__ crypto/ccm crypto/kdf crypto/octets errors esp/__init__ esp/child "
+    "esp/inner esp/sa esp/sequence handshake/__init__ handshake/auth handshake/sa_init "
+    "ike/__init__ ike/established ike/sa ike/wire keeper kex/__init__ kex/methods link owner tasks "
+    "traffic tunnel".split()
 )
 
 # Loaded only when the profile asks for a post-quantum exchange.
-POST_QUANTUM = {"mlkem", "keccak"}
+POST_QUANTUM = {"kex/mlkem", "kex/keccak"}
 
 # Only an RP2040 gets it, on top of everything: what it does is done without it, too, but slower.
-ACCELERATORS = {"thumb"}
+ACCELERATORS = {"kex/x25519_thumb"}
 
 _MODULES_PROBE = """
 import sys
@@ -92,11 +95,12 @@ def measure():
         mpy.stage(directory)
         rows = {}
         for name, path in mpy.sources().items():
-            in_package = path.parent.name == "minipsec"
-            module = "minipsec" if name == "__init__" else f"minipsec.{name}"
+            in_package = mpy.in_package(path)
             rows[name] = {
                 "mpy": sizes[name],
-                "ram": ram(module, directory) if in_package and mpy.fits(path, mpy.HERE) else None,
+                "ram": ram(mpy.dotted(name), directory)
+                if in_package and mpy.fits(path, mpy.HERE)
+                else None,
                 "lines": len(path.read_text().splitlines()),
                 "package": in_package,
             }

@@ -5,8 +5,9 @@
 include("$(PORT_DIR)/boards/manifest.py")
 
 # Without the module in ARM's assembler, which only a build for such a chip can compile.
-from os import listdir
+from pathlib import Path
 
-modules = [name for name in listdir("../../firmware/minipsec") if name.endswith(".py")]
-modules.remove("thumb.py")
+base = Path("../../firmware/minipsec")
+modules = [str(path.relative_to(base)) for path in base.rglob("*.py")]
+modules.remove("kex/x25519_thumb.py")
 package("minipsec", modules, base_path="../../firmware", opt=3)

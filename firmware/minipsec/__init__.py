@@ -9,16 +9,16 @@ import sys
 __version__ = "0.1.0"
 
 if sys.platform == "esp32":
-    from . import nvram  # noqa: F401  before the application looks at RTC memory
+    from .board import nvram  # noqa: F401  before the application looks at RTC memory
 
-# Where public names live; each other one with a capital is an error of `errors`.
+# Where public names live; each other one with a capital is an error of `refusals`.
 _HOME = {
     "Tunnel": "tunnel",
-    "ProfileError": "faults",
-    "MinipsecError": "faults",
-    "LinkDown": "faults",
-    "OutOfMemory": "faults",
-    "UsageError": "faults",
+    "ProfileError": "errors",
+    "MinipsecError": "errors",
+    "LinkDown": "errors",
+    "OutOfMemory": "errors",
+    "UsageError": "errors",
 }
 
 
@@ -28,7 +28,7 @@ _ROOM = 7680
 
 
 def load_profile(path="profile.json"):
-    """Return the profile of a file; see store.load_profile.
+    """Return the profile of a file; see config.profile.load_profile.
 
     The module that checks profiles is by far the largest, and is forgotten when it is done.
     """
@@ -46,19 +46,18 @@ def profile(**keys):
 
 def _checked(function, given):
     room = bytearray(_ROOM)
-    from . import store
-
     try:
-        profile = getattr(store, function)(given)
+        module = __import__("minipsec.config.profile", None, None, (function,))
+        profile = getattr(module, function)(given)
     finally:
-        forget("store", "words", "nearest")
-    del store
+        module = None
+        forget("config")
     if profile["sleep"] == "off":
         # What a handshake takes, the largest first: a small heap has room for them in this order.
-        names = ["tunnel", "keeper", "owner", "traffic", "ike", "machine"]
+        names = ["tunnel", "keeper", "owner", "traffic", "handshake.sa_init", "ike.sa"]
         if __file__.endswith(".py"):
             # Sources, whose compiler needs several times what it leaves: now or never.
-            names = ["local", "established", "child", "tunnel", "esp"] + names[1:]
+            names[:1] = ["board.address", "ike.established", "esp.child", "tunnel", "esp.sa"]
         while names:
             gc.collect()
             try:
@@ -75,17 +74,27 @@ def _checked(function, given):
 
 
 def forget(*names):
-    """Let go of modules of ours, whose memory is free once nothing refers to them any more."""
+    """Let go of modules and folders of ours, as "kex" or "ike.fragment".
+
+    Their memory is free once nothing refers to them any more.
+    """
     for name in names:
-        sys.modules.pop(__name__ + "." + name, None)
-        globals().pop(name, None)
+        full = __name__ + "." + name
+        for module in list(sys.modules):
+            if module == full or module.startswith(full + "."):
+                sys.modules.pop(module)
+                home, _, last = module.rpartition(".")
+                try:
+                    delattr(sys.modules[home], last)
+                except (AttributeError, KeyError):
+                    pass  # nobody took it from there, or its folder went first
 
 
 def __getattr__(name):
     home = _HOME.get(name, name)
     error = home is name and "A" <= name[0] <= "Z"
     try:
-        module = __import__("minipsec." + ("errors" if error else home), None, None, (name,))
+        module = __import__("minipsec." + ("refusals" if error else home), None, None, (name,))
     except ImportError:
         if home is not name:
             raise

@@ -3,7 +3,7 @@
 Loaded when an attempt has failed, and forgotten when that is said.
 """
 
-from .errors import (
+from .refusals import (
     OTHER,
     USE_PPK,
     LinkDown,
@@ -13,7 +13,7 @@ from .errors import (
     notify_name,
     refusal,
 )
-from .faults import address_text
+from .errors import address_text
 
 _TS_CHECK = (
     "server, server_port and remote_ts here against local_ts there, without which a gateway offers"

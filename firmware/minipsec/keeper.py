@@ -3,8 +3,10 @@
 import asyncio
 from micropython import const
 
-from . import forget, port, tasks
-from .faults import Failure, describe, typed
+from . import forget
+from . import tasks
+from .board import port
+from .errors import Failure, describe, typed
 from .link import Link
 from .owner import LONG, RETRY_MS, Owner, jittered
 from .tasks import alive

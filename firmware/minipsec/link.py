@@ -8,7 +8,8 @@ nothing; that is the Tunnel's part.
 
 from micropython import const
 
-from . import forget, port
+from . import forget
+from .board import port
 from .tasks import start
 from .traffic import Traffic, forget_handshake
 
@@ -56,23 +57,23 @@ class Link(Traffic):
     def _begin(self, p, awake):
         owner = self.owner
         if not p["encap"]:
-            from .rawip import opened
+            from .board.raw_esp import opened
 
             self._esp = opened(self._gateway)  # None: UDP encapsulation it is
             if self._esp:
                 self._esp_reader = start(self._read(self._esp), self._broken)
         if awake:
-            from .child import resume
+            from .esp.child import resume
 
-            forget("child")
+            forget("esp.child")
             self.ike = self.snapshot = awake
             resume(self, awake)
             owner.on_up(self)
             return
-        from . import dh
-        from .ike import Initiator
+        from .kex import methods
+        from .handshake.sa_init import Initiator
 
-        dh.step = port.feed
+        methods.step = port.feed
         self.ike = ike = Initiator(p, port.rand)
         ike.encap = not self._esp
         # Only an SA without a predecessor may have the gateway forget the others.
@@ -124,7 +125,7 @@ class Link(Traffic):
         if self.ike.asleep:
             self.owner.on_stale(self)
             return
-        from .established import check
+        from .ike.established import check
 
         check(self.ike, self.owner.clock.now())
         self._pump()
@@ -137,7 +138,7 @@ class Link(Traffic):
 
     def delete(self):
         """Delete the SA at the gateway; `on_closed` follows when it answered or never will."""
-        from .established import delete
+        from .ike.established import delete
 
         self.retired = True
         self._rest()
@@ -170,7 +171,7 @@ class Link(Traffic):
             if event[1] == "DOWN":
                 self.sender = self.receiver = None
             elif event[1] == "IKE_AUTH":
-                forget("dh", "groups")  # makes room for what comes after IKE_AUTH
+                forget("kex.methods", "kex.groups")  # makes room for what comes after IKE_AUTH
         elif kind == "up":
             self._up(event[1])
         elif kind == "answered":
@@ -201,16 +202,16 @@ class Link(Traffic):
             owner.on_rare("ended", self, event)
 
     def _up(self, child):
-        from .established import adopt
+        from .ike.established import adopt
 
         # The handshake's part of the code makes room for ESP's.
         self.ike = ike = adopt(self.ike)
         forget_handshake()
         if ike.nat is not False or ike.peer_nat:
             self._drop_esp()
-        from .child import up
+        from .esp.child import up
 
-        forget("child")
+        forget("esp.child")
         up(self, child)
         self.hint = None
         self.owner.on_up(self)

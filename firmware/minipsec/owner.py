@@ -7,8 +7,9 @@ it and the last one behind it.  `keeper` acts on it.
 import asyncio
 from micropython import const
 
-from . import forget, port
-from .faults import ProfileError, describe
+from . import forget
+from .board import port
+from .errors import ProfileError, describe
 from .tasks import spare
 
 # Downlink messages that wait for receive(), later ones are discarded: as many as readings are out,
@@ -39,7 +40,7 @@ class Owner:
         self.clock = port.Clock()
         self.memory = None
         if profile["sleep"] != "off":
-            from .memory import Memory
+            from .sleep import Memory
 
             # Without it each wake-up makes a new SA.
             self.memory = spare(Memory, profile["directory"], profile["sleep"] == "mark")

@@ -2,8 +2,9 @@
 
 from micropython import const
 
-from . import forget, tasks
-from .faults import UsageError, describe
+from . import forget
+from . import tasks
+from .errors import UsageError, describe
 from .owner import LONG, jittered
 from .tasks import spare
 
@@ -68,7 +69,7 @@ def ended(owner, link, event):
 def hint(owner, link, kind):
     """An unauthenticated error notify came; the handshake goes on."""
     if link.hint != kind:
-        from .errors import notify_name
+        from .refusals import notify_name
 
         link.hint = kind
         owner.log("hint", {"notify": notify_name(kind)})
@@ -76,7 +77,7 @@ def hint(owner, link, kind):
 
 def keys(owner, link, event):
     """Write the keys down that the profile's `keylog` asks for."""
-    from .store import write_keylog
+    from .config.profile import write_keylog
 
     write_keylog(owner.profile["keylog"], event)
 

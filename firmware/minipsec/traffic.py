@@ -4,7 +4,8 @@ import asyncio
 import gc
 from micropython import const
 
-from . import forget, port
+from . import forget
+from .board import port
 from .tasks import spare, start
 
 _NO_MEMORY_MS = const(50)  # until the next try
@@ -206,7 +207,7 @@ class Traffic:
 
 def forget_handshake():
     """Let go of the code that only a handshake needs."""
-    forget("ike", "again", "auth", "dh", "groups", "intermediate", "ppk", "fragment")
+    forget("handshake", "kex.methods", "kex.groups", "ike.fragment")
     if port.FORGETS_NATIVE:
-        forget("mlkem", "keccak", "thumb")
+        forget("kex")
     gc.collect()

@@ -7,7 +7,7 @@ import asyncio
 from micropython import const
 
 
-from .faults import UsageError, describe  # noqa: F401  for applications
+from .errors import UsageError, describe  # noqa: F401  for applications
 from .keeper import Keeper, within
 from .owner import LONG
 from .tasks import alive, spare
@@ -32,7 +32,7 @@ class Tunnel(Keeper):
         """
         tunnel = Tunnel(profile, log)
         if tunnel.memory:
-            from .memory import wake
+            from .sleep import wake
 
             spare(wake, tunnel)  # what cannot be taken up is made anew
         return tunnel if tunnel._awake or tunnel._link else None
@@ -44,7 +44,7 @@ class Tunnel(Keeper):
         """
         kept = False
         if self.memory:
-            from .memory import put_away
+            from .sleep import put_away
 
             kept = spare(put_away, self) or False
         await self.close()
@@ -70,7 +70,7 @@ class Tunnel(Keeper):
         try:
             if self._awake:
                 await self._online()
-                from .memory import take_up
+                from .sleep import take_up
 
                 spare(take_up, self)
             if self.profile.get("warning") and not self._link:

@@ -32,12 +32,12 @@ STEPS = {
 
 @pytest.fixture(scope="module")
 def field():
-    return cortex.leaves("thumb")["field"]
+    return cortex.leaves("kex/x25519_thumb")["field"]
 
 
 @pytest.fixture(scope="module")
 def counted():
-    return cortex.leaves("thumb", count=True)["field"]
+    return cortex.leaves("kex/x25519_thumb", count=True)["field"]
 
 
 def work(**cells):
@@ -163,7 +163,7 @@ def test_each_step_takes_the_same_instructions_whatever_the_numbers_are(counted,
 
 def test_all_accesses_are_aligned():
     """Or an M0+ stops; a bytearray's octets begin at a multiple of 16."""
-    strict = cortex.leaves("thumb", strict=True)["field"]
+    strict = cortex.leaves("kex/x25519_thumb", strict=True)["field"]
     check(strict, TOP, 3)
     with pytest.raises(RuntimeError, match="HardFault"):
         strict(memoryview(work(_2=1, _3=2))[2:], ALL)

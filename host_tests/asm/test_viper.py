@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from kyber_py.ml_kem import ML_KEM_512, ML_KEM_768, ML_KEM_1024
-from minipsec import loops
+from minipsec.crypto import octets as loops
 
 from tools.bench import cortex
 
@@ -19,17 +19,19 @@ COUNT = 10_000
 
 @pytest.fixture(scope="module")
 def fast():
-    return cortex.leaves("fast")
+    return cortex.leaves("crypto/octets_viper")
 
 
 @pytest.fixture(scope="module")
 def keccak():
-    return cortex.whole("keccak", cortex.leaves("keccak"))
+    return cortex.whole("kex/keccak", cortex.leaves("kex/keccak"))
 
 
 @pytest.fixture(scope="module")
 def mlkem(keccak):
-    return cortex.whole("mlkem", cortex.leaves("mlkem"), Sponge=keccak.Sponge, mix=keccak.mix)
+    return cortex.whole(
+        "kex/mlkem", cortex.leaves("kex/mlkem"), Sponge=keccak.Sponge, mix=keccak.mix
+    )
 
 
 def mixes(source, count):
@@ -60,7 +62,7 @@ def test_mix_in_place(fast):
 
 def test_no_word_is_taken_from_an_odd_address():
     """An M0+ would stop: nothing but octets where a buffer, a place or a size is odd."""
-    strict = cortex.leaves("fast", strict=True)
+    strict = cortex.leaves("crypto/octets_viper", strict=True)
     source = random.Random(3)
     for out, x, at, x_at, n, end in mixes(source, 100):
         for skip in (0, 1, 2, 3):
@@ -127,12 +129,10 @@ def arithmetic(keccak, mlkem):
     path = pathlib.Path(__file__).parents[1] / "mlkem/board_arithmetic.py"
     spec = importlib.util.spec_from_file_location("board_arithmetic", path)
     module = importlib.util.module_from_spec(spec)
-    kept = {name: sys.modules.get(name) for name in ("minipsec",)}
-    sys.modules["minipsec"] = SimpleNamespace(keccak=keccak, mlkem=mlkem)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        modules = SimpleNamespace(keccak=keccak, mlkem=mlkem)
+        patch.setitem(sys.modules, "minipsec.kex", modules)
         spec.loader.exec_module(module)
-    finally:
-        sys.modules.update(kept)
     return module
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import x25519
-from minipsec import dh
+from minipsec.kex import methods
 
 from host_tests.dh import cases
 from host_tests.dh.cases import X25519, half
@@ -14,26 +14,26 @@ from tools import mpy
 from tools.bench import cortex
 
 P = 2**255 - 19
-THUMB = mpy.FIRMWARE / "minipsec/thumb.py"
+THUMB = mpy.FIRMWARE / "minipsec/kex/x25519_thumb.py"
 
 
 @pytest.fixture(scope="module")
 def thumb():
-    return cortex.whole("thumb", cortex.leaves("thumb"))
+    return cortex.whole("kex/x25519_thumb", cortex.leaves("kex/x25519_thumb"))
 
 
 @pytest.fixture
 def on_a_pico(monkeypatch, thumb):
     """Have dh believe that it is on an RP2040, with its machine code; return how often that ran."""
     implementation = SimpleNamespace(_mpy=4 << 10 | 3 << 8 | 6)
-    monkeypatch.setattr(dh, "sys", SimpleNamespace(implementation=implementation))
+    monkeypatch.setattr(methods, "sys", SimpleNamespace(implementation=implementation))
     used = []
 
     def ladder(k, u):
         used.append(1)
         return thumb.ladder(k, u)
 
-    monkeypatch.setitem(sys.modules, "minipsec.thumb", SimpleNamespace(ladder=ladder))
+    monkeypatch.setitem(sys.modules, "minipsec.kex.x25519_thumb", SimpleNamespace(ladder=ladder))
     return used
 
 
@@ -89,12 +89,12 @@ def test_odd_spellings_of_u_come_to_the_same_as_on_integers(thumb):
     key = bytes(range(8, 32)) + bytes(7) + b"\x40"
     for u in (0, 1, 2, 9, P - 1, P, P + 1, P + 18, 2**255, 2**255 + 9, 2**256 - 1):
         octets = u.to_bytes(32, "little")
-        assert thumb.ladder(key, octets) == dh._ladder(key, octets)
+        assert thumb.ladder(key, octets) == methods._ladder(key, octets)
 
 
 def test_every_key_and_every_u_take_the_same_instructions():
-    counted = cortex.leaves("thumb", count=True)
-    module = cortex.whole("thumb", counted)
+    counted = cortex.leaves("kex/x25519_thumb", count=True)
+    module = cortex.whole("kex/x25519_thumb", counted)
     source = random.Random(8)
     taken = set()
     keys = [bytes(31) + b"\x40", b"\xf8" + b"\xff" * 30 + b"\x7f", source.randbytes(31) + b"\x55"]
@@ -141,22 +141,22 @@ def test_code_that_computes_wrongly_is_not_taken(tmp_path, old, new):
 
 
 def test_the_module_is_small_and_for_arm_only(tmp_path):
-    assert mpy.compile_file(THUMB, tmp_path / "thumb", "armv6m") < 1600
-    assert mpy.compile_file(THUMB, tmp_path / "thumb", "armv7emsp") < 1600  # an RP2350
+    assert mpy.compile_file(THUMB, tmp_path / "kex/x25519_thumb", "armv6m") < 1600
+    assert mpy.compile_file(THUMB, tmp_path / "kex/x25519_thumb", "armv7emsp") < 1600  # an RP2350
     for arch in ("xtensawin", "rv32imc", "x64"):
         assert not mpy.fits(THUMB, arch)
         with pytest.raises(mpy.CompileError):
-            mpy.compile_file(THUMB, tmp_path / "thumb", arch)
+            mpy.compile_file(THUMB, tmp_path / "kex/x25519_thumb", arch)
 
 
 def test_what_cannot_compile_it_goes_on_with_integers(micropython):
     """The unix port as a stand-in for an ESP32 that got the sources by mip."""
     done = micropython(
-        "from minipsec import dh\n"
+        "from minipsec.kex import methods as dh\n"
         "pair = dh.method(31)(lambda n: bytes(range(n)))\n"
         "print(pair.public.hex())\n"
         "try:\n"
-        "    import minipsec.thumb\n"
+        "    import minipsec.kex.x25519_thumb\n"
         "except SyntaxError:\n"
         "    print('no assembler')\n"
     )

@@ -139,10 +139,10 @@ def _run(board, phase, traps):
     try:
         import minipsec
         import sensor
-        from minipsec import uplink
+        from minipsec.board import network
 
         # Which takes 20 s to give a network up.
-        uplink.asyncio = fake.Facade(asyncio, sleep_ms=lambda ms: sleep_ms(ms // 40))
+        network.asyncio = fake.Facade(asyncio, sleep_ms=lambda ms: sleep_ms(ms // 40))
         forget = minipsec.forget
         minipsec.forget = lambda *names: forget(*[name for name in names if name != "uplink"])
         sensor._PAUSE_MS = sensor._AGAIN_MS = 60

@@ -7,9 +7,9 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minipsec import spool as spool_module
-from minipsec.backlog import Backlog
-from minipsec.spool import Spool
+from minipsec.app import spool as spool_module
+from minipsec.app.queue import Backlog
+from minipsec.app.spool import Spool
 
 
 def readings(*numbers):
@@ -337,7 +337,7 @@ def test_no_reading_is_ever_joined_with_another_one_to_be_written(tmp_path, monk
 
 def test_a_heap_without_room_for_all_of_them_in_one_piece_saves_them(micropython, tmp_path):
     program = """
-from minipsec.spool import Spool
+from minipsec.app.spool import Spool
 spool = Spool(32, "%s", 1 << 17)
 for n in range(32):
     spool.put(bytes(1200))
@@ -465,7 +465,7 @@ def test_each_reading_is_on_the_wire_unsent_or_waits_and_nothing_else(
 def test_the_same_on_the_unix_port(micropython, tmp_path):
     program = """
 import asyncio
-from minipsec.spool import Spool
+from minipsec.app.spool import Spool
 spool = Spool(4, "%s", 160)
 for n in range(14):
     spool.put(b"reading %%d" %% n)

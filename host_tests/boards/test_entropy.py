@@ -14,7 +14,7 @@ ESP32 = [name for name in BOARDS if name not in RP2]
 
 # Nothing that differs from boot to boot but what a test wants to differ.
 DRAW = """
-from minipsec import port
+from minipsec.board import port
 port.time.ticks_us = lambda: 0
 port.time.time_ns = lambda: 0
 port._seeds = SEED, ""
@@ -22,7 +22,7 @@ try:
     print(json.dumps({"event": "rand", "hex": port.rand(32).hex()}))
 except Exception as e:
     print(json.dumps({"event": "refused", "error": type(e).__name__, "check": e.check}))
-print(json.dumps({"event": "left", "modules": [name for name in sys.modules if "sources" in name]}))
+print(json.dumps({"event": "left", "modules": [name for name in sys.modules if "entropy" in name]}))
 """
 FAIR = [(i * 40503 >> 7 ^ i * i >> 5) & 1 for i in range(4096)]
 STUCK = [1] * 4096
@@ -199,11 +199,11 @@ def test_the_file_was_replaced_before_a_key_was_drawn(fake):
     draw(board, SEED, noise=FAIR)
     before = (board.directory / "seed.bin").read_bytes()
     program = """
-from minipsec import drbg, sources
+from minipsec.board import entropy as sources; from minipsec.crypto import drbg
 drbg.DRBG.generate = (lambda real: lambda self, n, more=b"":
     (print(json.dumps({"event": "draw", "n": n, "writes": len(board.seen["flash_writes"])})),
      real(self, n, more))[1])(drbg.DRBG.generate)
-from minipsec import port
+from minipsec.board import port
 port.rand(8)"""
     events, _ = board.run(program, noise=FAIR)
     # The first is the file's own.
@@ -243,9 +243,7 @@ def test_an_esp32_needs_its_radio_or_a_seed(fake, name):
     urandom = {"active": False}
     assert draw(board, **urandom)[0] == "NoEntropy"
     assert len(draw(board, SEED, **urandom)[0]) == 64
-    program = (
-        "from minipsec import port\nprint(json.dumps({'hex': port.rand(32).hex(), 'event': 0}))"
-    )
+    program = "from minipsec.board import port\nprint(json.dumps({'hex': port.rand(32).hex(), 'event': 0}))"
     board = fake(name)
     events, seen = board.run(program, active=True)
     assert len(events[0]["hex"]) == 64
@@ -308,7 +306,7 @@ sensor.run([])"""
 
 def test_nothing_else_in_the_firmware_draws_random_octets():
     """Keys, nonces and SPIs come from port.rand; urandom itself is for what is no secret."""
-    allowed = {"port": 3, "sources": 2}
+    allowed = {"port": 3, "entropy": 2}
     found = {}
     for path in (ROOT / "firmware").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -18,7 +18,7 @@ QUICK = {
 PROGRAM = """
 import asyncio, sensor, minipsec
 from host_tests.boards import fake as fakes
-from minipsec import uplink
+from minipsec.board import network as uplink
 uplink.asyncio = fakes.Facade(asyncio, sleep_ms=lambda ms: asyncio.sleep_ms(ms // 40))
 forget = minipsec.forget
 minipsec.forget = lambda *names: forget(*[name for name in names if name != "uplink"])
@@ -227,7 +227,7 @@ def test_answers_to_readings_that_waited_find_room(fake, gateway):
     board = fake("RPI_PICO_W")
     edits = """
 import minipsec
-from minipsec import port
+from minipsec.board import port
 online = port.online
 taken = []
 async def late(profile, afresh=False):
@@ -263,7 +263,7 @@ def started(self, *rest):
 tunnels.Tunnel._start = started
 import machine
 wdt = machine.WDT
-port_max = __import__("minipsec.port").port
+from minipsec.board import port as port_max
 port_max._MAX_DOG = 400
 after(800, kill)
 def late():

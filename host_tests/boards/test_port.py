@@ -9,7 +9,7 @@ from host_tests.boards.conftest import BOARDS, asleep, item
 START = """
 import asyncio
 from host_tests.boards.fake import Facade
-from minipsec import port, uplink
+from minipsec.board import port, network as uplink
 asyncio = Facade(asyncio, sleep_ms=lambda ms: real_sleep(ms // 100))
 real_sleep = asyncio._real.sleep_ms
 uplink.asyncio = asyncio
@@ -44,7 +44,9 @@ def run(board, body, settings=None, **profile):
         body="\n".join("    " + line for line in body.strip().splitlines()),
     )
     # uplink is forgotten after each use, so it is kept here.
-    text = text.replace("from minipsec import port", "import minipsec\nfrom minipsec import port")
+    text = text.replace(
+        "from minipsec.board import port", "import minipsec\nfrom minipsec.board import port"
+    )
     keep = "minipsec.forget = lambda *names: None\nuplink.asyncio"
     text = text.replace("uplink.asyncio", keep, 1)
     events, seen = board.run(text, **(settings or {}))
@@ -96,7 +98,7 @@ def test_up_means_hands_off(fake):
 def test_a_pc_has_its_network_already(micropython):
     program = """
 import asyncio
-from minipsec import port
+from minipsec.board import port
 profile = {"network": "wifi", "power_saving": "on", "watchdog_ms": 9000}
 port.begin(profile)
 print(asyncio.run(port.online(profile)), port.nic, port._dog)
@@ -166,7 +168,7 @@ tell(clock.now(), before > port.time.ticks_ms())
 @pytest.mark.parametrize("name", KINDS)
 def test_the_wall_clock_has_the_boards_epoch(fake, name):
     board = fake(name)
-    ((ms,),), _ = run(board, "from minipsec.memory import wall\ntell(wall())")
+    ((ms,),), _ = run(board, "from minipsec.sleep import wall\ntell(wall())")
     if board.facts["clock"]["epoch"] == 1970:
         assert 0 <= ms - 1609459200000 < 5000  # 2021-01-01, after each hard reset
     else:
@@ -179,7 +181,7 @@ address = port.resolve("127.0.0.1", 500)
 tell(address, port.with_port(address, 4500), list(port.packed(address)[0]), port.packed(address)[1])
 tell(port.packed(("fd00::1", 500)), port.with_port(("fd00::1", 500), 4500))
 tell(port.resolve("::1", 500))
-from minipsec.faults import address_text as text
+from minipsec.errors import address_text as text
 tell(text(b"\\x0a\\1\\2\\3"), text(bytes(15) + b"\\1"))
 """
     for name in ("RPI_PICO_W", "ESP32_GENERIC_S3"):
@@ -226,7 +228,7 @@ tell(udp.send(b"x", ("127.0.0.1", 500)), udp.receive())
 
 def test_esp_straight_on_ip_is_refused_by_an_error_that_the_driver_knows(fake):
     body = """
-from minipsec.rawip import ESP
+from minipsec.board.raw_esp import ESP
 for target in (("127.0.0.1", 500), ("::1", 500)):
     try:
         ESP(target)
@@ -244,7 +246,7 @@ def test_sleep_switches_the_interface_off_first(fake, name):
 
 
 def test_the_table_of_ports_says_what_the_boards_say(root):
-    source = (root / "firmware/minipsec/port.py").read_text()
+    source = (root / "firmware/minipsec/board/port.py").read_text()
     table = eval(source.split("_PORTS = ")[1].split("\n")[0])
     for name in BOARDS:
         facts = json.loads((root / "boards" / name / "board.json").read_text())

@@ -57,7 +57,7 @@ def test_it_passes_as_boards_have_it(micropython, tmp_path):
 def test_without_the_post_quantum_modules_it_says_so_and_passes(micropython, tmp_path):
     mpy.stage(tmp_path / "here")
     for name in ("keccak", "mlkem"):
-        (tmp_path / f"here/minipsec/{name}.mpy").unlink()
+        (tmp_path / f"here/minipsec/kex/{name}.mpy").unlink()
     program = (
         f"import sys\nsys.path[:] = [{str(tmp_path / 'here')!r}, '.frozen']\n"
         "from minipsec import selftest\nselftest.run()"
@@ -70,17 +70,17 @@ def test_without_the_post_quantum_modules_it_says_so_and_passes(micropython, tmp
 @pytest.mark.parametrize(
     ("broken", "names"),
     [
-        ("from minipsec import report", set()),
+        ("from minipsec.app import log as report", set()),
         (
-            "from minipsec import kdf\nkdf.HMAC.digest = lambda self, *parts: bytes(32)",
+            "from minipsec.crypto import kdf\nkdf.HMAC.digest = lambda self, *parts: bytes(32)",
             {"hmac", "prf+", "drbg"},
         ),
         (
-            "from minipsec import dh\nreal = dh._ladder\ndh._ladder = lambda k, u: real(k, u) ^ 1",
+            "from minipsec.kex import methods as dh\nreal = dh._ladder\ndh._ladder = lambda k, u: real(k, u) ^ 1",
             {"x25519"},
         ),
         (
-            "from minipsec import ccm\nreal = ccm.CCM.seal_into\n"
+            "from minipsec.crypto import ccm\nreal = ccm.CCM.seal_into\n"
             "def seal_into(self, buf, *rest):\n"
             "    tag = real(self, buf, *rest)\n"
             "    buf[10] ^= 1\n"
@@ -89,20 +89,23 @@ def test_without_the_post_quantum_modules_it_says_so_and_passes(micropython, tmp
             {"aes-ccm", "esp"},
         ),
         (
-            "from minipsec import sequence\nsequence.ReplayWindow.check = lambda self, sn: True",
+            "from minipsec.esp import sequence\nsequence.ReplayWindow.check = lambda self, sn: True",
             {"esp"},
         ),
         (
-            "from minipsec import sequence\nreal = sequence.Sequence.next\n"
+            "from minipsec.esp import sequence\nreal = sequence.Sequence.next\n"
             "sequence.Sequence.next = lambda self, now: real(self, now) + 1",
             {"esp", "sequence"},
         ),
         (
-            "from minipsec import drbg\n"
+            "from minipsec.crypto import drbg\n"
             "drbg.DRBG.reseed = lambda self, octets: setattr(self, '_mac', drbg.HMAC(octets))",
             {"drbg"},
         ),
-        ("import sys\nsys.modules['minipsec.ccm'] = None", {"aes-ccm"}),
+        (
+            "import sys\nimport minipsec.crypto\nsys.modules['minipsec.crypto.ccm'] = None",
+            {"aes-ccm"},
+        ),
     ],
 )
 def test_what_is_broken_is_named(micropython, broken, names):

@@ -175,7 +175,7 @@ def test_without_a_spool_what_was_lost_is_counted(board, gateway):
     board.give(profile(gateway, board, readings=12, interval_ms=50), {"psk": PSK})
     edits = """
 import asyncio
-from minipsec import port
+from minipsec.board import port
 online = port.online
 taken = []
 async def late(profile):
@@ -206,7 +206,7 @@ def test_a_log_of_errors_is_short_and_off_is_silent(board, gateway, log):
         profile(gateway, board, log=log, retransmit_ms=2000, retransmit_tries=1, sleep="mark"),
         {"psk": "wrong"},
     )
-    program = "import sensor\nout = []\nimport minipsec.report as r\n"
+    program = "import sensor\nout = []\nimport minipsec.app.log as r\n"
     program += "r.print = lambda *words: out.append(' '.join(words))\n"
     program += (
         "try:\n    sensor.run([])\nfinally:\n    print(json.dumps({'event': 'log', 'out': out}))"
@@ -221,7 +221,7 @@ def test_a_log_of_errors_is_short_and_off_is_silent(board, gateway, log):
 LIVES = """
 import sensor
 paused = []
-import minipsec.port as port
+import minipsec.board.port as port
 def restart(ms):
     paused.append(ms)
     print(json.dumps({"event": "restart", "ms": ms}))

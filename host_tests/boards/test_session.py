@@ -362,7 +362,7 @@ def test_without_a_network_the_board_says_so_tries_on_and_keeps_its_readings(fak
     program = """
 import asyncio, sensor
 from host_tests.boards.fake import Facade
-from minipsec import uplink
+from minipsec.board import network as uplink
 # 20 s without Wi-Fi become 1 s.
 uplink.asyncio = Facade(asyncio, sleep_ms=lambda ms: asyncio.sleep_ms(ms // 20))
 

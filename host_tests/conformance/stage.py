@@ -12,8 +12,8 @@ from host_tests.core.responder import (
     notify,
     payload_chain,
 )
-from minipsec import established
-from minipsec.ccm import CCM
+from minipsec.ike import established
+from minipsec.crypto.ccm import CCM
 
 DELETE_IKE = (D, struct.pack(">BBH", 1, 0, 0))
 PPK_ID = b"\x02ppk-1"

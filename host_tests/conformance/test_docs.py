@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from host_tests.conformance.stage import IN_STATE, checking
-from minipsec import established, store
+from minipsec.config import profile as store
+from minipsec.ike import established
 from tools import docs
 
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.S)

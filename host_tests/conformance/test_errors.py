@@ -12,7 +12,8 @@ from host_tests.conformance.udp import Wire, named, run_sensor
 from host_tests.core.checklist import item
 from host_tests.core.node import PROFILE
 from host_tests.core.responder import IKE_AUTH, IKE_SA_INIT, INFORMATIONAL, MARKER, D, I, notify
-from minipsec import errors, explain, store
+from minipsec import refusals as errors, explain
+from minipsec.config import profile as store
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ import pytest
 from host_tests.conformance.link import GATEWAY, SENSOR, STRANGER, Chaos, Link
 from host_tests.conformance.stage import drops, picture
 from host_tests.core.checklist import item
-from minipsec import established
+from minipsec.ike import established
 
 # name: (profile, settings of the gateway)
 SESSIONS = {

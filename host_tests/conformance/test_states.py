@@ -44,13 +44,15 @@ from host_tests.core.responder import (
     notify,
     proposal,
 )
-from minipsec import dh, established, ike, intermediate
-from minipsec.machine import STATES
+from minipsec.handshake import sa_init, intermediate
+from minipsec.ike import established
+from minipsec.kex import methods
+from minipsec.ike.sa import STATES
 
 SKF = 53
 IKE_INTERMEDIATE, PPK_IDENTITY = 43, 16436
 ADDKE, ML_KEM, AGREED = 6, 36, [(1, 16, 128), (2, 5, 0), (4, X25519, 0)]
-TABLE = {**ike.TABLE, **established.TABLE}
+TABLE = {**sa_init.TABLE, **established.TABLE}
 # 43 and 44 are IKE_INTERMEDIATE and IKE_FOLLOWUP_KE, 38 was never assigned, 240 is private use.
 EXCHANGES = (IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, INFORMATIONAL, 43, 44, 38, 0, 240, 255)
 PROTECTIONS = ("protected", "in the clear", "wrong ICV", "a fragment")
@@ -212,7 +214,7 @@ def fresh(state, exchange, response):
 def test_a_pair_of_the_table_ends_in_each_state_that_it_names_and_in_no_other(key, monkeypatch):
     state, exchange, response = STATES[key[0]], key[1], key[2]
     assert state in IN_STATE, f"host_tests/conformance/stage.py cannot bring a sensor to {state}"
-    monkeypatch.setattr(intermediate, "method", lambda ident: dh.METHODS[X25519])
+    monkeypatch.setattr(intermediate, "method", lambda ident: methods.METHODS[X25519])
     reached = set()
     for profile in range(len(list(fresh(state, exchange, response)))):
         n = 0
@@ -234,7 +236,7 @@ def test_a_pair_of_the_table_ends_in_each_state_that_it_names_and_in_no_other(ke
 
 
 def test_the_two_tables_share_no_state_so_that_one_can_take_over():
-    assert not {key[0] for key in ike.TABLE} & {key[0] for key in established.TABLE}
+    assert not {key[0] for key in sa_init.TABLE} & {key[0] for key in established.TABLE}
 
 
 def test_every_end_in_the_table_is_a_state_with_a_name():

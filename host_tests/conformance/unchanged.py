@@ -4,9 +4,9 @@
 all the same stands in `MOVES`, by the reason of the drop, and why.
 """
 
-from minipsec.esp import Receiver
-from minipsec.fragack import Acks
-from minipsec.machine import Machine
+from minipsec.esp.sa import Receiver
+from minipsec.ike.fragack import Acks
+from minipsec.ike.sa import Machine
 
 from .stage import picture
 

@@ -30,7 +30,7 @@ except ImportError:
 
 def drop_of(function, *arguments):
     """Return the reason of the `wire.Drop` that the call raises; None if it raises none."""
-    from minipsec.wire import Drop
+    from minipsec.ike.wire import Drop
 
     try:
         function(*arguments)

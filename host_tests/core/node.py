@@ -5,10 +5,12 @@ What tunnel.py does between socket and core, in the least lines, for tests on bo
 
 from hashlib import sha256
 
-from minipsec import dh, ike, store
-from minipsec.esp import Receiver, Sender
-from minipsec.machine import STATES
-from minipsec.sequence import Sequence
+from minipsec.config import profile as store
+from minipsec.handshake import sa_init
+from minipsec.kex import methods
+from minipsec.esp.sa import Receiver, Sender
+from minipsec.ike.sa import STATES
+from minipsec.esp.sequence import Sequence
 
 X25519 = 31
 
@@ -61,7 +63,7 @@ class Node:
 
     def __init__(self, profile, rand):
         self.profile = profile
-        self.ike = ike.Initiator(profile, rand)
+        self.ike = sa_init.Initiator(profile, rand)
         self.out = []
         self.events = []
         self.got = []
@@ -136,7 +138,7 @@ class Node:
         self.receiver = Receiver(child, back, p["replay_window"])
 
 
-computed = dh.method  # whatever is remembered in its place
+computed = methods.method  # whatever is remembered in its place
 
 
 def remember_exchanges():
@@ -144,7 +146,7 @@ def remember_exchanges():
 
     Returns a callable that puts the real class back.
     """
-    real = dh.method
+    real = methods.method
     known = {}
 
     class Remembered:
@@ -163,9 +165,9 @@ def remember_exchanges():
                 known[at] = self._pair.shared(peer)
             return known[at]
 
-    dh.method = lambda ident: Remembered if ident == X25519 else real(ident)
+    methods.method = lambda ident: Remembered if ident == X25519 else real(ident)
 
     def restore():
-        dh.method = real
+        methods.method = real
 
     return restore

@@ -40,7 +40,8 @@ try:
         return hmac.digest(key, text, "sha256")
 
 except ImportError:
-    from minipsec import ccm, dh, kdf
+    from minipsec.crypto import ccm, kdf
+    from minipsec.kex import methods
 
     class CCM:
         def __init__(self, key, icv):
@@ -63,7 +64,7 @@ except ImportError:
 
         def __init__(self, key):
             if key not in self._known:
-                self._known[key] = dh.X25519(lambda n: key)
+                self._known[key] = methods.X25519(lambda n: key)
             self._key = key
             self.public = self._known[key].public
 

@@ -9,7 +9,7 @@ from host_tests.core.responder import (
     ASSIGNED, AUTH, CP, IDI, IDR, IKE_AUTH, INFORMATIONAL, KE, NONCE, PSK, SA, SERVER, TSI, TSR,
     D, I, N, R, Responder, V, notify, proposal, selector,
 )  # fmt: skip
-from minipsec.auth import psk_pad
+from minipsec.handshake.auth import psk_pad
 
 INITIAL_CONTACT = 16384
 AUTHENTICATION_FAILED = 24

@@ -1,7 +1,7 @@
 """AES-CCM: the shape that IKE and ESP give it. Its octets are checked in oracles/."""
 
 from host_tests.core.checklist import item
-from minipsec.ccm import CCM, equal
+from minipsec.crypto.ccm import CCM, equal
 
 KEY = bytes(range(16)) + b"slt"
 IV = b"\0\0\0\0\0\0\0\1"

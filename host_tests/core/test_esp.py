@@ -3,10 +3,10 @@
 import struct
 
 from host_tests.core.test_inner import back, changed, made, mended
-from minipsec import inner
-from minipsec.ccm import CCM
-from minipsec.esp import MAX_PAYLOAD, Receiver, Sender
-from minipsec.sequence import Sequence
+from minipsec.esp import inner
+from minipsec.crypto.ccm import CCM
+from minipsec.esp.sa import MAX_PAYLOAD, Receiver, Sender
+from minipsec.esp.sequence import Sequence
 
 US, SERVER = bytes((10, 9, 0, 1)), bytes((10, 3, 0, 10))
 KEY_OUT = bytes(range(16)) + b"out"

@@ -7,9 +7,10 @@ import struct
 
 from host_tests.core.primitives import CCM
 from host_tests.core.test_inner import back, changed, mended, sums_up
-from minipsec import ccm, inner
-from minipsec.esp import Receiver, Sender
-from minipsec.sequence import ReplayWindow, Sequence
+from minipsec.crypto import ccm
+from minipsec.esp import inner
+from minipsec.esp.sa import Receiver, Sender
+from minipsec.esp.sequence import ReplayWindow, Sequence
 
 US, SERVER = bytes((10, 9, 0, 1)), bytes((10, 3, 0, 10))
 US_6, SERVER_6 = bytes(15) + b"\1", bytes(15) + b"\2"

@@ -2,7 +2,7 @@
 
 import struct
 
-from minipsec import inner
+from minipsec.esp import inner
 
 US, SERVER = bytes((10, 9, 0, 1)), bytes((10, 3, 0, 10))
 US_6 = bytes.fromhex("fd09000000000000000000000000000a")

@@ -3,7 +3,8 @@
 from hashlib import sha256
 
 from host_tests.core.checklist import item
-from minipsec import auth, kdf
+from minipsec.crypto import kdf
+from minipsec.handshake import auth
 
 
 def hmac(key, text):

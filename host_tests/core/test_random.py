@@ -5,10 +5,11 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minipsec import established as calls
-from minipsec import inner, wire
-from minipsec.machine import STATES
-from minipsec.sequence import ReplayWindow
+from minipsec.ike import established as calls
+from minipsec.esp import inner
+from minipsec.ike import wire
+from minipsec.ike.sa import STATES
+from minipsec.esp.sequence import ReplayWindow
 
 from host_tests.core.node import SECRETS, Node, Rand, profile, remember_exchanges
 from host_tests.core.pair import authenticating, starting

@@ -3,7 +3,7 @@
 import json
 
 from host_tests.core.checklist import item
-from minipsec import report
+from minipsec.app import log
 
 ODD = (
     b"one\nerror error=Forged text=all is well",
@@ -21,11 +21,11 @@ def printed(function, *given):
     def catch(*words):
         lines.append(" ".join([str(word) for word in words]))
 
-    report.print = catch
+    log.print = catch
     try:
         function(*given)
     finally:
-        del report.print
+        del log.print
     return lines
 
 
@@ -39,7 +39,7 @@ def assert_plain(line):
 @item("C8")
 def test_octets_of_a_peer_forge_no_line_and_move_no_terminal():
     for octets in ODD:
-        for say in (report.as_text, report.as_json):
+        for say in (log.as_text, log.as_json):
             for fields in (
                 {"data": octets},
                 {"data": bytearray(octets), "octets": 7},
@@ -52,24 +52,24 @@ def test_octets_of_a_peer_forge_no_line_and_move_no_terminal():
             text = octets.decode()
         except UnicodeError:
             continue
-        (line,) = printed(report.as_json, "reply", {"data": octets})
+        (line,) = printed(log.as_json, "reply", {"data": octets})
         assert json.loads(line)["data"] == text
         for event in ("error", "hint"):
-            (line,) = printed(report.as_errors, event, {"text": text})
+            (line,) = printed(log.as_errors, event, {"text": text})
             assert_plain(line)
 
 
 @item("C8")
 def test_names_and_umlauts_stay_as_they_are():
     text = "K\u00fcche 21 \u00b0C \u65e5\u672c \U0001f600"
-    assert printed(report.as_text, "sent", {"data": text.encode()}) == ["sent data=" + text]
-    (line,) = printed(report.as_json, "sent", {"data": text.encode()})
+    assert printed(log.as_text, "sent", {"data": text.encode()}) == ["sent data=" + text]
+    (line,) = printed(log.as_json, "sent", {"data": text.encode()})
     assert json.loads(line)["data"] == text
 
 
 def test_a_person_sees_each_state_before_anything_can_fail():
-    assert printed(report.reporter("text"), "state", {"state": "IKE_SA_INIT"}) == [
+    assert printed(log.reporter("text"), "state", {"state": "IKE_SA_INIT"}) == [
         "state state=IKE_SA_INIT"
     ]
-    assert printed(report.reporter("errors"), "state", {"state": "IKE_SA_INIT"}) == []
-    assert printed(report.reporter("off"), "error", {"text": "x"}) == []
+    assert printed(log.reporter("errors"), "state", {"state": "IKE_SA_INIT"}) == []
+    assert printed(log.reporter("off"), "error", {"text": "x"}) == []

@@ -6,7 +6,7 @@ from host_tests.core.responder import (
     CREATE_CHILD_SA, IKE_AUTH, IKE_SA_INIT, INFORMATIONAL, KE, MARKER, NONCE, SA, SK, TSI, TSR, D,
     I, N, R, V, message, notify, payload_chain,
 )  # fmt: skip
-from minipsec import established as calls
+from minipsec.ike import established as calls
 
 NO_ADDITIONAL_SAS, INVALID_SYNTAX, UNSUPPORTED_CRITICAL = 35, 7, 1
 DELETE_IKE = (D, b"\1\0\0\0")

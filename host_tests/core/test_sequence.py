@@ -1,8 +1,8 @@
 """Sequence numbers out of the clock, and the replay window, edge by edge (RFC 4303 §3.4.3)."""
 
 from host_tests.core.checklist import item
-from minipsec.esp import Receiver
-from minipsec.sequence import ReplayWindow, Sequence
+from minipsec.esp.sa import Receiver
+from minipsec.esp.sequence import ReplayWindow, Sequence
 
 DAY = 86_400_000
 

@@ -4,9 +4,9 @@ import os
 import sys
 
 from host_tests.core.checklist import item
-from minipsec import memory as storage
-from minipsec import snapshot
-from minipsec.store import check_profile
+from minipsec import sleep as storage
+from minipsec.esp import snapshot
+from minipsec.config.profile import check_profile
 
 DAY = 86_400_000
 WALL = 1_700_000_000_000

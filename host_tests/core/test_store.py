@@ -1,7 +1,7 @@
 """Profile and secrets: each key's good values, and for each bad one the line that a person reads."""
 
 from host_tests.core.node import PROFILE, profile
-from minipsec import store
+from minipsec.config import profile as store
 
 ID = 'an identity like "sensor.example.org", "a@b" or "keyid:7"'
 ADDRESS = "an IPv4 or IPv6 address"

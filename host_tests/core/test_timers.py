@@ -3,7 +3,7 @@
 from host_tests.core.checklist import item
 from host_tests.core.pair import authenticating, dropped, established, starting
 from host_tests.core.responder import IKE_AUTH, IKE_SA_INIT, INFORMATIONAL, R, Responder, notify
-from minipsec import established as calls
+from minipsec.ike import established as calls
 
 
 def resends(node, start=0, limit=10_000_000):

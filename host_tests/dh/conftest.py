@@ -1,10 +1,10 @@
 import pytest
 
 from host_tests.core import node
-from minipsec import dh
+from minipsec.kex import methods
 
 
 @pytest.fixture(autouse=True)
 def _computed(monkeypatch):
     """Here each value is computed, also where others have them remembered."""
-    monkeypatch.setattr(dh, "method", node.computed)
+    monkeypatch.setattr(methods, "method", node.computed)

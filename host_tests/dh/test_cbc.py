@@ -6,8 +6,8 @@ import re
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from minipsec import cbc, ccm
-from minipsec.cbc import CBC
+from minipsec.crypto import cbc, ccm
+from minipsec.crypto.cbc import CBC
 from tools.devgateway.crypto import SkCbc
 
 from host_tests.dh import cases

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from minipsec import dh
+from minipsec.kex import methods
 
 from host_tests.dh import cases
 from host_tests.dh.cases import METHODS, MODP2048, P256, SIZES, X25519, half
@@ -25,14 +25,14 @@ def test_openssl_comes_to_the_same_secret(ident, count):
 @pytest.mark.parametrize(("ident", "count"), [(X25519, 30), (P256, 30), (MODP2048, 8)])
 def test_openssl_takes_our_public_value(ident, count):
     for _ in range(count):
-        ours = dh.method(ident)(os.urandom)
+        ours = methods.method(ident)(os.urandom)
         public, finish = cases.openssl(ident, os.urandom(cases.seed_size(ident)))
         assert finish(ours.public) == ours.shared(public)
 
 
 @pytest.mark.parametrize("ident", METHODS)
 def test_two_of_ours_agree_and_no_key_comes_twice(ident):
-    one, other = dh.method(ident)(os.urandom), dh.method(ident)(os.urandom)
+    one, other = methods.method(ident)(os.urandom), methods.method(ident)(os.urandom)
     assert one.public != other.public
     assert one.shared(other.public) == other.shared(one.public)
 
@@ -41,7 +41,7 @@ def test_two_of_ours_agree_and_no_key_comes_twice(ident):
 def test_lengths_on_the_wire(ident):
     ours = half(ident, bytes(range(cases.seed_size(ident))))
     public, secret = SIZES[ident]
-    assert dh.method(ident).size == len(ours.public) == public
+    assert methods.method(ident).size == len(ours.public) == public
     assert len(ours.shared(ours.public)) == secret
     assert isinstance(ours.public, bytes)
 
@@ -80,18 +80,18 @@ def test_zeros_in_front_of_a_public_value_stay(case):
 
 def test_an_unknown_method_is_none():
     for ident in (0, 1, 2, 5, 15, 16, 20, 21, 32, 34, 38, 65535, -1):
-        assert dh.method(ident) is None
+        assert methods.method(ident) is None
 
 
 def test_the_registry_names_what_it_returns():
-    assert [dh.method(ident).__name__ for ident in METHODS] == ["X25519", "P256", "MODP2048"]
+    assert [methods.method(ident).__name__ for ident in METHODS] == ["X25519", "P256", "MODP2048"]
 
 
 def test_the_slower_groups_are_loaded_when_one_is_asked_for(micropython):
     done = micropython(
         "import sys\n"
-        "from minipsec import dh\n"
-        "loaded = lambda: 'minipsec.groups' in sys.modules\n"
+        "from minipsec.kex import methods as dh\n"
+        "loaded = lambda: 'minipsec.kex.groups' in sys.modules\n"
         "print(loaded())\n"
         "dh.method(31), dh.method(5)\n"
         "print(loaded())\n"

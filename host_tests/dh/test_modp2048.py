@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from minipsec import groups
+from minipsec.kex import groups
 
 from host_tests.dh import cases
 from host_tests.dh.cases import MODP2048, half
@@ -88,14 +88,14 @@ def test_the_secret_is_never_short_of_entropy_by_a_small_subgroup():
 
 def test_a_watchdog_can_be_fed_on_the_way(monkeypatch):
     """Once for each octet of the exponent: 32 times in what takes an RP2040 three seconds."""
-    from minipsec import dh
+    from minipsec.kex import methods
 
     fed = []
-    monkeypatch.setattr(dh, "step", lambda: fed.append(1))
+    monkeypatch.setattr(methods, "step", lambda: fed.append(1))
     ours = half(MODP2048, bytes(range(32)))
     assert len(fed) == 32
     ours.shared(ours.public)
     assert len(fed) == 64
-    monkeypatch.setattr(dh, "step", None)
+    monkeypatch.setattr(methods, "step", None)
     half(MODP2048, bytes(range(32)))
     assert len(fed) == 64

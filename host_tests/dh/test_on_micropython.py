@@ -4,13 +4,13 @@ import json
 import random
 
 import pytest
-from minipsec.cbc import CBC
+from minipsec.crypto.cbc import CBC
 
 from host_tests.dh import cases
 
 EXCHANGES = """
 import json, os, sys
-from minipsec import dh
+from minipsec.kex import methods as dh
 
 def half(ident, seed):
     left = [seed]
@@ -83,7 +83,7 @@ def test_exchanges_come_to_the_same_secrets(micropython, tmp_path):
 
 SEALED = """
 import json, sys
-from minipsec.cbc import CBC
+from minipsec.crypto.cbc import CBC
 
 count = 0
 with open(sys.argv[1]) as f:

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from minipsec import groups
+from minipsec.kex import groups
 
 from host_tests.dh import cases
 from host_tests.dh.cases import N, P256, coordinates, half, p256_seed

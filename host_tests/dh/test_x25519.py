@@ -5,7 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from minipsec import dh
+from minipsec.kex import methods
 
 from host_tests.dh import cases
 from host_tests.dh.cases import X25519, half
@@ -118,7 +118,7 @@ BOUNDS = {
 
 def test_lazily_folded_numbers_stay_below_their_bounds():
     seen = dict.fromkeys(BOUNDS, 0)
-    code = dh._ladder.__code__
+    code = methods._ladder.__code__
     steps = 0
 
     def local(frame, event, argument):
@@ -140,7 +140,7 @@ def test_lazily_folded_numbers_stay_below_their_bounds():
     try:
         for u in edges + [rng.randrange(P) for _ in range(10)]:
             for key in keys:
-                dh._ladder(key, u.to_bytes(32, "little"))
+                methods._ladder(key, u.to_bytes(32, "little"))
     finally:
         sys.settrace(before)
     assert steps > 100000
@@ -156,8 +156,8 @@ def chip(monkeypatch):
 
     def chip(arch, thumb):
         implementation = SimpleNamespace(_mpy=arch << 10 | 3 << 8 | 6)
-        monkeypatch.setattr(dh, "sys", SimpleNamespace(implementation=implementation))
-        monkeypatch.setitem(sys.modules, "minipsec.thumb", thumb)
+        monkeypatch.setattr(methods, "sys", SimpleNamespace(implementation=implementation))
+        monkeypatch.setitem(sys.modules, "minipsec.kex.x25519_thumb", thumb)
 
     return chip
 

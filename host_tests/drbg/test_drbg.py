@@ -7,7 +7,7 @@ import random
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
-from minipsec.drbg import _RUN, _SAME, _WINDOW, DRBG, healthy
+from minipsec.crypto.drbg import _RUN, _SAME, _WINDOW, DRBG, healthy
 
 from host_tests.drbg.vectors import VECTORS, second_output
 
@@ -21,7 +21,7 @@ def test_nist_figures(vector):
 
 def test_nist_figures_on_the_unix_port(micropython, root):
     program = (
-        "from minipsec.drbg import DRBG\n"
+        "from minipsec.crypto.drbg import DRBG\n"
         "from host_tests.drbg.vectors import VECTORS, second_output\n"
         "print([second_output(DRBG, vector) == vector[-1] for vector in VECTORS])\n"
     )

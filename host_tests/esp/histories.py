@@ -20,10 +20,11 @@ import random
 import sys
 from collections import Counter
 
-from minipsec import memory as storage
-from minipsec import port, snapshot
-from minipsec.esp import Sender
-from minipsec.sequence import Sequence
+from minipsec import sleep as storage
+from minipsec.board import port
+from minipsec.esp import snapshot
+from minipsec.esp.sa import Sender
+from minipsec.esp.sequence import Sequence
 
 PERIOD = 1 << 30  # of the ticks
 EPOCH_MS = 1_609_459_200_000  # 2021-01-01, where an RP2040 starts anew

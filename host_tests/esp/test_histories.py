@@ -4,7 +4,7 @@ import os
 import types
 
 import pytest
-from minipsec import sequence, snapshot
+from minipsec.esp import sequence, snapshot
 
 from host_tests.esp import histories
 
@@ -129,7 +129,7 @@ def test_a_mistake_is_found(monkeypatch, name):
         source = f.read()
     assert source.count(old) == 1
     mutant = types.ModuleType(module.__name__)
-    mutant.__package__ = "minipsec"
+    mutant.__package__ = module.__package__
     exec(compile(source.replace(old, new), name, "exec"), mutant.__dict__)
     if module is sequence:
         monkeypatch.setattr(histories, "Sequence", mutant.Sequence)

@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from minipsec import loops
+from minipsec.crypto import octets as loops
 
 from tools import mpy
 
@@ -14,9 +14,9 @@ COMPUTE = """
 import json, sys
 cases, which = sys.argv[1:]
 if which == "plain":
-    sys.modules["minipsec.fast"] = None
-from minipsec import inner, loops
-from minipsec.ccm import CCM
+    sys.modules["minipsec.crypto.octets_viper"] = None
+from minipsec.crypto import octets as loops; from minipsec.esp import inner
+from minipsec.crypto.ccm import CCM
 
 assert hasattr(loops.mix, "__name__") == (which == "plain")  # machine code has no name
 with open(cases) as f:
@@ -115,7 +115,17 @@ def test_plain_loops_do_what_they_say():
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_compiles_for(arch, tmp_path):
-    assert mpy.compile_file(mpy.FIRMWARE / "minipsec/fast.py", tmp_path / "fast", arch) < 2100
+    assert (
+        mpy.compile_file(mpy.FIRMWARE / "minipsec/crypto/octets_viper.py", tmp_path / "fast", arch)
+        < 2100
+    )
+
+
+def place_beside(tmp_path):
+    """Copy what crypto.octets needs, so that another octets_viper can lie beside it."""
+    (tmp_path / "minipsec/crypto").mkdir(parents=True)
+    for name in ("__init__", "crypto/__init__", "crypto/octets"):
+        (tmp_path / f"minipsec/{name}.py").write_text(mpy.modules()[name].read_text())
 
 
 @pytest.mark.parametrize(
@@ -127,24 +137,20 @@ def test_compiles_for(arch, tmp_path):
     ],
 )
 def test_whatever_is_wrong_with_machine_code_plain_loops_serve(micropython, tmp_path, wrong):
-    (tmp_path / "minipsec").mkdir()
-    for path in (mpy.FIRMWARE / "minipsec").glob("*.py"):
-        if path.stem in ("__init__", "loops"):
-            (tmp_path / "minipsec" / path.name).write_text(path.read_text())
-    (tmp_path / "minipsec/fast.py").write_text(wrong + "\n")
+    place_beside(tmp_path)
+    (tmp_path / "minipsec/crypto/octets_viper.py").write_text(wrong + "\n")
     program = "import sys\nsys.path[:0] = [%r]\n" % str(tmp_path)
-    program += "from minipsec import loops\nprint(loops.mix.__name__)\n"
+    program += "from minipsec.crypto import octets as loops\nprint(loops.mix.__name__)\n"
     assert micropython(program).stdout == "mix\n"
 
 
 def test_machine_code_that_computes_wrongly_is_not_taken(micropython, tmp_path):
-    (tmp_path / "minipsec").mkdir()
-    for name in ("__init__", "loops"):
-        source = mpy.FIRMWARE / f"minipsec/{name}.py"
-        (tmp_path / f"minipsec/{name}.py").write_text(source.read_text())
-    good = (mpy.FIRMWARE / "minipsec/fast.py").read_text()
+    place_beside(tmp_path)
+    good = (mpy.FIRMWARE / "minipsec/crypto/octets_viper.py").read_text()
     program = "import sys\nsys.path[:0] = [%r]\n" % str(tmp_path)
-    program += "from minipsec import loops\nprint(hasattr(loops.mix, '__name__'))\n"
+    program += (
+        "from minipsec.crypto import octets as loops\nprint(hasattr(loops.mix, '__name__'))\n"
+    )
     for old, new in (
         ("", ""),
         ("ptr32(out)[0] & keep ^", "ptr32(out)[0] & keep |"),
@@ -157,13 +163,13 @@ def test_machine_code_that_computes_wrongly_is_not_taken(micropython, tmp_path):
         ("(even << 8) + odd", "even + odd"),
     ):
         assert old in good
-        (tmp_path / "minipsec/fast.py").write_text(good.replace(old, new))
+        (tmp_path / "minipsec/crypto/octets_viper.py").write_text(good.replace(old, new))
         assert micropython(program).stdout == f"{bool(old)}\n", old
 
 
 GARBAGE = """
 import gc
-from minipsec.ccm import CCM
+from minipsec.crypto.ccm import CCM
 
 out, back = CCM(bytes(19), 8), CCM(bytes(19), 8)
 iv, aad = bytes(8), bytes(8)
@@ -193,7 +199,7 @@ def test_sealing_and_opening_packets_of_known_sizes_allocates_nothing(micropytho
 
 
 def test_the_sizes_that_are_remembered_are_few():
-    from minipsec import ccm
+    from minipsec.crypto import ccm
 
     key = ccm.CCM(bytes(19), 8)
     for n in range(100):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from minipsec.sequence import ReplayWindow, Sequence
+from minipsec.esp.sequence import ReplayWindow, Sequence
 
 from tools.gateway import replay
 

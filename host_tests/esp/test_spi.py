@@ -1,10 +1,10 @@
 """Our inbound SPIs: random, or one of a few fixed ones (draft-minimal-esp §3)."""
 
 import pytest
-from minipsec.auth import choose_spi
-from minipsec.ike import Initiator
-from minipsec.machine import spi
-from minipsec.store import ProfileError, check_profile
+from minipsec.handshake.auth import choose_spi
+from minipsec.handshake.sa_init import Initiator
+from minipsec.ike.sa import spi
+from minipsec.config.profile import ProfileError, check_profile
 
 BASE = {"gateway": "g", "gateway_id": "any", "id": "s@x", "server": "10.3.0.10"}
 

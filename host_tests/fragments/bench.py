@@ -7,8 +7,8 @@ shape. Ciphers are the simulation's null cipher unless a test asks for AES-CCM.
 import struct
 from typing import NamedTuple
 
-from minipsec.fragack import Acks
-from minipsec.machine import Machine
+from minipsec.ike.fragack import Acks
+from minipsec.ike.sa import Machine
 
 from host_tests.sim.null import Null
 

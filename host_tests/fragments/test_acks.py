@@ -5,8 +5,8 @@ import random
 import struct
 
 import pytest
-from minipsec import fragack
-from minipsec.wire import Drop
+from minipsec.ike import fragack
+from minipsec.ike.wire import Drop
 
 from host_tests.core.checklist import drop_of
 from host_tests.fragments.bench import (
@@ -105,7 +105,7 @@ def test_the_acknowledgment_of_a_request_is_of_its_exchange_and_message_id(excha
 @item("ACK-11", "AMB-21")
 @pytest.mark.parametrize(("icv", "size"), [(8, 61), (16, 69)])
 def test_its_size_with_one_pair_and_with_more(icv, size):
-    from minipsec.ccm import CCM
+    from minipsec.crypto.ccm import CCM
 
     bench = Bench(ciphers=((CCM(bytes(19), icv), CCM(bytes(19), icv)),) * 2)
     bench.sa.floated = False

@@ -4,7 +4,7 @@ import random
 import struct
 
 import pytest
-from minipsec.fragment import MAX_OCTETS
+from minipsec.ike.fragment import MAX_OCTETS
 
 from host_tests.fragments.bench import (
     INFORMATIONAL,

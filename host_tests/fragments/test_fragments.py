@@ -5,10 +5,10 @@ import random
 import struct
 
 import pytest
-from minipsec import fragment as firmware_fragment
-from minipsec.cbc import CBC
-from minipsec.ccm import CCM
-from minipsec.ike import Initiator
+from minipsec.ike import fragment as firmware_fragment
+from minipsec.crypto.cbc import CBC
+from minipsec.crypto.ccm import CCM
+from minipsec.handshake.sa_init import Initiator
 
 from host_tests.core.node import REMOTE, Rand, profile
 from host_tests.fragments.bench import (

@@ -5,7 +5,8 @@ in 6 and 5 fragments. What one misread would show here.
 """
 
 import pytest
-from minipsec import dh, intermediate
+from minipsec.handshake import intermediate
+from minipsec.kex import methods
 
 from host_tests.core.node import remember_exchanges
 from host_tests.pq import kem
@@ -86,9 +87,9 @@ def test_where_one_side_does_not_offer_it_none_is_sent(changes, settings):
 
 @item("AMB-06", "ACK-02")
 def test_its_types_without_our_vendor_id_are_a_strangers(monkeypatch):
-    from minipsec import ike
+    from minipsec.handshake import sa_init
 
-    monkeypatch.setattr(ike, "VENDOR_ID", bytes(16))
+    monkeypatch.setattr(sa_init, "VENDOR_ID", bytes(16))
     run = handshake.run(3, independent(0.3))
     assert run.sensor.ike._acks is None
     assert kinds(run, "sensor")[1] == 0
@@ -134,7 +135,9 @@ def test_late_and_doubled_datagrams():
 @pytest.mark.parametrize(("method", "ident"), [("mlkem512", 35), ("mlkem1024", 37)])
 def test_with_an_ml_kem_exchange_after_which_the_keys_change(method, ident, monkeypatch):
     """IKE_INTERMEDIATE in up to 16 fragments each way; IntAuth and AUTH verify all the same."""
-    monkeypatch.setattr(dh, "method", lambda n: kem.method(n) if n == ident else dh.METHODS[n])
+    monkeypatch.setattr(
+        methods, "method", lambda n: kem.method(n) if n == ident else methods.METHODS[n]
+    )
     monkeypatch.setattr(intermediate, "method", kem.method)
     acks = 0
     for seed in range(4):

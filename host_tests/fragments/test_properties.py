@@ -5,7 +5,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minipsec.fragment import MAX_OCTETS
+from minipsec.ike.fragment import MAX_OCTETS
 
 from host_tests.fragments.bench import (
     CREATE_CHILD_SA,

@@ -19,20 +19,12 @@ from host_tests.conformance.stage import IN_STATE, UNDER_KEYS, picture
 from host_tests.core.node import profile, remember_exchanges
 from host_tests.core.responder import CREATE_CHILD_SA, IKE_AUTH, INFORMATIONAL, R
 from host_tests.recorded.replay import Replay, load, names
-from minipsec import (  # all that is loaded late, so that no datagram pays for it
-    cbc,
-    errors,
-    explain,
-    established,
-    fragack,
-    fragment,
-    inner,
-    intermediate,
-    ppk,
-    snapshot,
-    wire,
-)
-from minipsec.wire import Drop
+from minipsec import refusals, explain
+from minipsec.crypto import cbc
+from minipsec.esp import inner, snapshot
+from minipsec.handshake import intermediate, ppk
+from minipsec.ike import established, fragack, fragment, wire
+from minipsec.ike.wire import Drop
 
 # What one datagram may make the core allocate at its peak, beyond what it then keeps: a few
 # copies of it, and the work space of AES-CCM. CPython's objects are several times a board's.
@@ -158,7 +150,7 @@ def _bounded(node, out):
     assert node.state in ("IKE_AUTH", "UP", "DELETING", "DOWN"), node.state
     for event in node.events:
         if event[0] in ("failed", "deleted"):
-            assert isinstance(explain.failure(event), errors.MinipsecError)
+            assert isinstance(explain.failure(event), refusals.MinipsecError)
     due = ike.next_timer()
     assert due is None or due >= 0
 

@@ -11,7 +11,7 @@ after DELAY_MS.
 
 from host_tests.core.node import LOCAL, REMOTE, SECRETS, Node, Rand, profile
 from host_tests.sim.world import Port, World
-from minipsec import established
+from minipsec.ike import established
 from tools.devgateway import Config, Endpoint, Gateway, Secrets
 
 SENSOR, GATEWAY = "sensor", "gateway"

@@ -23,8 +23,9 @@ import random
 import sys
 
 from host_tests.tunnel.world import Net, Socket, Time, profile, run
-from minipsec import MinipsecError, port
-from minipsec import memory as storage
+from minipsec import MinipsecError
+from minipsec.board import port
+from minipsec import sleep as storage
 from minipsec.tunnel import Tunnel
 
 INTERVAL_MS = 10000

@@ -7,11 +7,12 @@ import types
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
-from minipsec import ccm, wire
-from minipsec.ccm import CCM
-from minipsec.esp import Receiver, Sender
-from minipsec.fragack import Acks
-from minipsec.sequence import ReplayWindow, Sequence
+from minipsec.crypto import ccm
+from minipsec.ike import wire
+from minipsec.crypto.ccm import CCM
+from minipsec.esp.sa import Receiver, Sender
+from minipsec.ike.fragack import Acks
+from minipsec.esp.sequence import ReplayWindow, Sequence
 
 # sequence
 

@@ -39,9 +39,9 @@ def test_every_seed_passes():
 
 def test_the_check_sees_what_it_is_there_for(monkeypatch):
     """Three bugs, put in: each is found by a seed."""
-    from minipsec import wire
-    from minipsec.ccm import CCM
-    from minipsec.machine import Machine
+    from minipsec.ike import wire
+    from minipsec.crypto.ccm import CCM
+    from minipsec.ike.sa import Machine
 
     def crash(*_):
         raise IndexError

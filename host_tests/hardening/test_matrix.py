@@ -7,7 +7,7 @@ import pytest
 
 from host_tests.core.node import remember_exchanges
 from host_tests.hardening.session import FAULTS, GATEWAY, SENSOR, VARIANTS, Session, gave_up_ms
-from minipsec import errors, explain
+from minipsec import refusals, explain
 
 IKE_SA_INIT = 34
 SENT = [b"reading 0", b"reading 1", b"reading 2"]
@@ -50,7 +50,7 @@ def judge(run, at, fault):
         # Nobody protects IKE_SA_INIT; who bends its octets can end the attempt, and no more.
         assert fault.startswith("corrupt") and kind == IKE_SA_INIT, (end, node.ike.drops)
         error = explain.failure(end)
-        assert isinstance(error, errors.MinipsecError) and error.check
+        assert isinstance(error, refusals.MinipsecError) and error.check
         assert run.times["DOWN"] <= exchanges * gave_up_ms(p)
         assert not run.readings and not node.got
         return type(error).__name__

@@ -47,8 +47,10 @@ from host_tests.core.responder import (
     message,
     notify,
 )
-from minipsec import inner, report, store
-from minipsec.machine import spi
+from minipsec.app import log
+from minipsec.config import profile
+from minipsec.esp import inner
+from minipsec.ike.sa import spi
 
 SKF = 53
 EAP = 48
@@ -275,13 +277,13 @@ def test_cve_2020_16088_a_key_that_fits_someone_else_is_not_the_gateways():
 
 def test_cve_2024_2357_a_sensor_without_a_secret_says_so_before_it_starts(tmp_path):
     for secrets in ({}, {"ppk": "0x" + "11" * 32}, {"psk": ""}):
-        with pytest.raises(store.ProfileError, match="^secrets: (psk: )?expected"):
-            store.check_secrets(secrets)
+        with pytest.raises(profile.ProfileError, match="^secrets: (psk: )?expected"):
+            profile.check_secrets(secrets)
     path = tmp_path / "profile.json"
     path.write_text(json.dumps({"gateway": "192.0.2.1", "gateway_id": "any", "id": "a.b",
                                 "server": "10.3.0.10"}))  # fmt: skip
-    with pytest.raises(store.ProfileError, match="^secrets: cannot read"):
-        store.load_profile(str(path))
+    with pytest.raises(profile.ProfileError, match="^secrets: cannot read"):
+        profile.load_profile(str(path))
 
 
 def test_cve_2018_5389_a_gateway_that_only_pretends_can_test_guesses_of_the_secret():
@@ -361,7 +363,7 @@ def test_cve_2023_28771_what_a_stranger_says_is_never_text_of_ours(capsys):
     told = repr(node.events)
     assert "reboot" not in told
     # What a peer with keys may have printed is one JSON string: no line of its own.
-    report.as_json("reply", {"octets": len(command), "data": command})
+    log.as_json("reply", {"octets": len(command), "data": command})
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["data"] == command.decode()
 

@@ -15,7 +15,11 @@ import pytest
 from host_tests.conformance.link import Link
 from host_tests.core.node import PROFILE, remember_exchanges
 from host_tests.core.node import SECRETS as KNOWN
-from minipsec import auth, errors, explain, established, kdf, store
+from minipsec import refusals, explain
+from minipsec.config import profile
+from minipsec.crypto import kdf
+from minipsec.handshake import auth
+from minipsec.ike import established
 from tools.devgateway import Config, RunningGateway, Secrets
 from tools.devgateway.esp import ChildSa
 
@@ -180,8 +184,8 @@ def test_nothing_that_a_sensor_prints_holds_a_key(
     ],
 )
 def test_a_bad_secrets_file_is_not_quoted(secrets):
-    with pytest.raises(store.ProfileError) as caught:
-        store.check_secrets(secrets)
+    with pytest.raises(profile.ProfileError) as caught:
+        profile.check_secrets(secrets)
     text = told(caught.value)
     for piece in ("some length", "0123456789abcdef", "42" * 31):
         assert piece not in text
@@ -203,10 +207,10 @@ SECRET_NAMES = {
 SAYS = {"print", "log", "event", "describe", "_misuse"}
 # A check for people, or names that are something else: (file, line's text).
 HARMLESS = (
-    ("ike.py", 'self.event("keys"'),  # only with the profile key keylog
-    ("report.py", "key"),  # of a dict
-    ("store.py", "key"),  # of a profile
-    ("sources.py", "seed"),
+    ("sa_init.py", 'self.event("keys"'),  # only with the profile key keylog
+    ("log.py", "key"),  # of a dict
+    ("profile.py", "key"),  # of a profile
+    ("entropy.py", "seed"),
 )
 
 

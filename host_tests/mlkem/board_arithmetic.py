@@ -2,7 +2,7 @@
 
 from array import array
 
-from minipsec import keccak, mlkem
+from minipsec.kex import keccak, mlkem
 
 Q = 3329
 ONE = -(1 << 32) % Q

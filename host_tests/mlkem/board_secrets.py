@@ -5,7 +5,7 @@ The sizes hold for the unix port, where objects take twice what they take on a b
 
 import gc
 
-from minipsec import mlkem
+from minipsec.kex import mlkem
 
 SEED = bytes(range(64))
 KEEP = []

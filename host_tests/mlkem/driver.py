@@ -7,7 +7,7 @@ hexadecimal and `-` for none; each line printed is its answer.
 import sys
 from binascii import hexlify, unhexlify
 
-from minipsec import keccak, mlkem
+from minipsec.kex import keccak, mlkem
 
 
 def octets(word):

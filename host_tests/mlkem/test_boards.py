@@ -11,7 +11,7 @@ LIMITS = {"armv6m": 12600, "xtensawin": 14400, "rv32imc": 14000}
 @pytest.mark.parametrize("arch", LIMITS)
 def test_compiles_for(arch, tmp_path):
     sizes = {
-        name: mpy.compile_file(mpy.FIRMWARE / f"minipsec/{name}.py", tmp_path / name, arch)
+        name: mpy.compile_file(mpy.PACKAGE / f"kex/{name}.py", tmp_path / name, arch)
         for name in ("keccak", "mlkem")
     }
     assert sum(sizes.values()) <= LIMITS[arch], sizes
@@ -23,7 +23,7 @@ def test_no_constant_is_a_big_integer(arch, tmp_path):
     """On 32 bits an integer from 2^30 on is an object, which viper code would have to convert."""
     for name in ("keccak", "mlkem"):
         target = tmp_path / f"{name}.mpy"
-        mpy.compile_file(mpy.FIRMWARE / f"minipsec/{name}.py", target, arch)
+        mpy.compile_file(mpy.PACKAGE / f"kex/{name}.py", target, arch)
         assert [n for n in integers(target.read_bytes()) if abs(n) >> 30] == []
 
 

@@ -7,8 +7,8 @@ A case is ["seal", key with salt, icv, iv, aad, text], ["open", key, icv, aad, b
 import json
 import sys
 
-from minipsec import kdf
-from minipsec.ccm import CCM
+from minipsec.crypto import kdf
+from minipsec.crypto.ccm import CCM
 
 
 def octets(text):

@@ -3,8 +3,8 @@
 import random
 
 import pytest
-from minipsec.esp import Receiver, Sender
-from minipsec.sequence import Sequence
+from minipsec.esp.sa import Receiver, Sender
+from minipsec.esp.sequence import Sequence
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.ipsec import ESP, IPSecIntegrityError, SecurityAssociation

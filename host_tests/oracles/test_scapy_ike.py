@@ -12,7 +12,7 @@ from host_tests.core.responder import (
     COOKIE, FRAGMENTATION, IKE_AUTH, INFORMATIONAL, KE, NONCE, Responder, message, nat_hash,
     notify, payload_chain,
 )  # fmt: skip
-from minipsec import established as calls
+from minipsec.ike import established as calls
 
 CCM = {16: "AES-CCM-16", 8: "AES-CCM-8"}
 

@@ -8,7 +8,7 @@ import struct
 import subprocess
 
 import pytest
-from minipsec import store
+from minipsec.config import profile
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
@@ -48,7 +48,7 @@ def replayed(name, keylog, pcap):
     """Play a session, write its key log and what passed the wire; return the Node."""
     replay = Replay(load(name), keylog=str(keylog)).to_end()
     for event in replay.node.all("keys"):
-        store.write_keylog(str(keylog), event[1:])
+        profile.write_keylog(str(keylog), event[1:])
     packets = []
     for kind, _, value in replay.steps:
         if kind not in ("in", "out"):
@@ -124,7 +124,7 @@ def test_another_key_opens_nothing(tshark, keylog, tmp_path):
 
 def a_line(path):
     keys = (bytes(8), bytes(8), {1: (16, 128)}, bytes(19), bytes(19), b"", b"")
-    store.write_keylog(str(path), keys)
+    profile.write_keylog(str(path), keys)
 
 
 def test_lines_are_appended(keylog):
@@ -136,7 +136,7 @@ def test_lines_are_appended(keylog):
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o601])
 def test_a_key_log_that_others_could_read_is_not_written(keylog, mode):
     keylog.chmod(mode)
-    with pytest.raises(store.ProfileError, match=r"profile: keylog: .* is open to others") as e:
+    with pytest.raises(profile.ProfileError, match=r"profile: keylog: .* is open to others") as e:
         a_line(keylog)
     assert "chmod 600" in str(e.value) and "\n" not in str(e.value)
     assert keylog.read_bytes() == b""
@@ -144,7 +144,7 @@ def test_a_key_log_that_others_could_read_is_not_written(keylog, mode):
 
 def test_a_key_log_that_is_not_there_is_not_made(tmp_path):
     path = tmp_path / "none"
-    with pytest.raises(store.ProfileError, match="profile: keylog: cannot read"):
+    with pytest.raises(profile.ProfileError, match="profile: keylog: cannot read"):
         a_line(path)
     assert not path.exists()
 

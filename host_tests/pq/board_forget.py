@@ -12,10 +12,14 @@ import sys
 
 sys.path.append(".frozen")
 
-from minipsec import load_profile, port
+from minipsec import load_profile
+from minipsec.board import port
 from minipsec.tunnel import Tunnel
 
-ASKED = ("mlkem", "keccak", "intermediate", "ppk", "dh", "store")
+ASKED = (
+    "kex.mlkem", "kex.keccak", "kex.methods", "handshake.intermediate", "handshake.ppk",
+    "config.profile",
+)  # fmt: skip
 kept = []
 
 
@@ -52,7 +56,7 @@ async def answered(tunnel, octets):
 
 async def main(profile, watch):
     if watch:
-        from minipsec import mlkem
+        from minipsec.kex import mlkem
 
         watched(mlkem)
     tunnel = Tunnel(profile)
@@ -60,7 +64,7 @@ async def main(profile, watch):
     await answered(tunnel, b"one")
     tell()
     if watch:
-        from minipsec import mlkem
+        from minipsec.kex import mlkem
 
         watched(mlkem)
     replaced = tunnel.counters["replaced"]

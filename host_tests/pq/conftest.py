@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-import minipsec
+import minipsec.kex
 from host_tests.core.node import remember_exchanges
 from host_tests.pq import kem
 
@@ -11,12 +11,12 @@ from host_tests.pq import kem
 def _exchanges():
     """Each X25519 value once; ML-KEM by OpenSSL and kyber-py, as CPython runs no viper code."""
     restore = remember_exchanges()
-    kept = sys.modules.get("minipsec.mlkem"), vars(minipsec).get("mlkem")
-    sys.modules["minipsec.mlkem"] = minipsec.mlkem = kem
+    kept = sys.modules.get("minipsec.kex.mlkem"), vars(minipsec.kex).get("mlkem")
+    sys.modules["minipsec.kex.mlkem"] = minipsec.kex.mlkem = kem
     yield
     restore()
     for place, key, value in zip(
-        (sys.modules, vars(minipsec)), ("minipsec.mlkem", "mlkem"), kept, strict=True
+        (sys.modules, vars(minipsec.kex)), ("minipsec.kex.mlkem", "mlkem"), kept, strict=True
     ):
         if value is None:
             del place[key]

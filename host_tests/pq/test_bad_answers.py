@@ -35,7 +35,7 @@ from host_tests.pq.hybrid import (
     run,
     sensor,
 )
-from minipsec import errors, explain
+from minipsec import refusals, explain
 
 
 def assert_freed(node):
@@ -97,7 +97,7 @@ def test_a_wrong_key_exchange_payload_ends_the_attempt_at_once(name):
     node, gateway, sent = answered([WRONG[name]])
     kind, who, why = failure(node)
     assert (kind, who) == ("failed", "peer") and why.startswith("KEr")
-    assert type(explain.failure((kind, who, why))) is errors.PeerMisbehaved
+    assert type(explain.failure((kind, who, why))) is refusals.PeerMisbehaved
     assert told(gateway, sent)
     assert_freed(node)
 
@@ -196,9 +196,9 @@ def test_an_error_notify_ends_this_attempt_as_its_error(kind, beside):
     )
     assert failure(node)[:3] == ("failed", "notify", kind) and sent == []
     error = explain.failure(failure(node))
-    assert isinstance(error, errors.PeerError)
+    assert isinstance(error, refusals.PeerError)
     # A gateway that agrees on ML-KEM without having it is told from one that cannot just now.
-    assert (type(error) is errors.PostQuantumRefused) == (kind in (7, 14, 17))
+    assert (type(error) is refusals.PostQuantumRefused) == (kind in (7, 14, 17))
     assert_freed(node)
 
 
@@ -322,7 +322,7 @@ def test_silence_ends_it_after_the_resends_which_are_the_same_octets():
         times.append(now)
     assert times == [1000, 3000, 7000, 15000, 31000]
     assert failure(node) == ("failed", "timeout", IKE_INTERMEDIATE)
-    assert type(explain.failure(failure(node))) is errors.LinkDown
+    assert type(explain.failure(failure(node))) is refusals.LinkDown
     assert_freed(node)
 
 

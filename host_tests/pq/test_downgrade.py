@@ -28,7 +28,8 @@ from host_tests.pq.hybrid import (
     USE_PPK,
     USE_PPK_INT,
 )
-from minipsec import errors, explain, ike
+from minipsec import refusals, explain
+from minipsec.handshake import sa_init as ike
 
 FRAG_ACK = 50201
 PLAIN = [(1, 16, 128), (2, 5, 0), (4, 31, 0)]
@@ -224,7 +225,7 @@ def test_an_answer_below_what_the_profile_insists_on_is_dropped(name):
     error = assert_noticed(link)
     assert [event[1] for event in link.node.all("state")] == ["IKE_SA_INIT", "DOWN"]
     # Only a gateway that seems to use no PPKs has said anything that helps the sensor's owner.
-    wanted = errors.PostQuantumRefused if name == "USE_PPK_INT" else errors.LinkDown
+    wanted = refusals.PostQuantumRefused if name == "USE_PPK_INT" else refusals.LinkDown
     assert type(error) is wanted
 
 

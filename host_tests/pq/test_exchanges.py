@@ -25,7 +25,8 @@ from host_tests.pq.hybrid import (
     hybrid,
     sensor,
 )
-from minipsec import errors, explain, store
+from minipsec import refusals, explain
+from minipsec.config import profile as store
 
 CBC = "aes128-sha256-prfsha256-x25519"
 WHOLE = 9000
@@ -136,7 +137,7 @@ def test_require_ends_in_an_error_that_names_what_was_refused(settings):
         assert link.pass_time()
         link.settle()
     error = explain.failure(failure(link.node), 14, {"pq": "require"})
-    assert type(error) is errors.PostQuantumRefused and isinstance(error, errors.PeerError)
+    assert type(error) is refusals.PostQuantumRefused and isinstance(error, refusals.PeerError)
     assert error.notify == "NO_PROPOSAL_CHOSEN" and "post-quantum key exchange" in str(error)
     assert "ke1_mlkem768" in error.check and "pq: prefer" in error.check
 

@@ -30,7 +30,8 @@ from host_tests.pq.hybrid import (
     run,
     sensor,
 )
-from minipsec import errors, explain, store
+from minipsec import refusals, explain
+from minipsec.config import profile
 from tools.devgateway import ike
 
 OPTIONAL = {**WITH_PPK, "ppk_required": False}
@@ -51,7 +52,7 @@ def refusal(node, gateway, sent):
     assert exchange == INFORMATIONAL
     assert [(k, bytes(body)) for k, _, body in payloads] == [notify(24)]
     error = explain.failure((kind, why, detail))
-    assert type(error) is errors.PostQuantumRefused and detail in str(error)
+    assert type(error) is refusals.PostQuantumRefused and detail in str(error)
     assert "ppk_id" in error.check and "ppk_required" in error.check
     return error
 
@@ -83,8 +84,8 @@ def test_a_required_ppk_that_the_gateway_does_not_offer_to_use_ends_the_attempt(
     while node.state != "DOWN":
         node.timer(node.ike.next_timer())
     error = explain.failure(failure(node), USE_PPK)
-    assert type(error) is errors.PostQuantumRefused and "USE_PPK" in str(error)
-    assert errors.notify_name(USE_PPK) == "no USE_PPK"
+    assert type(error) is refusals.PostQuantumRefused and "USE_PPK" in str(error)
+    assert refusals.notify_name(USE_PPK) == "no USE_PPK"
 
 
 @item("INT-17")
@@ -353,7 +354,7 @@ def test_mismatches_by_rfc_9867_with_the_development_gateway():
 def up(changes, settings):
     """The link after the handshake, whichever its end."""
     changes = dict(changes)
-    secrets = store.check_secrets(changes.pop("secrets"))
+    secrets = profile.check_secrets(changes.pop("secrets"))
     link = Link(changes, settings)
     link.node.profile.update(secrets)
     link.start()

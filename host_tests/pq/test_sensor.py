@@ -245,14 +245,14 @@ def test_its_memory_is_free_again_after_each_handshake(forget):
     plain = [after["heap"] for after in forget(fragment_size=160)]
     hybrid = [after["heap"] for after in forget(pq="require", **WITH_PPK)]
     assert hybrid[0] - plain[0] < 3584, (plain, hybrid)
-    assert hybrid[1] - hybrid[0] < plain[1] - plain[0] + 768, (plain, hybrid)
+    assert hybrid[1] - hybrid[0] < plain[1] - plain[0] + 1024, (plain, hybrid)
 
 
 @item("INT-22")
 def test_where_machine_code_is_never_freed_its_modules_stay(forget):
     """As on an ESP32: loading them anew each time would take their memory each time."""
     for after in forget("esp32", pq="require", **WITH_PPK):
-        assert after["loaded"] == ["mlkem", "keccak"]
+        assert after["loaded"] == ["kex.mlkem", "kex.keccak"]
 
 
 # On a bad link.

@@ -13,12 +13,14 @@ with open(sys.argv[1]) as f:
 
 NAMES = {}
 exec(EXCHANGE, NAMES)
-OLD = {"main.py": "m1", "sensor.py": "s1", "lib/minipsec/a.mpy": "a1", "minipsec/x.py": "x1"}
+OLD = {"main.py": "m1", "sensor.py": "s1", "lib/minipsec/a.mpy": "a1"}
+OLD["minipsec/x.py"] = "x1"
+OLD["lib/minipsec/ike.mpy"] = OLD["lib/minipsec/old/z.mpy"] = "flat"
 PLANS = {
-    "modules": {"sensor.py": "s2", "lib/minipsec/a.mpy": "a2", "lib/minipsec/b.mpy": "b2"},
+    "modules": {"sensor.py": "s2", "lib/minipsec/a.mpy": "a2", "lib/minipsec/ike/b.mpy": "b2"},
     "main too": {"sensor.py": "s2", "main.py": "m2", "lib/minipsec/a.mpy": "a2"},
 }
-REMOVED = ["minipsec/x.py"]
+REMOVED = ["minipsec/x.py", "lib/minipsec/ike.mpy", "lib/minipsec/old/z.mpy"]
 
 
 class PowerCut(BaseException):
@@ -67,7 +69,9 @@ def put(path, text):
 def look():
     """{path: content}, without what a push keeps for itself."""
     found = {}
-    for directory in ("", "lib/minipsec/", "minipsec/"):
+    directories = ["", "lib/minipsec/", "minipsec/"]
+    while directories:
+        directory = directories.pop()
         try:
             entries = list(os.ilistdir("/" + directory.rstrip("/")))
         except OSError:
@@ -76,6 +80,10 @@ def look():
             if entry[1] & 0x8000:
                 with open(directory + entry[0]) as f:
                     found[directory + entry[0]] = f.read()
+            elif directory:
+                directories.append(directory + entry[0] + "/")
+        if directory and not entries:
+            found[directory] = "empty"  # it hides a module of its name
     return found
 
 

@@ -56,7 +56,7 @@ HEARD = ["received packet: from 10.77.0.2[5000] to 10.77.0.1[500] (300 bytes)"]
         ({"gateway": "no charon", "said": [UP]}, "nobody asked the gateway", "--vici"),
         ({"gateway": "no charon", "said": [UP, SENT]}, "nobody asked the gateway", "--vici"),
         (
-            {**KNOWN, **SA, "different": ["lib/minipsec/esp.mpy"], "said": [UP]},
+            {**KNOWN, **SA, "different": ["lib/minipsec/esp/sa.mpy"], "said": [UP]},
             "other files",
             "push",
         ),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from host_tests.lab import GATEWAY_4, GATEWAY_ID, ROOT, SENSOR_ID, SERVER_4, Charon
 from host_tests.core.node import PROFILE
-from minipsec import store
+from minipsec.config import profile as store
 from tools.gateway import config, live
 from tools.inventory import MIGRATIONS, Inventory
 from tools.provision.device import device as checked

@@ -21,7 +21,7 @@ from tools.provision.identity import Identity
 from tools.provision.problem import Problem
 
 # store.py under CPython is as the board has it; tools/ itself never loads it.
-from minipsec import store
+from minipsec.config import profile as store
 
 FULL = {
     "id": "cellar@example.org",

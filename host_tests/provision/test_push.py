@@ -36,8 +36,8 @@ def run(argv):
 
 PACKAGE_ITSELF = """
 def load_profile():
-    from . import store
-    return store.load_profile("profile.json")
+    from .config import profile
+    return profile.load_profile("profile.json")
 """
 
 
@@ -55,7 +55,7 @@ def built(tmp_path_factory):
     small = {
         **{
             f"{PACKAGE}{name}.mpy": real[f"{PACKAGE}{name}.mpy"]
-            for name in ("faults", "store", "words")
+            for name in ("errors", "config/__init__", "config/profile", "config/words")
         },
         f"{PACKAGE}__init__.mpy": compiled.read_bytes(),
     }
@@ -111,7 +111,7 @@ def test_the_board_gets_firmware_profile_and_keys_and_starts(tool, device, board
     assert not any(name.startswith(".push") for name in found)
     local = (inventory / f"devices/{device}/profile.json").read_bytes()
     assert found["profile.json"] == hashlib.sha256(local).hexdigest()
-    assert f"{PACKAGE}store.mpy" in found
+    assert f"{PACKAGE}config/profile.mpy" in found
 
 
 def test_only_what_differs_is_sent(tool, device, board, pushed, inventory):

@@ -36,7 +36,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "firmware"), str(ROOT / "host_tests/shims")]
 
 from host_tests.core.node import PROFILE, SECRETS, Node, Rand, profile
-from minipsec import established
+from minipsec.ike import established
 
 _CLONE_NEWNET = 0x40000000
 

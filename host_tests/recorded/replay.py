@@ -10,7 +10,7 @@ import json
 import os
 
 from host_tests.core.node import SECRETS, Node, Rand, profile
-from minipsec import established
+from minipsec.ike import established
 
 SESSIONS = __file__.rsplit("/", 1)[0] + "/sessions"
 AGAIN = "the core's octets changed: run python -m host_tests.recorded.record"

@@ -7,7 +7,7 @@ response is whole. Both ends know the round trip from IKE_SA_INIT, which is not 
 import random
 from dataclasses import dataclass, field
 
-from minipsec.machine import Machine
+from minipsec.ike.sa import Machine
 
 from .link import Link, nothing
 from .null import Null
@@ -53,7 +53,7 @@ class Initiator(Machine):
         self._tx = Null()
         self._rx = Null()
         if profile["frag_ack"] != "off":
-            from minipsec.fragack import Acks
+            from minipsec.ike.fragack import Acks
 
             self._acks = Acks(profile)
 

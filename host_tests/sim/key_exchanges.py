@@ -12,7 +12,8 @@ import pathlib
 import subprocess
 import tempfile
 
-from minipsec import dh, intermediate
+from minipsec.handshake import intermediate
+from minipsec.kex import methods
 from tools.devgateway import intermediate as gateway_intermediate
 from tools.devgateway import sa_init as gateway_init
 from tools.setup.interpreter import require_micropython
@@ -20,17 +21,17 @@ from tools.setup.interpreter import require_micropython
 from host_tests.pq import kem
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SIDES = (dh, intermediate)  # ike takes it from dh at each start
+SIDES = (methods, intermediate)  # ike takes it from dh at each start
 ANSWERS = (gateway_init, gateway_intermediate)
 
 
 def host(ident):
     """A method of the sensor's under CPython, where firmware's ML-KEM does not run."""
-    return kem.method(ident) if ident in kem.PUBLIC else dh.METHODS[ident]
+    return kem.method(ident) if ident in kem.PUBLIC else methods.METHODS[ident]
 
 
 class Board:
-    """An ML-KEM key pair of firmware/minipsec/mlkem.py, by way of MicroPython's unix port."""
+    """An ML-KEM key pair of firmware/minipsec/kex/mlkem.py, by way of MicroPython's unix port."""
 
     ident = None
 

@@ -33,8 +33,9 @@ from host_tests.core.responder import (
 from host_tests.core.node import SECRETS
 from host_tests.tunnel import world
 from host_tests.tunnel.world import LATENCY_MS, Log, Net, profile, run
-from minipsec import memory, port, rawip
-from minipsec.ike import VENDOR_ID
+from minipsec import sleep
+from minipsec.board import port, raw_esp
+from minipsec.handshake.sa_init import VENDOR_ID
 from minipsec.tunnel import Tunnel
 
 SK, SKF = 46, 53
@@ -432,7 +433,7 @@ def without_udp():
     Peer.ppk = None
     Straight.made = []
     Straight.net = net, gateway
-    rawip.ESP = Straight
+    raw_esp.ESP = Straight
     # A socket of this kind says nothing here; only UDP ones are waited for.
     readable = port.readable
 
@@ -472,7 +473,7 @@ def without_udp():
         Peer.init = init
 
 
-_Memory = memory.Memory
+_Memory = sleep.Memory
 
 
 class Ram(_Memory):
@@ -496,7 +497,7 @@ class Ram(_Memory):
 
 def sleeping(**changes):
     """As `connected`, for a sensor that sleeps; its SA lies in a `Ram`."""
-    memory.Memory = Ram
+    sleep.Memory = Ram
     Ram.pieces = {}
     return connected(sleep="mark", interval_ms=1000, **changes)
 
@@ -537,7 +538,7 @@ SESSIONS = (whole_session, half_a_request, paced, without_udp, with_sleep)
 
 def strike(word):
     """Have one attribute not handed over at UP."""
-    from minipsec import established
+    from minipsec.ike import established
 
     kept = established._KEPT.split()
     kept.remove(word)

@@ -1,7 +1,7 @@
 """What the sessions of `sessions` are worth: each attribute handed over at UP is missed by one."""
 
 import pytest
-from minipsec import established
+from minipsec.ike import established
 
 PROGRAM = "host_tests/tunnel/sessions.py"
 

@@ -10,7 +10,8 @@ from host_tests.core.node import PROFILE
 from host_tests.core.test_report import printed
 from host_tests.tunnel.virtual_connecting import refused
 from host_tests.tunnel.world import Log, Net, Time, profile, run
-from minipsec import ProfileError, UsageError, report
+from minipsec import ProfileError, UsageError
+from minipsec.app import log as report
 from minipsec.tunnel import Tunnel
 
 

@@ -4,7 +4,8 @@ import asyncio
 
 from host_tests.core.checklist import item
 from host_tests.tunnel.world import GATEWAY, LATENCY_MS, Log, Net, Time, profile, run
-from minipsec import errors, port
+from minipsec import refusals as errors
+from minipsec.board import port
 from minipsec.tunnel import Tunnel
 
 SECOND = "10.77.0.9"

@@ -279,7 +279,7 @@ def test_where_nobody_knows_about_a_nat_they_go_out():
     net, gateway, log, tunnel = world(keepalive_ms=1000)
 
     async def main():
-        from minipsec import port
+        from minipsec.board import port
 
         make = port.UDP
 

@@ -32,7 +32,9 @@ from host_tests.core.responder import (
     nat_hash,
     notify,
 )
-from minipsec import dh, link, owner, port, traffic
+from minipsec import link, owner, traffic
+from minipsec.board import port
+from minipsec.kex import methods
 
 X25519 = 31
 GATEWAY = "10.77.0.1"
@@ -145,7 +147,7 @@ class Net:
         port.resolve = self.resolve
         port.readable = readable
         port.UDP = lambda target, *_: Socket(self, target)
-        dh.METHODS[X25519] = QuickExchange
+        methods.METHODS[X25519] = QuickExchange
         # Which would compile them anew for each handshake.
         link.forget = traffic.forget = owner.forget = lambda *names: None
 
@@ -371,7 +373,7 @@ class Gateway:
 
     def down(self, sa, payload):
         """Send octets down to the sensor's UDP port."""
-        from minipsec import inner
+        from minipsec.esp import inner
 
         template = inner.header(sa.inner("server"), sa.inner("sensor"), 5000, 5000)
         packet = bytearray(len(template) + len(payload))

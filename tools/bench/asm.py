@@ -161,14 +161,15 @@ class Machine:
 
     def __init__(self):
         self.leaves = {
-            name: cortex.leaves(name, count=True) for name in ("thumb", "fast", "keccak", "mlkem")
+            name: cortex.leaves(name, count=True)
+            for name in ("kex/x25519_thumb", "crypto/octets_viper", "kex/keccak", "kex/mlkem")
         }
-        self.thumb = cortex.whole("thumb", self.leaves["thumb"])
-        self.keccak = cortex.whole("keccak", self.leaves["keccak"])
+        self.thumb = cortex.whole("kex/x25519_thumb", self.leaves["kex/x25519_thumb"])
+        self.keccak = cortex.whole("kex/keccak", self.leaves["kex/keccak"])
         self.mlkem = cortex.whole(
-            "mlkem", self.leaves["mlkem"], Sponge=self.keccak.Sponge, mix=self.keccak.mix
+            "kex/mlkem", self.leaves["kex/mlkem"], Sponge=self.keccak.Sponge, mix=self.keccak.mix
         )
-        self.ccm = cortex.whole("ccm", self.leaves["fast"])
+        self.ccm = cortex.whole("crypto/ccm", self.leaves["crypto/octets_viper"])
         vars(self.ccm)["aes"] = self._aes
         self.blocks = 0
 
@@ -224,7 +225,7 @@ def measure(runs=5):
     machine = Machine()
     source = random.Random(1)
     rows = []
-    thumb = machine.leaves["thumb"]["field"]
+    thumb = machine.leaves["kex/x25519_thumb"]["field"]
     for what, step in (
         ("p25519: multiply", MULTIPLY),
         ("p25519: square", SQUARE),
@@ -238,7 +239,7 @@ def measure(runs=5):
     constants = bytes(machine.keccak.Sponge().work[400:])  # of Keccak's rounds
     table = bytearray(machine.mlkem._ZETA.tobytes())
     for what, leaf, arguments in small(
-        leaves["fast"], leaves["keccak"], leaves["mlkem"], constants, table
+        leaves["crypto/octets_viper"], leaves["kex/keccak"], leaves["kex/mlkem"], constants, table
     ):
         takings = []
         for _ in range(runs):

@@ -201,7 +201,7 @@ class Leaf:
 
 def source(module):
     """The source file of a module of firmware/minipsec; a path stays what it is."""
-    return mpy.FIRMWARE / f"minipsec/{module}.py" if isinstance(module, str) else module
+    return mpy.modules()[module] if isinstance(module, str) else module
 
 
 def leaves(module, **options):

@@ -32,8 +32,8 @@ def udp(port):
 
 def senders():
     """Our variants: {name: esp.Sender}."""
-    from minipsec.esp import Sender
-    from minipsec.sequence import Sequence
+    from minipsec.esp.sa import Sender
+    from minipsec.esp.sequence import Sequence
 
     found = {}
     for transport in (False, True):

@@ -77,14 +77,12 @@ THEIRS = (DTLS, MUTUAL, ISSUED, DTLS_PSK)
 GROUPS = {"X25519": 31, "P-256": 19, "ML-KEM-768": 36}
 
 # What a handshake and a first reading load, where the interpreter has it not inside.
-_SESSION = (
-    "minipsec.tunnel minipsec.ike minipsec.auth minipsec.dh minipsec.established minipsec.esp"
-)
+_SESSION = "minipsec.tunnel minipsec.handshake.sa_init minipsec.handshake.auth minipsec.kex.methods minipsec.ike.established minipsec.esp.sa"
 LOADS = {
     "DTLS": "socket tls",
     "X25519": f"asyncio {_SESSION}",
-    "P-256": f"asyncio {_SESSION} minipsec.groups",
-    "X25519, ML-KEM-768": f"asyncio {_SESSION} minipsec.intermediate minipsec.mlkem",
+    "P-256": f"asyncio {_SESSION} minipsec.kex.groups",
+    "X25519, ML-KEM-768": f"asyncio {_SESSION} minipsec.handshake.intermediate minipsec.kex.mlkem",
 }
 _LOADER = """
 import sys

@@ -89,7 +89,7 @@ def measure():
 
 STEPS = """
 import gc
-from minipsec import mlkem
+from minipsec.kex import mlkem
 
 def taken(step):
     gc.collect()
@@ -126,9 +126,7 @@ def module(arch):
     """Octets of .mpy that ML-KEM has on a chip."""
     with tempfile.TemporaryDirectory(prefix="minipsec-heap-") as directory:
         return sum(
-            mpy.compile_file(
-                mpy.FIRMWARE / f"minipsec/{name}.py", pathlib.Path(directory, name), arch
-            )
+            mpy.compile_file(mpy.PACKAGE / f"kex/{name}.py", pathlib.Path(directory, name), arch)
             for name in ("keccak", "mlkem")
         )
 

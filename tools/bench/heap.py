@@ -24,9 +24,9 @@ KEYS = bytes(range(19)), bytes(range(40, 59))
 
 PROBE = """
 import gc, struct, sys
-from minipsec import fragack, fragment
-from minipsec.ccm import CCM
-from minipsec.machine import Machine
+from minipsec.ike import fragack, fragment
+from minipsec.crypto.ccm import CCM
+from minipsec.ike.sa import Machine
 
 PROFILE = {profile!r}
 
@@ -80,7 +80,7 @@ if len(sys.argv) > 1:
 def script(fragments):
     """The peer's datagrams as [(pause in ms, octets)]; an empty one only lets time pass."""
     from host_tests.fragments.bench import Bench
-    from minipsec.ccm import CCM
+    from minipsec.crypto.ccm import CCM
 
     bench = Bench(
         ciphers=((CCM(KEYS[0], 16), CCM(KEYS[1], 16)), (CCM(KEYS[0], 16), CCM(KEYS[1], 16)))

@@ -87,16 +87,14 @@ def firmware(directory):
     cannot be compiled without a board's own assembler is left out, as on boards without it.
     """
     code, loops = {}, {}
-    directory.mkdir(parents=True)
-    for name, path in mpy.sources().items():
-        if path.parent.name != "minipsec":
-            continue
+    for name, path in mpy.modules().items():
         source, functions = viper.split(path.read_text(), name)
         if functions:
             code[name] = machine_code(path)
             source += f"\n_machine_code = bytes({code[name]} if _loops.in_heap else 0)\n"
         loops.update(functions)
-        changed = directory / path.name
+        changed = directory / f"{name}.py"
+        changed.parent.mkdir(parents=True, exist_ok=True)
         changed.write_text(source)
         try:
             mpy.compile_file(changed, changed.with_suffix(".mpy"), arch=None)

@@ -69,12 +69,12 @@ def in_order():
         for node in ast.parse(paths[name].read_text()).body:
             for inner in ast.walk(node) if isinstance(node, ast.Try) else (node,):
                 if isinstance(inner, ast.ImportFrom) and inner.level:
-                    for other in [inner.module] if inner.module else [a.name for a in inner.names]:
+                    for other in mpy.imported(paths[name], inner):
                         visit(other)
         del found[name]
         found[name] = True
 
-    paths = {n: p for n, p in mpy.sources().items() if p.parent.name == "minipsec"}
+    paths = mpy.modules()
     for name in paths:
         visit(name)
     return [name for name in found if name != "__init__"]
@@ -130,14 +130,14 @@ class Bench:
 
     def modules(self, how):
         """Return {name: octets of heap that its import takes, its own imports not counted}."""
-        names = [f"minipsec.{name}" for name in in_order()]
+        names = [mpy.dotted(name) for name in in_order()]
         found = self.run(f"NAMES = {names}\n{_IMPORTS}", how)
         if found["error"]:
             raise build.FootprintError(found["error"])
         return {
-            name: (found[f"minipsec.{name}"], found[f"names of minipsec.{name}"])
+            name: (found[mpy.dotted(name)], found[f"names of {mpy.dotted(name)}"])
             for name in in_order()
-            if f"minipsec.{name}" in found
+            if mpy.dotted(name) in found
         }
 
     def session(self, name, how, exact=False, heap=None):

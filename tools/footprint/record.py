@@ -15,14 +15,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "firmware"), str(ROOT / "host_tests/shims"
 
 from host_tests.pq import kem
 
-sys.modules["minipsec.mlkem"] = kem
+sys.modules["minipsec.kex.mlkem"] = kem
 
-import minipsec
+import minipsec.kex
 from host_tests.core.node import SECRETS
 from host_tests.recorded.record import DevLink, Recording
 from host_tests.recorded.replay import load
 
-minipsec.mlkem = kem
+minipsec.kex.mlkem = kem
 
 READINGS = 10
 

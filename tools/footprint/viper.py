@@ -130,6 +130,7 @@ def _constants(tree):
 def split(source, module):
     """Return (the module's source with calls in place of loops, {name: JavaScript})."""
     tree = ast.parse(source)
+    module = module.replace("/", "_")  # a name in JavaScript, too
     constants = _constants(tree)
     functions = {}
     for node in tree.body:

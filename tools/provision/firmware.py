@@ -29,7 +29,7 @@ def build(architecture, application=None):
     with tempfile.TemporaryDirectory() as directory:
         target = pathlib.Path(directory) / "module.mpy"
         for name, path in sources.items():
-            if path.parent.name != "minipsec":  # main and sensor, which their owner may read
+            if not mpy.in_package(path):  # main and sensor, which their owner may read
                 files[f"{name}.py"] = path.read_bytes()
                 continue
             if not mpy.fits(path, architecture):

@@ -79,11 +79,24 @@ def _phase(plan, phase):
     with open(".push/plan.new", "w") as f:
         json.dump(plan, f)
     os.rename(".push/plan.new", ".push/plan")
-def _tidy():
-    try:
-        os.rmdir("minipsec")  # an empty one hides lib/minipsec
-    except OSError:
-        pass
+def _folders(paths):
+    # The folders that these paths lie in, inner ones first.
+    found = set()
+    for p in paths:
+        found.update([p[:i] for i in range(len(p)) if p[i] == "/"])
+    return sorted(found, key=len, reverse=True)
+def _make(p):
+    for folder in reversed(_folders([p])):
+        if not _is(folder):
+            os.mkdir(folder)
+def _tidy(paths):
+    # An empty folder hides a module of its name, and minipsec hides lib/minipsec.
+    for folder in _folders(paths):
+        if folder != "lib":
+            try:
+                os.rmdir(folder)
+            except OSError:
+                pass
 def _swap():
     plan = _plan()
     files = plan["files"]
@@ -95,11 +108,12 @@ def _swap():
             if p != "main.py" and _is(_new(p)):
                 if _is(p) and not _is(_old(p)):
                     os.rename(p, _old(p))
+                _make(p)
                 os.rename(_new(p), p)
         for p in plan["removed"]:
             if _is(p):
                 os.rename(p, _old(p))
-        _tidy()
+        _tidy(plan["removed"])
         if main:
             os.rename(_new("main.py"), "main.py")
         elif _is(_HELD):
@@ -115,11 +129,11 @@ def _back():
         os.remove("main.py")
     for p in plan["files"] + plan["removed"]:
         if _is(_old(p)):
-            if p.startswith("minipsec/") and not _is("minipsec"):
-                os.mkdir("minipsec")
+            _make(p)
             os.rename(_old(p), p)
         elif p in plan["fresh"] and p != "main.py" and _is(p):
             os.remove(p)
+    _tidy(plan["fresh"])
     if _is(_HELD):
         os.rename(_HELD, "main.py")
     _clean()
@@ -139,10 +153,17 @@ def _clean():
     except OSError:
         pass  # after a power cut littlefs may take an empty directory for one that is not
 def _files(directory):
+    # Every file below a directory, "" for those of the root alone.
+    found = []
     try:
-        return [e[0] for e in os.ilistdir("/" + directory.rstrip("/")) if e[1] & 0x8000]
+        for e in os.ilistdir("/" + directory.rstrip("/")):
+            if e[1] & 0x8000:
+                found.append(directory + e[0])
+            elif directory:
+                found += _files(directory + e[0] + "/")
     except OSError:
-        return []
+        pass
+    return found
 """
 
 # The board's own opinion: the profile is one, the stack loads, the known answers come out.
@@ -256,7 +277,7 @@ class Push:
         send = [p for p, octets in self.wanted.items() if hashes[p] != sha256(octets)]
         kept = [p for p in self.wanted if p not in send]
         there = self.board.evaluate(
-            f"print(repr([d + n for d in ('', {_ELSEWHERE!r}, {PACKAGE!r}) for n in _files(d)]))",
+            f"print(repr([p for d in ('', {_ELSEWHERE!r}, {PACKAGE!r}) for p in _files(d)]))",
             timeout=60,
         )
         # Modules that are ours no more, and what would be imported in place of a file of ours.
@@ -319,8 +340,6 @@ class Push:
         """Put staged files in the place of the old ones."""
         fresh = [p for p in send if hashes[p] is None]
         plan = {"files": send, "fresh": fresh, "removed": removed}
-        if any("/" in p for p in send):
-            self.board.make_directories(PACKAGE[:i] for i, c in enumerate(PACKAGE) if c == "/")
         self.board.run(f"_phase({plan!r}, 'swap')\n_swap()", timeout=120)
 
     def accept(self):
@@ -443,7 +462,7 @@ def contents(inventory, row, architecture, application=None, coming=False):
     if application is None and own.exists():
         application = own
     files = firmware.build(architecture, application)
-    if f"{PACKAGE}mlkem.mpy" not in files and inventory.profile(row).get("pq", "off") != "off":
+    if f"{PACKAGE}kex/mlkem.mpy" not in files and inventory.profile(row).get("pq", "off") != "off":
         raise Problem(
             f"{row['id']} asks for ML-KEM, which needs machine code that this board does not take",
             f'"pq": "off" in {inventory.profile_path(row)}',

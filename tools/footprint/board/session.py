@@ -69,7 +69,8 @@ async def main(seeds, readings):
     profile = load_profile("/profile.json")
     live("profile")
     _host.phase("Tunnel")
-    from minipsec import Tunnel, port
+    from minipsec import Tunnel
+    from minipsec.board import port
 
     tunnel = Tunnel(profile, log)
     live("tunnel")

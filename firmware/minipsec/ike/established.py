@@ -8,7 +8,7 @@ import struct
 from micropython import const
 
 from . import wire
-from .machine import Machine
+from .sa import Machine
 
 _CREATE_CHILD_SA = const(36)
 _INFORMATIONAL = const(37)

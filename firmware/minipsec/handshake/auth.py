@@ -3,11 +3,12 @@
 import struct
 from micropython import const
 
-from . import kdf, wire
-from .ccm import equal
-from .kdf import prf
-from .machine import sort, spi
-from .wire import Drop
+from ..crypto import kdf
+from ..ike import wire
+from ..crypto.ccm import equal
+from ..crypto.kdf import prf
+from ..ike.sa import sort, spi
+from ..ike.wire import Drop
 
 _IKE_AUTH = const(35)
 
@@ -154,7 +155,7 @@ def answer(sa, payloads, now):
         except Drop as e:
             sa.leave("peer", *e.args)
             return
-        from .established import TABLE, lifetime_in
+        from ..ike.established import TABLE, lifetime_in
 
         sa._table = TABLE
         sa.forget()

@@ -11,7 +11,7 @@ import struct
 from cryptolib import aes
 from micropython import const
 
-from .loops import mix, spread, total
+from .octets import mix, spread, total
 
 _ECB = const(1)
 _CBC = const(2)

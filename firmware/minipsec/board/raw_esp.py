@@ -3,7 +3,7 @@
 import socket
 
 from .port import MAX_DATAGRAM, is_six, with_port
-from .tasks import spare
+from ..tasks import spare
 
 _ESP = 50  # IP protocol number
 

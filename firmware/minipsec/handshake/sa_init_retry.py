@@ -5,8 +5,8 @@ Loaded when one came.
 
 from micropython import const
 
-from .dh import wipe
-from .wire import Drop
+from ..kex.methods import wipe
+from ..ike.wire import Drop
 
 _INVALID_KE_PAYLOAD = const(17)
 _STATUS = const(16384)  # notify types from here on are no errors

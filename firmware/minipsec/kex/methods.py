@@ -115,7 +115,7 @@ def _fastest():
     # ARMv6-M, an RP2040's, to ARMv7E-M ("sys.implementation" in MicroPython's documentation).
     if 3 < getattr(sys.implementation, "_mpy", 0) >> 10 & 15 < 9:
         try:
-            from .thumb import ladder
+            from .x25519_thumb import ladder
 
             return ladder
         except Exception:  # not there, no assembler, no room, or a wrong answer: integers serve

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 
-from .tasks import spare
+from ..tasks import spare
 
 MAX_DATAGRAM = 1504  # more would have come in IP fragments
 
@@ -38,13 +38,13 @@ def rand(n):
         feed()
         if not _drbg:
             from minipsec import forget
-            from .sources import start
+            from .entropy import start
 
-            forget("sources")
+            forget("board.entropy")
             _drbg = start(*_seeds)
         return _drbg.generate(n, os.urandom(32))
     except OSError as e:  # not to be taken for one of the network
-        from .errors import NoEntropy
+        from ..refusals import NoEntropy
 
         raise NoEntropy("urandom: %r" % e)
 
@@ -57,7 +57,7 @@ def begin(profile):
     _seeds = profile.get("seed"), profile.get("directory", "")
     ms = min(profile["watchdog_ms"], _MAX_DOG)
     if ms and not _dog:
-        from .uplink import watchdog
+        from .network import watchdog
 
         # No longer than until it bites: whoever is late by that is not alive any more.
         look_ms = ms // 2
@@ -82,9 +82,9 @@ async def online(profile, afresh=False):
     if profile["network"] == "up":
         return True
     from minipsec import forget
-    from .uplink import bring_up
+    from .network import bring_up
 
-    forget("uplink")
+    forget("board.network")
     try:
         nic, why = await bring_up(profile, nic, afresh)
     except ImportError:
@@ -101,9 +101,9 @@ def hurry(on):
 def _hurry(on):
     global _saving
     from minipsec import forget
-    from .uplink import hurry
+    from .network import hurry
 
-    forget("uplink")
+    forget("board.network")
     _saving = hurry(nic, on, _saving)
 
 
@@ -163,14 +163,14 @@ def packed(sockaddr):
 
 def deep_sleep(ms):
     """Switch the radio off and sleep until a reset; returns where the port can't, as on a PC."""
-    from .uplink import sleep
+    from .network import sleep
 
     sleep(ms, nic, feed if _dog and _LIGHT else None, _LIGHT)
 
 
 def restart(ms):
     """Stay awake for so long, for a console, and reset; returns on a PC."""
-    from .uplink import restart
+    from .network import restart
 
     restart(ms, feed if _dog else None)
 
@@ -222,9 +222,9 @@ class UDP:
     def local(self):
         # Asked for before a handshake only: a wake-up does not need it.
         from minipsec import forget
-        from .local import address
+        from .address import address
 
-        forget("local")
+        forget("board.address")
         address = address(self._target, is_six(self._target), nic)
         return (address, self.port) if address and self.port else None
 

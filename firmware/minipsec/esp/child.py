@@ -5,8 +5,8 @@ Loaded when IKE_AUTH is done or a sleep is over, and forgotten again.
 
 from micropython import const
 
-from .esp import Receiver, Sender
-from .faults import address_text
+from .sa import Receiver, Sender
+from ..errors import address_text
 from .sequence import ReplayWindow, Sequence
 
 _ML_KEM_512 = const(35)

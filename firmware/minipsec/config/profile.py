@@ -7,7 +7,7 @@ key, what was expected and what was there.
 import json
 import os
 
-from .faults import ProfileError
+from ..errors import ProfileError
 from .words import (
     CBC,
     address,

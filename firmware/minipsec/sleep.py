@@ -6,7 +6,8 @@ Loaded where the profile's `sleep` asks for it.
 import os
 import time
 
-from . import port, snapshot
+from .board import port
+from .esp import snapshot
 from .link import Link
 
 
@@ -106,7 +107,7 @@ class Memory:
             except (ImportError, AttributeError):
                 pass
         if self._rtc:
-            from .nvram import take
+            from .board.nvram import take
 
             octets, self.refused = take(self._rtc)
             end = octets[0] + 1 if octets else 0
@@ -160,7 +161,7 @@ class Memory:
         """Before a sleep: put the pieces where it does not reach them; False without room."""
         if not self._pieces:
             return True
-        from .nvram import put
+        from .board.nvram import put
 
         mark = self._pieces["mark"]
         return put(self._rtc, bytes((len(mark),)) + mark + self._pieces["bin"])

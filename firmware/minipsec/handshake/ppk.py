@@ -2,7 +2,7 @@
 
 from micropython import const
 
-from . import kdf
+from ..crypto import kdf
 
 _FIXED = const(2)  # RFC 8784 §5.1: PPK_ID_FIXED
 _USE_PPK = const(16435)

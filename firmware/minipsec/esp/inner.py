@@ -3,7 +3,7 @@
 import struct
 from micropython import const
 
-from .loops import total
+from ..crypto.octets import total
 
 _UDP = const(17)
 _TTL = const(64)

@@ -12,7 +12,7 @@ import struct
 from binascii import crc32
 from micropython import const
 
-from .backlog import Backlog
+from .queue import Backlog
 
 _FIELDS = ">BHHB"  # _RECORD, octets, serial, more
 _HEAD_SIZE = const(6)

@@ -9,7 +9,7 @@ import time
 from hashlib import sha256
 from micropython import const
 
-from .drbg import DRBG, healthy
+from ..crypto.drbg import DRBG, healthy
 
 _SAMPLES = const(2048)
 _SEED = const(32)  # octets of 256 bits
@@ -42,7 +42,7 @@ def start(seed, directory):
         # two boots start from the same; and after the decision, so that a refusal leaves nothing.
         if _write(path, drbg.generate(_SEED)) or fit:
             return drbg
-    from .errors import NoEntropy
+    from ..refusals import NoEntropy
 
     raise NoEntropy("no noise to make keys from, and no seed that is new at each boot")
 

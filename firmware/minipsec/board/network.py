@@ -9,7 +9,7 @@ import sys
 import time
 from micropython import const
 
-from .tasks import all_alive, spare
+from ..tasks import all_alive, spare
 
 _TRIES = const(200)  # looks for a connection
 _PAUSE_MS = const(100)  # between two of them
@@ -136,7 +136,7 @@ def sleep(ms, nic, feed, light):
         spare(nic.active, False)
         if hasattr(nic, "deinit"):
             spare(nic.deinit)
-    nvram = sys.modules.get("minipsec.nvram")
+    nvram = sys.modules.get("minipsec.board.nvram")
     if nvram:
         spare(nvram.put_back)
     if not light:

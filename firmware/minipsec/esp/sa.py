@@ -8,7 +8,7 @@ import struct
 from micropython import const
 
 from . import inner
-from .ccm import CCM
+from ..crypto.ccm import CCM
 from .sequence import ReplayWindow
 
 _IPV4 = const(4)

@@ -1,6 +1,6 @@
 """A log that shows on an LED, too, whether the tunnel is up."""
 
-from .tasks import spare
+from ..tasks import spare
 
 
 def lamp(name, log):

@@ -17,10 +17,12 @@ Events are tuples:
 import struct
 from micropython import const
 
-from . import auth, kdf, wire
-from .ccm import CCM
-from .machine import Machine, sort
-from .wire import Drop
+from . import auth
+from ..crypto import kdf
+from ..ike import wire
+from ..crypto.ccm import CCM
+from ..ike.sa import Machine, sort
+from ..ike.wire import Drop
 
 _IKE_SA_INIT = const(34)
 _IKE_AUTH = const(35)
@@ -123,7 +125,7 @@ class Initiator(Machine):
     def forget(self):
         """Let go of all that only a handshake needs."""
         if self._ke:
-            from .dh import wipe
+            from ..kex.methods import wipe
 
             wipe(self._ke)
         if self._before:
@@ -141,7 +143,7 @@ class Initiator(Machine):
     def timer(self, now):
         """Do what is due at `now`; a resend carries the cookie that was held for it."""
         if self._held and now >= self._due:
-            from .again import release
+            from .sa_init_retry import release
 
             release(self, now)
         super().timer(now)
@@ -154,7 +156,7 @@ class Initiator(Machine):
     def init_request(self):
         """Make IKE_SA_INIT, which AUTH covers from now on; return its datagram in a list."""
         if self._ke is None:
-            from .dh import method
+            from ..kex.methods import method
 
             self._ke = method(self._ke_id)(self.rand)
         payloads = [
@@ -180,7 +182,7 @@ class Initiator(Machine):
         # Nothing is kept of an answer before all of it was taken.
         found, notifies, vendors = sort(wire.payloads(view[16], view, 28))
         if _SA not in found:
-            from .again import refused
+            from .sa_init_retry import refused
 
             refused(self, notifies, now)
             return
@@ -209,7 +211,7 @@ class Initiator(Machine):
             ppk = agreed(kinds, intermediate)
             if not ppk and p["ppk_required"]:
                 # Nobody has authenticated this answer: another one may follow.
-                from .again import hint
+                from .sa_init_retry import hint
 
                 hint(self, _USE_PPK)
                 raise Drop("NO_PPK")
@@ -261,7 +263,7 @@ class Initiator(Machine):
         keys = kdf.sk_keys(skeyseed, self.nonces(), spis, size, 32 if cbc else 0)
         self.sk_d, sk_ai, sk_ar, sk_ei, sk_er, self.sk_pi, self.sk_pr = keys
         if cbc:
-            from .cbc import CBC
+            from ..crypto.cbc import CBC
 
             self._tx = CBC(sk_ei, sk_ai)
             self._rx = CBC(sk_er, sk_ar)

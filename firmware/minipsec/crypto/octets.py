@@ -31,6 +31,6 @@ def total(octets, n):
 
 
 try:
-    from .fast import mix, spread, total
+    from .octets_viper import mix, spread, total
 except Exception:  # whatever is wrong there, these serve
     pass

@@ -6,9 +6,11 @@ Loaded when one of them was agreed on in IKE_SA_INIT.
 import struct
 from micropython import const
 
-from . import auth, kdf, wire
-from .dh import method, wipe
-from .machine import sort
+from . import auth
+from ..crypto import kdf
+from ..ike import wire
+from ..kex.methods import method, wipe
+from ..ike.sa import sort
 
 _IKE_INTERMEDIATE = const(43)
 _KE = const(34)

@@ -1,0 +1,1 @@
+"""Ciphers, key derivation, the random generator.  Each is loaded when it is chosen, and stays."""
