@@ -33,6 +33,7 @@ test: venv ## all tests, a quarter hour; as root with strongSwan in namespaces (
 	@$(PY) -m pytest $(ARGS)
 
 conformance: venv ## a line for each id of the checklists, and the tests that prove it (JSON=file)
+	@$(PY) tools/setup/gateway.py
 	@$(PY) -m tools.conformance $(call flag,json,JSON)
 
 docs: venv ## pictures and tables of the READMEs, made from the sources
