@@ -1,1 +1,1 @@
-"""Ciphers, key derivation, the random generator.  Each is loaded when it is chosen, and stays."""
+"""Ciphers, key derivation, random generator.  A module is loaded when it is chosen, and stays."""

@@ -30,11 +30,11 @@ class CBC:
     def seal(self, aad, iv, text):
         """Return IV | ciphertext | ICV of `text`; `iv` is 8 octets, never the same under one key.
 
-        CBC wants an IV that nobody can foresee before the message is fixed, and a counter is not
-        that.  The IV on the wire is therefore the counter's block encrypted under the same key,
-        the first way of NIST SP 800-38A, appendix C: the first block of one CBC run over
-        0 | iv | text.  It asks for a counter that only we choose and for messages that are
-        complete before they are sealed; IKE's are both.
+        CBC needs an IV that nobody can foresee before the message is fixed; a counter can be
+        foreseen.  So the IV on the wire is the counter's block, encrypted under the same key
+        (NIST SP 800-38A, appendix C, the first way): the first block of one CBC run over
+        0 | iv | text.  This is sound because only we choose the counter, and because a message
+        is complete before it is sealed.
         """
         n = len(text)
         out = bytearray(self.size(n))
@@ -49,7 +49,7 @@ class CBC:
     def open(self, aad, body):
         """Return the plaintext of an SK or SKF body without its padding, or None.
 
-        Nothing is decrypted before the ICV, over `aad` | IV | ciphertext, was found right.
+        The ICV over `aad` | IV | ciphertext is checked first; nothing is decrypted before.
         """
         n = len(body) - 16 - _ICV
         if n < 16 or n & 15:

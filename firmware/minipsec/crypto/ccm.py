@@ -3,8 +3,8 @@
 `cryptolib` has ECB and CBC only, and CCM needs no more: one CBC call over B0 | AAD | P, whose
 last block is the tag, and one ECB call over the counter blocks.
 
-A nonce, salt | IV, must never be used twice under one key: a repeated one gives away the XOR of
-two plaintexts and lets tags be forged.  This module trusts its caller for that.
+The caller must never use a nonce (salt | IV) twice under one key: a repeated nonce gives away the
+XOR of two plaintexts and lets tags be forged.  This module does not check that.
 """
 
 import struct
@@ -31,12 +31,12 @@ def _make(size):
     return bytearray(size), counters, bytearray(size)
 
 
-_work = _make(_SMALL)  # shared by all keys: each call leaves nothing that the next one reads
+_work = _make(_SMALL)  # shared by all keys: no call reads what another one left
 _plans = {}
 
 
 def _plan(n, k):
-    """Return how `n` octets of text with `k` of AAD lie in the work space, and views of that."""
+    """Return where `n` octets of text and `k` of AAD lie in the work space, with views of it."""
     global _work
     start = (k + 33) & -16
     end = (start + n + 15) & -16
@@ -75,11 +75,11 @@ class CCM:
     def __init__(self, key, icv):
         global _work
         if len(_work[0]) > _SMALL:
-            # What a handshake's messages took; readings are smaller.
+            # A handshake's messages made it grow; readings are smaller.
             _plans.clear()
             _work = _make(_SMALL)
         self._ecb = aes(key[:-_SALT], _ECB)
-        # One CBC object for life; its last block is taken out of the next first one.
+        # One CBC object serves for life: `_pass` XORs its last block out of the next first one.
         self._tag = bytearray(16)
         self._cbc = aes(key[:-_SALT], _CBC, bytes(16))
         # Flags | salt: how a counter block begins, and how the first block of the MAC does.

@@ -1,7 +1,7 @@
 """HMAC_DRBG with SHA-256 (SP 800-90A rev. 1 §10.1.2), and health tests for what seeds it.
 
-Whoever knows the seed knows all that follows; it must hold 256 bits that nobody can guess, and
-differ at each boot.  Where it comes from is the business of `sources`.
+Whoever knows the seed knows every octet that follows.  So a seed must hold 256 bits that nobody
+can guess, and differ at each boot.  `board.entropy` makes it.
 """
 
 from micropython import const
@@ -16,7 +16,7 @@ _SAME = const(928)  # samples of a window like its first: adaptive proportion
 
 
 class DRBG:
-    """A generator out of `seed`: entropy, nonce and personalization, joined."""
+    """A generator made from `seed`: entropy, nonce and personalization, joined."""
 
     def __init__(self, seed):
         self._mac = HMAC(bytes(32))
@@ -24,7 +24,7 @@ class DRBG:
         self.reseed(seed)
 
     def reseed(self, octets):
-        """Stir octets in: HMAC_DRBG_Update.  What came out before stays safe, whatever they are."""
+        """Stir octets in (HMAC_DRBG_Update).  Whatever they are, earlier output stays safe."""
         v = self._v
         for separator in (b"\0", b"\1") if octets else (b"\0",):
             self._mac = HMAC(self._mac.digest(v, separator, octets))
@@ -46,7 +46,7 @@ class DRBG:
 def healthy(samples):
     """Tell whether a source works, by the lowest bits of at least 1024 octets from it.
 
-    A stuck or a strongly biased one fails.  What passes may still be predictable.
+    A source that is stuck or strongly biased fails.  One that passes may still be predictable.
     """
     same = run = 0
     first = last = 2

@@ -8,7 +8,7 @@ _PRF_SIZE = const(32)
 
 
 def _masked(key, octet):
-    # On integers: a loop over 64 octets would take longer than all of the hashing.
+    # Integers, because a loop over 64 octets would take longer than all of the hashing.
     mask = int.from_bytes(octet * _BLOCK, "big")
     return (int.from_bytes(key, "big") ^ mask).to_bytes(_BLOCK, "big")
 

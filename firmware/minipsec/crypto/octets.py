@@ -1,6 +1,6 @@
 """The inner loops of ccm and inner, as fast as Python has them: on whole integers, in C.
 
-Where `fast` runs its machine code does the same without leaving garbage.
+`octets_viper`, where it runs, replaces them: the same results, without garbage.
 """
 
 
@@ -32,5 +32,5 @@ def total(octets, n):
 
 try:
     from .octets_viper import mix, spread, total
-except Exception:  # whatever is wrong there, these serve
+except Exception:  # whatever fails there, use the functions above
     pass

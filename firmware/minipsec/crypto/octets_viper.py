@@ -1,7 +1,7 @@
 """The inner loops of ccm and inner in machine code: nothing but speed, and no garbage.
 
-loops catches whatever goes wrong here, another architecture, an interpreter without viper,
-a wrong answer below, and keeps its own loops, which give the same results.
+`octets` catches whatever goes wrong here (another architecture, an interpreter without viper, a
+wrong answer below) and keeps its own loops, which give the same results.
 """
 # ruff: noqa: F821  the types of viper are names to its compiler only
 
@@ -19,7 +19,7 @@ def mix(out: ptr8, x: ptr8, at: int, x_at: int, n: int, end: int):
     keep = 0
     if end == 0:
         keep = -1
-    # Words where all of it is aligned, which ESP's 4 octets see to; else a HardFault on an M0+.
+    # By words where all is aligned, as ESP's 4 octets make it; unaligned words fault on an M0+.
     if not (int(out) | int(x) | n) & 3:
         while n:
             ptr32(out)[0] = ptr32(out)[0] & keep ^ ptr32(x)[0]
@@ -75,7 +75,7 @@ def total(octets: ptr8, n: int) -> int:
     return (even << 8) + odd
 
 
-# Known answers, aligned and not: whoever miscompiles this is not asked again.
+# Known answers, aligned and not: a compiler that gets them wrong is not used.
 _a = bytearray(b"minipsec" * 4)
 spread(_a, b"\x80\xff\0\x01", b"abcdefgh", 32)
 mix(_a, b"\xff\x0f\xf0\0" * 2, 0, 0, 8, 0)
