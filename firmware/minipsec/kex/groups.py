@@ -1,7 +1,7 @@
-"""The slower groups: NIST P-256 (RFC 5903) and MODP-2048 (RFC 3526); `dh.method` loads them.
+"""The slower groups: NIST P-256 (RFC 5903) and MODP-2048 (RFC 3526); `methods.method` loads them.
 
-As in `dh`, Python integers are not constant time.  What can be done on them is: every key takes
-the same sequence of multiplications, and P-256 works on coordinates that are blinded each time.
+As in `methods`, Python integers are not constant time.  Two things help: every key takes the same
+sequence of multiplications, and P-256 works on coordinates that are blinded each time.
 """
 
 from micropython import const
@@ -86,7 +86,7 @@ _P, _N, _B = [_int(_CURVE[i : i + 32]) for i in (0, 32, 64)]
 
 
 def _double(times, x, y, z):
-    """Double (x : y : z), Jacobian, a = -3, so many times; Z = 0 is never reached."""
+    """Double (x : y : z), Jacobian, a = -3, `times` times; Z = 0 is never reached."""
     p = _P
     while times:
         times -= 1
@@ -121,7 +121,7 @@ def _cached(x, y, z):
 
 
 def _blind(x, y, rand):
-    """Return (x, y) with a random Z: the same point in coordinates that nobody can foresee."""
+    """Return the point (x, y) with a random Z: coordinates that nobody can foresee."""
     p = _P
     z = _int(rand(32)) % (p - 1) + 1
     zz = z * z % p
@@ -138,16 +138,16 @@ def _affine(x, y, z):
 def _multiply(k, x, y, rand):
     """Return x and y of k * (x, y), a point of the curve, for 2 < k < n - 2.
 
-    k is made odd, as k * P = (n - k) * -P, and written with 64 digits out of -15, -13 .. 13, 15:
-    a digit is 2 * h - 15, h being its nibble of (k + 2^256) / 2.  Each takes four doublings and
-    one addition, whatever the key.
+    An even k is replaced by n - k, which is odd: k * P = (n - k) * -P.  k is then written with 64
+    digits out of -15, -13 .. 13, 15.  A digit is 2 * h - 15, where h is its nibble of
+    (k + 2^256) / 2.  Each digit takes four doublings and one addition, whatever the key.
 
     No addition meets equal or opposite points.  Before a digit d the sum is a * P with a odd and
     at least 1, since the first digit is positive and 16 * 1 - 15 = 1.  Then 16 * a is not |d|.
-    Until the last digit 16 * a is below n / 16 + 16, so neither 16 * a + d nor 16 * a - d can be
-    n.  With the last one 16 * a + d is k, which is not n; and 16 * a - d = n would be
-    k = n - 2 * |d| with n - |d| a multiple of 16: n is 1 modulo 16, so that |d| = 1 and k = n - 2,
-    which is shut out.
+    Before the last digit, 16 * a is below n / 16 + 16, so neither 16 * a + d nor 16 * a - d can
+    be n.  At the last digit, 16 * a + d is k, which is not n.  16 * a - d = n would mean
+    k = n - 2 * |d| with n - |d| a multiple of 16; n is 1 modulo 16, so |d| = 1 and k = n - 2,
+    which the bounds exclude.
     """
     p = _P
     if not k & 1:
@@ -173,13 +173,14 @@ def _multiply(k, x, y, rand):
 def _multiply_base(k, rand):
     """Return x and y of k * G for 2 < k < n - 2.
 
-    An odd k is the sum of 2^i or -2^i for all i < 256, the sign being bit i of (k + 2^256) / 2.
-    The four in column i, those of i, i + 64, i + 128 and i + 192, are 2^i times an entry of
-    _COMB or its negative; so each column takes one doubling and one addition, whatever the key.
+    An odd k is the sum of 2^i or -2^i for all i < 256; bit i of (k + 2^256) / 2 is the sign.
+    Column i has four of them (i, i + 64, i + 128, i + 192).  They are 2^i times an entry of _COMB
+    or its negative, so each column takes one doubling and one addition, whatever the key.
 
-    The sum before a column, doubled, is a * G with an even a, and the entry is t * G with an odd t,
-    so that a + t and a - t are not 0; and they are below 2^255 until the last column.  There a + t
-    is k, and a - t = n would be k = n + 2 * t, but the eight such k have another last t.
+    No addition meets equal or opposite points.  The doubled sum before a column is a * G with an
+    even a, and the entry is t * G with an odd t, so a + t and a - t are not 0.  Both are below
+    2^255 before the last column.  There a + t is k, and a - t = n would mean k = n + 2 * t, but
+    the eight such k have another last t.
     """
     octets = ((k if k & 1 else _N - k) >> 1).to_bytes(32, "big")
     table = []
@@ -209,8 +210,8 @@ class P256:
 
     def __init__(self, rand):
         self._rand = rand
-        # 64 bits more than n has, so that the remainder's bias is below 2^-64 (FIPS 186-5 A.2.1).
-        # From 3 to n - 3, see `_multiply`.
+        # 64 bits more than n has keep the remainder's bias below 2^-64 (FIPS 186-5 A.2.1).
+        # The key is from 3 to n - 3, as `_multiply` needs it.
         self._key = _int(rand(40)) % (_N - 5) + 3
         x, y = _multiply_base(self._key, rand)
         self.public = x.to_bytes(32, "big") + y.to_bytes(32, "big")
@@ -220,7 +221,7 @@ class P256:
         x = _int(peer[:32])
         y = _int(peer[32:])
         p = _P
-        # The curve has a prime order, so a point on it is all that is to be asked for.
+        # The curve has a prime order, so being on it is all that a point must prove.
         if len(peer) != 64 or x >= p or y >= p or (y * y - x * x * x + 3 * x - _B) % p:
             return None
         return _multiply(self._key, x, y, self._rand)[0].to_bytes(32, "big")
@@ -229,9 +230,9 @@ class P256:
 def _power(base, key):
     """Return base^key modulo the prime, `key` being octets.
 
-    By windows of four bits: a sixth less work than pow(), a third less for base 2 whose powers
-    are one digit, and the interpreter stays in reach of interrupts and callbacks.  Between two
-    octets of the key `step` is called: the whole takes seconds.
+    It works in windows of four bits.  That is a sixth less work than pow(), a third less for base
+    2, whose powers are one digit, and it lets interrupts and callbacks run in between.  The whole
+    takes seconds, so `step` is called between two octets of the key.
     """
     p = _int(_PRIME)
     table = [1]
@@ -254,9 +255,9 @@ class MODP2048:
     size = 256
 
     def __init__(self, rand):
-        # The exponent's bits are twice the group's strength: 220 or 320 by RFC 3526 §8, at least
+        # An exponent needs twice the group's strength in bits: 220 or 320 by RFC 3526 §8, at least
         # 224 by NIST SP 800-56A (112 bits of strength), 225 by RFC 7919 A.1 for the same size.
-        # 256 here, the highest one set, so that every key takes the same steps.
+        # We take 256 and set the highest, so that every key takes the same steps.
         key = bytearray(rand(32))
         key[0] |= 128
         self._key = key

@@ -11,8 +11,8 @@ a secret.  On a port without a native emitter this module does not compile.
 def mix(out: ptr8, at: int, data: ptr8, start: int, size: int, keep: int):
     """Set `size` octets of out[at:] to (what is there & keep) ^ data[start:].
 
-    keep = 0 copies, keep = -1 is an exclusive-or; a buffer mixed into itself with -1 is wiped.
-    It goes by words where both places and the size allow it.
+    keep = 0 copies, keep = -1 XORs; a buffer that is mixed into itself with -1 is wiped.
+    It works by words where both places and the size allow it.
     """
     at += int(out)
     start += int(data)
@@ -35,9 +35,9 @@ def _permute(p: ptr32):
     """Keccak-f[1600] (FIPS 202 §3.3) on the first 200 octets of a sponge's workspace.
 
     A lane is two words, the low one first; A[x, y] stands in words 10y + 2x and 10y + 2x + 1.
-    A round reads one copy of the state and writes the other.  `p` and `t` are first, as these two
-    live in registers; a value that is shifted right is kept below 2^32 by a store to memory or by
-    `mask`, since with 64-bit words a shift to the left leaves bits above.
+    A round reads one copy of the state and writes the other.  `p` and `t` come first because the
+    first two live in registers.  With 64-bit words a shift to the left leaves bits above, so a
+    store to memory or `mask` keeps each value below 2^32 before it is shifted right.
     """
     t = uint(0xFFFF)
     mask = t << 16 | t
@@ -68,7 +68,7 @@ def _permute(p: ptr32):
         c8 = t ^ p[18] ^ p[28] ^ q[18] ^ q[28]
         t = uint(p[9])
         c9 = t ^ p[19] ^ p[29] ^ q[19] ^ q[29]
-        # .. and what each lane of a column is changed by.
+        # .. and what it changes in each lane of the next.
         t = c2 << 1
         d0 = (c3 >> 31 ^ t ^ c8) & mask
         t = c3 << 1

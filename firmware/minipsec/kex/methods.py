@@ -1,13 +1,13 @@
 """Key exchange methods (RFC 7296 §3.4), by their transform ids.
 
-A method is a class: `Method(rand)` makes a key pair, `rand(n)` giving n random octets; `.public`
-is what goes into the KE payload, `.size` octets of it each way; `.shared(peer)` returns g^ir as
-octets, or None when the peer's value is refused.  Where `.wipe()` is, it overwrites the private
-key.
+A method is a class.  `Method(rand)` makes a key pair; `rand(n)` returns n random octets.
+`.public` goes into the KE payload and has `.size` octets, as the peer's has.  `.shared(peer)`
+returns g^ir as octets, or None when the peer's value is refused.  `.wipe()`, where a method has it,
+overwrites the private key.
 
 Python integers are not constant time: a listener close enough to time single operations may
-learn of an ephemeral key.  Each key pair is therefore used for one handshake only.  Where `thumb`
-runs, X25519 is machine code instead, eight times as fast, and takes the same time for every key.
+learn something of an ephemeral key.  So each key pair serves one handshake only.  Where
+`x25519_thumb` runs, X25519 is machine code: eight times as fast, and the same time for every key.
 """
 
 import sys
@@ -49,17 +49,17 @@ def wipe(pair):
 def _ladder(k, u):
     """Return k * u on Curve25519 by RFC 7748 §5, on plain integers: 32 octets each, k clamped.
 
-    2^255 = 19 (mod p), so a product t is not divided but folded, (t mod 2^255) + 19 * (t >> 255),
-    which is t modulo p whatever its size or sign.  Sizes only decide on speed, and stay small:
-    let x2, z2, x3, z3 and u be below 2^255.1 in magnitude.  Then a, b and their like are below
+    2^255 = 19 (mod p), so a product t is folded instead of divided: (t mod 2^255) + 19 * (t >> 255)
+    is t modulo p, whatever its size or sign.  Sizes affect speed only, and they stay small.
+    Let x2, z2, x3, z3 and u be below 2^255.1 in magnitude.  Then a, b and their like are below
     2^256.1; aa, bb, da, cb, folded once, below 2^261.6; da + cb and da - cb below 2^262.6, their
     squares folded once below 2^274.5, and that times u below 2^529.6.  121665 < 2^16.9, so the
     last product is below 2^541.3, the others below 2^530.  Such a t is below 2^290.6 after one
-    fold; the second takes away a multiple of p that leaves less than 2^255 + 2^40.
+    fold.  The second fold subtracts a multiple of p and leaves less than 2^255 + 2^40.
     """
     p = _P25519
     m = p + 18
-    # The top bit is not looked at, and values from p to 2^255 - 1 are taken (RFC 7748 §5).
+    # Ignore the top bit and accept values from p to 2^255 - 1 (RFC 7748 §5).
     u = (int.from_bytes(u, "little") & m) % p
     x2, z2, x3, z3 = 1, 0, u, 1
     swap = 0
@@ -99,8 +99,8 @@ def _ladder(k, u):
             t = (t & m) + 19 * (t >> 255)
             z2 = t - (t >> 255) * p
     # Clamping made the last bit 0, so nothing is left to swap.
-    # 1 / z2 is z2^(p - 2), and p - 2 = 2^255 - 21 = (2^250 - 1) * 2^5 + 11: nearly all ones, for
-    # each of which pow() multiplies.  By way of z2^(2^n - 1), n = 5, 25, 125, 250, it's half that.
+    # 1 / z2 is z2^(p - 2), and p - 2 = 2^255 - 21 = (2^250 - 1) * 2^5 + 11.  Nearly all its bits
+    # are ones, and pow() multiplies once for each.  z2^(2^n - 1), n = 5, 25, 125, 250, takes half.
     z2 %= p
     t = z2
     for n in (1, 5, 25):
@@ -111,14 +111,16 @@ def _ladder(k, u):
 
 
 def _fastest():
-    """Return what multiplies here: machine code where the chip has Thumb instructions."""
+    """Return the fastest ladder here: machine code where the chip has Thumb instructions."""
     # ARMv6-M, an RP2040's, to ARMv7E-M ("sys.implementation" in MicroPython's documentation).
     if 3 < getattr(sys.implementation, "_mpy", 0) >> 10 & 15 < 9:
         try:
             from .x25519_thumb import ladder
 
             return ladder
-        except Exception:  # not there, no assembler, no room, or a wrong answer: integers serve
+        except (
+            Exception
+        ):  # no such module, no assembler, no memory or a wrong answer: use integers
             pass
     return _ladder
 
@@ -142,8 +144,8 @@ class X25519:
     def shared(self, peer):
         """Return g^ir, 32 octets, or None for a wrong length or a point of small order.
 
-        Its secret would be all zero (RFC 7748 §6.1).  That costs three doublings to see, x and z
-        of §5, not a key exchange for each such value that a stranger sends.
+        A point of small order would give an all-zero secret (RFC 7748 §6.1).  Three doublings of
+        x and z (§5) show it, so a stranger's bad value costs no whole key exchange.
         """
         if len(peer) != 32:
             return None

@@ -1,10 +1,10 @@
 """ML-KEM (FIPS 203) as key exchange methods of IKEv2: transform ids 35, 36 and 37.
 
-`method(36)` is a class with the interface of those in dh: `Method(rand)` makes a key pair,
-`.public` goes into the KE payload, `.shared(ciphertext)` gives the secret once and forgets the
-private key.  Import this module when a profile asks for it.  On rp2 its code lies on the heap and
-goes when the module is dropped; an ESP32 frees the memory of native code only at a soft reset, so
-there it must stay imported.
+`method(36)` is a class like those in `methods`: `Method(rand)` makes a key pair, `.public` goes
+into the KE payload, `.shared(ciphertext)` returns the secret once and forgets the private key.
+This module is imported when a profile asks for it.  On rp2 its code lies on the heap and goes when
+the module is dropped.  An ESP32 frees the memory of native code only at a soft reset, so there the
+module must stay imported.
 
 A polynomial is 256 coefficients of 16 bits in a bytearray.  The inner loops are in viper: machine
 code on every board, with the same results for 32-bit and 64-bit words.  Nothing secret decides on
@@ -59,8 +59,8 @@ def _make_zeta():
 
 _ZETA = _make_zeta()
 
-# In all of these the first two arguments are those that live in registers.  `x` is a working
-# variable that takes the second place: pass 0.
+# The first two arguments of each function live in registers.  `x` is a working variable in the
+# second place: pass 0.
 
 
 @micropython.viper
@@ -242,7 +242,7 @@ def _noise(o: ptr16, x: int, eta: int):
     """Sample from the centred binomial distribution (FIPS 203 algorithm 8), in place.
 
     The 64 * eta octets of randomness are the last of o; four coefficients come from eta octets,
-    so the writing end meets the reading end at the last of all.  Out: q - eta .. q + eta.
+    so writing catches up with reading only at the very end.  Out: q - eta .. q + eta.
     """
     data = ptr8(int(o) + 512 - (eta << 6))
     ones = 0x5555
@@ -350,7 +350,7 @@ class _Work:
 
     def __init__(self, k):
         self.sponge = Sponge()
-        # y or s, then the row that is added up, then what goes into it.
+        # y or s; the row that is being summed; the next term of that sum.
         self.vector = [bytearray(512) for _ in range(k)]
         self.sum = bytearray(512)
         self.term = bytearray(512)
@@ -401,8 +401,8 @@ class _Method:
     def __init__(self, rand):
         """Make a key pair (FIPS 203 algorithms 19, 16 and 13) from 64 octets of `rand(n)`.
 
-        The private key that is kept is sigma | z: from the first the secret vector is sampled
-        anew, the second is for implicit rejection.
+        The private key that is kept is sigma | z.  The secret vector is sampled anew from sigma;
+        z is for implicit rejection.
         """
         k = self.k
         seed = rand(64)
@@ -442,9 +442,9 @@ class _Method:
     def shared(self, ciphertext):
         """Return the shared secret, 32 octets (FIPS 203 algorithms 21, 18 and 15), and wipe the key.
 
-        None for a wrong length, which leaves the key as it is, and when it was used already.  A
-        ciphertext that was not made for this key gives a secret that nobody else has (implicit
-        rejection): the exchange then fails where it is authenticated.
+        Return None for a wrong length, which leaves the key as it is, and for a key that was used
+        already.  A ciphertext that was not made for this key gives a secret that nobody else has
+        (implicit rejection); authentication then fails.
         """
         secret = self._secret
         if len(ciphertext) != self.size or not secret:

@@ -1,11 +1,11 @@
 """X25519 in machine code for chips with ARM's Thumb instructions, an RP2040 (ARMv6-M) and up.
 
-dh takes this in place of its ladder on integers where it can be imported, with the same results;
-for other chips it is left out, or does not compile.  No branch, no address and no count depends
-on the key or on a coordinate, and an RP2040 multiplies anything in one cycle.
+`methods` uses this in place of its ladder on integers where it can import it; the results are the
+same.  For other chips it is left out, or does not compile.  No branch, no address and no count
+depends on the key or on a coordinate, and an RP2040 multiplies anything in one cycle.
 
 A number modulo p = 2^255 - 19 is any of 0 .. 2^256 - 1, little-endian in a cell of 32 octets.
-2^256 is 38 modulo p: what is carried out of a cell comes back in times 38.
+2^256 is 38 modulo p, so a carry out of a cell is multiplied by 38 and added at its start.
 """
 # ruff: noqa: F821  instructions are names to the assembler only
 
@@ -14,7 +14,7 @@ from micropython import const
 
 # Cells of the work space: 0 and 1 take a product, 2 .. 5 are x2, z2, x3, z3 of RFC 7748 §5, 6 is
 # u, 7 and 8 are free, 9 is the key, 10 three words: the number of the key's next bit, the bit
-# before that, and how often to square yet.
+# before that, and how many squarings are left.
 _WORK = const(332)
 
 # What `field` does, four octets a step: 2 multiply, 4 square (so many times), 6 add, 8 subtract,
@@ -46,7 +46,7 @@ _PROGRAM = (
 )
 
 
-# Carries out the program at r1 in the work space at r0.  r7 is 0 throughout, r8 the work space, r9
+# Runs the program at r1 in the work space at r0.  r7 is 0 throughout, r8 the work space, r9
 # the next step, r10 where the result goes, r11 what a loop keeps, r12 where it enters a row.
 @micropython.asm_thumb
 def field(r0, r1):
@@ -195,7 +195,7 @@ def field(r0, r1):
     bne(FOLD)
     sub(r1, 32)
 
-    # What was carried out of the cell at r1 is in r6, negative if it was borrowed.
+    # r6 is the carry out of the cell at r1, negative after a borrow.
     label(CARRY)
     mov(r5, 38)
     mul(r6, r5)
@@ -224,7 +224,7 @@ def field(r0, r1):
     ldr(r3, [r1, 28])
     adc(r3, r2)
     str(r3, [r1, 28])
-    # Where this overflows, what is left is small, or nearly 2^256 after a borrow.
+    # When this overflows, the rest is small, or nearly 2^256 after a borrow.
     adc(r2, r7)
     mul(r2, r5)
     ldr(r3, [r1, 0])
@@ -396,7 +396,7 @@ def field(r0, r1):
     mov(r1, r0)
     b(CARRY)
 
-    # 121665 = 2^16 + 0xdb41.  A digit times the latter, the digit before and a carry fit 32 bits.
+    # 121665 = 2^16 + 0xdb41.  A digit times 0xdb41, the previous digit and a carry fit 32 bits.
     label(SCALE)
     mov(r4, 0xDB)
     lsl(r4, r4, 8)
@@ -421,7 +421,7 @@ def field(r0, r1):
     mov(r1, r10)
     b(CARRY)
 
-    # Two cells at r0 with the next two, where the mask r4 is -1.
+    # Swap two cells at r0 with the next two where the mask r4 is -1.
     label(SWAP)
     ldr(r3, [r1, 0])
     lsr(r4, r3, 3)
@@ -485,6 +485,6 @@ def ladder(k, u, bits=255):
     return x
 
 
-# Whoever runs this wrongly is not asked again.  A few bits of a key take every step.
+# A chip that gets this wrong is not used.  A few bits of a key take every step.
 if ladder(b"\xa8" * 32, b"\xff" * 32, 8) % 0x3FFFFFFB != 59692589:
     raise RuntimeError
