@@ -1,4 +1,4 @@
-"""Our own address: a board's interface knows it, and Linux lists it with its sockets.
+"""Our own IP address, from a board's interface or from Linux's list of sockets.
 
 Loaded for each new socket and forgotten again.
 """
@@ -16,7 +16,7 @@ def address(target, six, nic):
             own = (nic or network.WLAN(network.STA_IF)).ifconfig()[0]
             return None if own == "0.0.0.0" else bytes([int(octet) for octet in own.split(".")])
         except Exception:
-            pass  # whatever a driver says of it: the gateway tells then whether there is a NAT
+            pass  # a driver may raise anything; the gateway then tells whether there is a NAT
     # MicroPython's unix port has no getsockname.
     return None if isinstance(target, tuple) else _listed(target, six)
 

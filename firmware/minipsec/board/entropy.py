@@ -1,6 +1,6 @@
-"""Seeds a board's random generator with all that is hard to guess there.
+"""Seed a board's random generator with all that is hard to guess there.
 
-Loaded for the first key after a reset, and forgotten then.
+Loaded for the first key after a reset, then forgotten.
 """
 
 import os
@@ -18,28 +18,28 @@ _RANDOMBIT = const(0x4006001C)  # RP2040 datasheet §2.17.8: one bit of the ring
 
 
 def start(seed, directory):
-    """Return a DRBG out of every source; `seed` is the secrets' one or None.
+    """Return a DRBG seeded from every source; `seed` is the one of the secrets file, or None.
 
-    Raises NoEntropy when neither a source of noise is there and passes its health test, nor a
-    secret that is new at each boot.  That is the octets of the seed file, if a boot that passed
-    wrote them; or the secrets' seed before the first file is there.
+    It needs one of two things, else it raises NoEntropy: a source of noise that passes its health
+    test, or a secret that is new at each boot.  Such a secret is the content of the seed file, if
+    a boot that was not refused wrote it, or the secrets' seed while there is no seed file yet.
     """
     path = directory + "seed.bin"
     noise = _noise()
-    # A reset between the two steps of `_write` leaves the whole one under the other name.
+    # A reset between the two steps of `_write` leaves the whole file under its other name.
     kept, whole = _read(path)
     if not whole:
         new, whole = _read(path + ".new")
         kept = new if whole else kept
-    # A damaged file tells no boot from another.  One of 32 octets is an earlier version's: not a
-    # secret, since a boot that was refused may have written it, but another one at each boot.
+    # A damaged file does not prove that this boot is a new one.  A file of 32 octets is an earlier
+    # version's: it is new at each boot, but no secret, since a refused boot may have written it.
     known = whole or (seed and len(seed) >= _SEED and (kept is None or len(kept) == _SEED))
     fit = healthy(noise)
     if known or fit:
         secret = (kept or b"") + (seed or b"")
         drbg = DRBG(_LABEL + noise + secret + os.urandom(32) + _self() + _jitter())
-        # The seed of the next boot is written before anything is drawn in this one, so that no
-        # two boots start from the same; and after the decision, so that a refusal leaves nothing.
+        # Write the next boot's seed before anything is drawn, so that no two boots start from the
+        # same one, and only after the decision above, so that a refused boot writes nothing.
         if _write(path, drbg.generate(_SEED)) or fit:
             return drbg
     from ..refusals import NoEntropy
@@ -48,11 +48,11 @@ def start(seed, directory):
 
 
 def _noise():
-    """Return raw samples of a source of noise, or nothing."""
+    """Return raw samples of a source of noise, b"" where there is none."""
     if sys.platform == "esp32":
         import network
 
-        # Without its radio the chip's generator is a pseudo-random one.
+        # While the radio is off, the chip's generator is only pseudo-random.
         return os.urandom(_SAMPLES) if network.WLAN(network.STA_IF).active() else b""
     samples = bytearray(_SAMPLES)
     if "RP2040" in getattr(sys.implementation, "_machine", ""):
@@ -73,7 +73,7 @@ def _self():
 
 
 def _jitter():
-    """Return how long small things take here, and when."""
+    """Return how long small operations take, and the time of day."""
     times = [time.time_ns()]
     for _ in range(32):
         began = time.ticks_us()

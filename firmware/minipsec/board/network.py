@@ -1,7 +1,7 @@
-"""A board's way to the network, brought up and kept up: Wi-Fi as a station, or a W5500.
+"""A board's network: Wi-Fi as a station, or a W5500; also its watchdog, sleep and reset.
 
-And to its watchdog, and to sleep.  Loaded for that much and forgotten again; when the profile says
-"up" something else sees to the network, boot.py for instance.
+Loaded for one such call and forgotten again.  Where the profile's `network` is "up", something
+else brings up the network, boot.py for instance.
 """
 
 import asyncio
@@ -30,10 +30,11 @@ _STATES = {
 
 
 async def bring_up(profile, nic=None, afresh=False):
-    """Return (the interface, why it has no address); "" once it has one, within 20 s.
+    """Wait up to 20 s for an address; return (the interface, why it has none, "" if it has one).
 
-    `nic` is what an earlier call returned: there must never be a second one.  With `afresh` it is
-    switched off first.  What a driver raises is a reason, too; then it ends switched off.
+    `nic` is what an earlier call returned: there must never be a second interface.  With `afresh`
+    it is switched off first.  An exception of a driver becomes the reason.  Without an address the
+    interface is left switched off.
     """
     import network
 
@@ -44,14 +45,14 @@ async def bring_up(profile, nic=None, afresh=False):
         nic = nic or (network.WLAN(network.STA_IF) if wifi else network.WIZNET5K())
         if afresh:
             nic.active(False)
-        # A W5500 that is off takes the question for an order.
+        # Asking a W5500 that is off whether it is connected would switch it on.
         elif (wifi or nic.active()) and _connected(nic):
             return nic, ""
         nic.active(True)
         if profile["static_ip"]:
             nic.ifconfig(tuple(profile["static_ip"]))
         if wifi:
-            spare(nic.disconnect)  # what is half made or lost
+            spare(nic.disconnect)  # ends a connection that is half made or lost
             _join(nic, profile)
         for _ in range(_TRIES):
             if _connected(nic):
@@ -72,7 +73,7 @@ def _join(nic, profile):
     if kind == "auto":
         nic.connect(ssid, key)
         return
-    # An ESP32 finds that out by itself and knows no such argument.
+    # An ESP32 finds the security out by itself and has no such argument.
     try:
         nic.connect(ssid, key, security=getattr(nic, "SEC_" + kind.upper()))
     except TypeError:
@@ -80,8 +81,8 @@ def _join(nic, profile):
 
 
 def _connected(nic):
-    """Has it an address?  Drivers ask for one of IPv4; state 2 is a link that has none."""
-    # Not every driver knows what IPv6 is, or has a state while it joins.
+    """Has the interface an address?  `isconnected` knows IPv4 only."""
+    # Not every driver knows IPv6, or has a status while it joins.
     return nic.isconnected() or (hasattr(nic, "ipconfig") and spare(_has_six, nic))
 
 
@@ -92,7 +93,10 @@ def _has_six(nic):
 
 
 def hurry(nic, on, saving):
-    """Switch power saving off, or to `saving`; return that: as we found it, False for never."""
+    """Switch power saving off (`on`), or back to `saving`; return `saving` for the next call.
+
+    `saving` is None before the first call, which looks it up, and False for "never save".
+    """
     if saving is None:  # the owner may have switched it off
         saving = spare(nic.config, "pm")
     spare(_save_power, nic, on, saving)
@@ -106,7 +110,7 @@ def _save_power(nic, on, saving):
 
 
 def watchdog(ms, feed):
-    """Start the watchdog and a task that calls `feed` as long as all are alive, see tasks."""
+    """Start the watchdog, and a task that feeds it while `tasks.all_alive()`."""
     from machine import WDT
 
     async def always():
@@ -123,8 +127,8 @@ def watchdog(ms, feed):
 def sleep(ms, nic, feed, light):
     """Switch `nic` off and sleep until a reset; returns on a PC.
 
-    `light`: deepsleep is a light sleep here, which ends whenever something happens on USB or a
-    pin.  `feed` is None where no watchdog counts on.
+    With `light`, this board's deepsleep is a light sleep: any event on USB or a pin ends it.
+    `feed` is None where no watchdog goes on counting.
     """
     try:
         import machine
@@ -145,9 +149,9 @@ def sleep(ms, nic, feed, light):
 
 
 def restart(ms, feed, doze=None):
-    """Reset in so many milliseconds; returns on a PC.
+    """Wait `ms` milliseconds, then reset; returns on a PC.
 
-    `doze` is a way to sleep until then, by a clock that runs on in it.
+    `doze(ms)` sleeps meanwhile; the clock must run on in it.
     """
     try:
         from machine import reset
@@ -155,7 +159,7 @@ def restart(ms, feed, doze=None):
         return
     spare(_wait, ms, feed, doze)
     spare(reset)
-    raise SystemExit  # it failed or came back: on a board this is a soft reset
+    raise SystemExit  # reset() failed or returned: on a board this is a soft reset
 
 
 def _wait(ms, feed, doze):
@@ -168,7 +172,7 @@ def _wait(ms, feed, doze):
         if doze:
             spare(doze, part)
         if 2 * time.ticks_diff(time.ticks_ms(), then) < part:
-            # Woken early, and maybe each time, by a host on USB for instance: not at once again.
+            # Something woke us early, a host on USB for instance, and may do so each time: pause.
             time.sleep_ms(min(part, _PAUSE_MS))
         now = time.ticks_ms()
         ms -= time.ticks_diff(now, then)

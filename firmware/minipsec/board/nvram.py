@@ -1,7 +1,7 @@
 """Our part of RTC memory, which the application may use as well.
 
-It lies there in a sleep only, behind what the application has there.  The first import of minipsec
-takes it out; from then on until the next sleep all of the memory is the application's.
+It is there only during a sleep, behind what the application has there.  The first import of
+minipsec takes it out.  From then until the next sleep all of the memory is the application's.
 """
 
 import struct
@@ -13,11 +13,11 @@ _MARKED = const(0x6D70)
 _END = ">IHHH"  # CRC of our octets, how many, the same inverted, _MARKED
 _END_SIZE = const(10)
 
-_taken = None  # until somebody asks for it
+_taken = None  # what the first import took out, until `take` is called
 
 
 def take(memory):
-    """Return (our octets, why there are none or None); `memory` is RTC().memory."""
+    """Return (our octets, None), or (b"", the reason) if they are lost; `memory` is RTC().memory."""
     global _taken
     taken = _look(memory) or _taken or (b"", None)
     _taken = None
@@ -25,7 +25,7 @@ def take(memory):
 
 
 def put(memory, octets):
-    """Put our octets behind the application's; False where they have no room."""
+    """Put our octets behind the application's; return False where they do not fit."""
     n = len(octets)
     theirs = memory()
     if len(theirs) + n + _END_SIZE > _ROOM:
@@ -33,12 +33,12 @@ def put(memory, octets):
     try:
         memory(theirs + octets + struct.pack(_END, crc32(octets), n, n ^ 0xFFFF, _MARKED))
     except (OSError, ValueError):
-        return False  # a board with less of it
+        return False  # this board has less RTC memory
     return True
 
 
 def put_back():
-    """Before a sleep: what nobody asked for stays for the next wake-up."""
+    """Before a sleep, put back what nobody has taken: the next wake-up may."""
     if _taken:
         from machine import RTC
 
@@ -63,13 +63,13 @@ def _start():
 
         memory = machine.RTC().memory
         _taken = _look(memory)
-        # A sleep began with our part in its place, even with an empty one.
+        # Every sleep begins with our part in place, even an empty one.
         if not _taken and memory() and machine.reset_cause() == machine.DEEPSLEEP_RESET:
             _taken = b"", "OVERWRITTEN"
     except (ImportError, AttributeError):
         pass
     except Exception as e:
-        # An import of minipsec that fails would end at the prompt.
+        # Raise nothing: a board whose import of minipsec fails stops at the prompt.
         _taken = b"", repr(e)
 
 

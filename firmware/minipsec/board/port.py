@@ -1,7 +1,6 @@
 """What a board lends to minipsec: sockets, clocks, random octets, its network and watchdog.
 
-Everything that differs from port to port stands here, in a table or found by trying, and nowhere
-else.
+Whatever differs from port to port is decided here, by a table or by trying, and nowhere else.
 """
 
 import asyncio
@@ -20,11 +19,11 @@ MAX_DATAGRAM = 1504  # more would have come in IP fragments
 _PORTS = {"rp2": (False, True, 8388, True), "esp32": (False, False, 1 << 29, False)}
 _STRONG, _SENDTO_6, _MAX_DOG, _LIGHT = _PORTS.get(sys.platform, (True, True, 0, False))
 
-look_ms = 1 << 28  # the longest wait of whoever a watchdog wants to hear of
+look_ms = 1 << 28  # the longest time for which a task that the watchdog watches may wait
 why = ""  # why `online` had no network
 nic = None  # the network interface that the profile's key `network` brought up
 noise = os.urandom  # random octets for what is no secret
-_saving = None  # Wi-Fi's power saving as we found it; False: none, says the profile
+_saving = None  # Wi-Fi's power saving as we found it; False: the profile wants none
 _seeds = None, ""  # the secrets' seed, the directory of the seed file
 _drbg = _dog = None
 
@@ -43,14 +42,14 @@ def rand(n):
             forget("board.entropy")
             _drbg = start(*_seeds)
         return _drbg.generate(n, os.urandom(32))
-    except OSError as e:  # not to be taken for one of the network
+    except OSError as e:  # callers take an OSError for the network's
         from ..refusals import NoEntropy
 
         raise NoEntropy("urandom: %r" % e)
 
 
 def begin(profile):
-    """Take from a profile what concerns the board: its seed, its watchdog."""
+    """Take from a profile what concerns the board: seed, watchdog, power saving."""
     global _seeds, _dog, look_ms, _saving
     if profile["power_saving"] == "off":
         _saving = False
@@ -59,15 +58,15 @@ def begin(profile):
     if ms and not _dog:
         from .network import watchdog
 
-        # No longer than until it bites: whoever is late by that is not alive any more.
+        # Half of the watchdog's time: a task that is later than that is not alive any more.
         look_ms = ms // 2
         _dog = spare(watchdog, ms, feed)
 
 
 def feed():
-    """Tell the watchdog that work goes on that takes seconds in one piece.
+    """Feed the watchdog before or during a piece of work that takes seconds.
 
-    Between such pieces a task feeds it, as long as all are alive, see tasks.
+    Otherwise a task feeds it, as long as all tasks are alive (see `tasks`).
     """
     if _dog:
         spare(_dog.feed)
@@ -76,7 +75,7 @@ def feed():
 async def online(profile, afresh=False):
     """Bring the network up where the profile says how; return False when there is none.
 
-    `why` says then what the drivers say.  With `afresh` it is switched off before.
+    `why` is then what the drivers say.  With `afresh` the interface is switched off first.
     """
     global nic, why
     if profile["network"] == "up":
@@ -93,7 +92,7 @@ async def online(profile, afresh=False):
 
 
 def hurry(on):
-    """Switch the power saving of Wi-Fi off for a handshake, and on again."""
+    """Switch Wi-Fi's power saving off for a handshake (`on`), and back afterwards."""
     if nic and hasattr(nic, "PM_NONE"):
         spare(_hurry, on)
 
@@ -107,15 +106,15 @@ def _hurry(on):
     _saving = hurry(nic, on, _saving)
 
 
-# An ESP32 gets the memory of machine code back only at a soft reset: a module with viper code in
-# it stays loaded there, as each new import would take the same once more.
+# An ESP32 frees the memory of machine code only at a soft reset.  There a module with viper code
+# stays loaded, because each new import would take the same memory once more.
 FORGETS_NATIVE = sys.platform != "esp32"
 
 
 class Clock:
-    """Milliseconds that never wrap, out of `ticks_ms`, whose period is 2^30.
+    """Milliseconds that never wrap, made from `ticks_ms`, whose period is 2^30.
 
-    `now()` must be called once in ten days at least, which any timer does.
+    `now()` must be called at least once in ten days; any timer does that.
     """
 
     def __init__(self):
@@ -126,7 +125,7 @@ class Clock:
         """Return milliseconds since this clock was made."""
         ticks = time.ticks_ms()
         since = time.ticks_diff(ticks, self._last) & 0x3FFFFFFF
-        if since < 0x38000000:  # else it went back by up to a day and a half: it stands still
+        if since < 0x38000000:  # else ticks went back by up to a day and a half: stand still
             self._now += since
         self._last = ticks
         return self._now
@@ -134,11 +133,11 @@ class Clock:
 
 def resolve(host, port):
     """Return the socket address of a host; OSError when its name is not found."""
-    feed()  # a name server that is slow to answer has all of a watchdog's time
+    feed()  # gives a slow name server all of the watchdog's time
     got = socket.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)
     if not got:
         raise OSError(-2)
-    # An ESP32 has no address to show for IPv6 there, but takes the text.
+    # An ESP32 returns no address for IPv6 here, but its sockets take the text.
     return got[0][-1] or (host, port)
 
 
@@ -162,14 +161,14 @@ def packed(sockaddr):
 
 
 def deep_sleep(ms):
-    """Switch the radio off and sleep until a reset; returns where the port can't, as on a PC."""
+    """Switch the radio off and sleep until a reset; return where the port can't, as on a PC."""
     from .network import sleep
 
     sleep(ms, nic, feed if _dog and _LIGHT else None, _LIGHT)
 
 
 def restart(ms):
-    """Stay awake for so long, for a console, and reset; returns on a PC."""
+    """Stay awake for `ms` milliseconds, for a console, then reset; return on a PC."""
     from .network import restart
 
     restart(ms, feed if _dog else None)
@@ -183,10 +182,10 @@ def is_six(sockaddr):
 class UDP:
     """One UDP socket that never blocks, on a port of its own.
 
-    `local` is (packed address, port) towards the target, or None where the port can't tell.
-    `number` asks for a certain port; `port` is the one it became, or 0.  `size` is the largest
-    datagram that may come.  `spare` is a piece of memory for one, for when the heap has none left
-    in one piece.
+    `local` is our (packed address, port) towards the target, or None where the board can't tell.
+    `number` asks for a certain UDP port; `port` is the one that it got, or 0.  `size` is the
+    largest datagram that may come.  `spare` is memory for one datagram, kept for a heap that has
+    no piece of that size left.
     """
 
     def __init__(self, target, number=0, size=MAX_DATAGRAM):
@@ -199,7 +198,7 @@ class UDP:
             self._waiting = select.poll()
             self._waiting.register(self.socket, select.POLLIN)
         except Exception:
-            self.close()  # a board has few of them
+            self.close()  # a board has few sockets
             raise
         self.port = number
         self._to = None if _SENDTO_6 or not six else ()  # whom the socket is connected to
@@ -208,7 +207,7 @@ class UDP:
         self.spare = bytearray(size)
 
     def _bind(self, host, number):
-        # A port of our choice, since nothing tells us which one the system chose.
+        # We choose the port, because nothing would tell us which one the system chose.
         for _ in range(8):
             number = number or int.from_bytes(rand(2), "big") | 0xC000
             try:
@@ -220,7 +219,7 @@ class UDP:
 
     @property
     def local(self):
-        # Asked for before a handshake only: a wake-up does not need it.
+        # Only a handshake asks for it; a wake-up does not need it.
         from minipsec import forget
         from .address import address
 
@@ -229,7 +228,7 @@ class UDP:
         return (address, self.port) if address and self.port else None
 
     def send(self, datagram, sockaddr):
-        """Send one datagram; a full queue or a missing route loses it, as any link may."""
+        """Send one datagram; False when a full queue or a missing route loses it."""
         try:
             if self._to is None:
                 self.socket.sendto(datagram, sockaddr)
@@ -244,7 +243,7 @@ class UDP:
 
     def receive(self):
         """Return (datagram, socket address), or None when nothing is waiting."""
-        # Asking first is cheap; trying would cost a buffer of the largest size each time.
+        # Polling first is cheap; recvfrom allocates a buffer of the largest size each time.
         if not self._waiting.poll(0):
             return None
         try:
@@ -253,15 +252,15 @@ class UDP:
             try:
                 return self.socket.recvfrom(self._size)
             except MemoryError:
-                # In a heap that is cut up the piece that was kept for this will do.
+                # The heap is cut up: free the piece that was kept for this.
                 self.spare = None
                 octets, source = self.socket.recvfrom(self._size)
-                # A copy, in some small gap, makes room for the next piece where this one was.
+                # Copy it into some small gap, so that the next piece fits where this one was.
                 octets = bytes(memoryview(octets))
                 self.spare = spare(bytearray, self._size)
                 return octets, source
         except OSError:
-            # Nothing there; or an ICMP error of an earlier send, which is no datagram either.
+            # Nothing is there, or an ICMP error answers an earlier send: no datagram either.
             return None
 
     def close(self):
@@ -271,5 +270,5 @@ class UDP:
 
 def readable(udp):
     """Wait until a datagram is there: `await readable(udp)`."""
-    # asyncio has no datagram API; its own queue of pollable objects serves all the same.
+    # asyncio has no datagram API, but its queue takes any object that can be polled.
     yield asyncio.core._io_queue.queue_read(udp.socket)

@@ -17,7 +17,7 @@ class ESP:
         self.socket = socket.socket(family, socket.SOCK_RAW, _ESP)
         self.socket.setblocking(False)
         self._target = with_port(target, 0)
-        self.socket.connect(self._target)  # takes packets of the gateway's only
+        self.socket.connect(self._target)  # so that only the gateway's packets come
 
     def send(self, packet, sockaddr):
         """Send one ESP packet to the target."""
