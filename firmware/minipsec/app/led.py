@@ -1,4 +1,4 @@
-"""A log that shows on an LED, too, whether the tunnel is up."""
+"""A log that also shows on an LED whether the tunnel is up."""
 
 from ..tasks import spare
 

@@ -1,4 +1,4 @@
-"""Tell a person or a program what a tunnel does: one line an event."""
+"""The log: one line an event, for a person or for a program."""
 
 import json
 
@@ -30,13 +30,13 @@ def silent(event, fields):
     """Print nothing."""
 
 
-# What moves a terminal's cursor or the text around it: control characters, and Unicode's for lines,
-# directions and nothing visible.
+# Characters that move a terminal's cursor or the text around it: control characters, and those of
+# Unicode that end a line, change its direction or are invisible.
 _ODD = "\x7f\xad\u061c\u2028\u2029\ufeff"
 
 
 def _plain(line):
-    """Return a line that is one line on any terminal; what would not be stands as \\u and 4 digits."""
+    """Return the line with every odd character as \\u and 4 digits: one line on any terminal."""
     if min(line) >= " " and max(line) <= "~":
         return line
     found = []

@@ -1,4 +1,4 @@
-"""Readings that wait for the tunnel, the oldest first, and what became of each one.
+"""Readings that wait for the tunnel, oldest first, and a count of what became of each.
 
 At any time, in `stats`,  sampled + found = on_wire + unsent + waiting.
 """
@@ -10,16 +10,16 @@ _MAX = const(1200)  # octets of a datagram
 
 
 def as_octets(value):
-    """Return the owner's octets; TypeError for text and for a number, which is no length here."""
+    """Return the owner's octets; TypeError for text, and for a number, which bytes() takes."""
     if isinstance(value, int):
         raise TypeError("expected octets, not " + repr(value))
     return bytes(value)
 
 
 class Backlog:
-    """Up to `most` readings in RAM; then the oldest makes place, counted in `lost`."""
+    """Up to `most` readings in RAM; one more pushes out the oldest, which counts as `lost`."""
 
-    found = 0  # readings that were there from before a reset or a sleep, see spool
+    found = 0  # readings from before a reset or a sleep, see spool
 
     def __init__(self, most):
         self._most = most
@@ -29,7 +29,7 @@ class Backlog:
         self.sampled = self.on_wire = self.lost = self.failed = 0
 
     def fail(self):
-        """Count a reading that there is not: its sensor raised, or what it gave is none."""
+        """Count a sample that failed: it raised, or returned something that is no reading."""
         self.failed += 1
 
     def stats(self):
@@ -45,7 +45,7 @@ class Backlog:
 
     def put(self, reading):
         """Add a reading of 1 to 1200 octets."""
-        reading = as_octets(reading)  # a buffer of the owner's may change
+        reading = as_octets(reading)  # copied, since the owner may change the buffer
         if not 0 < len(reading) <= _MAX:
             raise ValueError("a reading has 1 to %d octets" % _MAX)
         if len(self._ram) >= self._most and not self.save():
@@ -61,7 +61,7 @@ class Backlog:
         self._more.set()
 
     async def next(self, count):
-        """Wait for readings; return what fits into one datagram, [] after the last one."""
+        """Wait for readings; return those that fit into one datagram, [] after the last one."""
         while True:
             found = self.oldest(count)
             if found or self._ended:
@@ -70,7 +70,7 @@ class Backlog:
             await self._more.wait()
 
     def oldest(self, count):
-        """Return the oldest readings: `count` at most, 1200 octets with one between each two."""
+        """Return the oldest readings: at most `count`, and 1200 octets with a separator each."""
         found = []
         room = _MAX + 1
         for reading in self.all():
@@ -84,7 +84,7 @@ class Backlog:
         """Forget what `next` returned, once it is on the wire."""
         for reading in readings:
             if not self._drop(reading):
-                self.lost -= 1  # newer ones had pushed it out while it was on its way
+                self.lost -= 1  # newer readings had pushed it out while it was being sent
             self.on_wire += 1
 
     def _drop(self, reading):
@@ -100,13 +100,13 @@ class Backlog:
         return len(self._ram)
 
     def save(self):
-        """Put what is in RAM where it outlives a reset; False where that can't be."""
+        """Move what is in RAM to where it outlives a reset; return False if that can't be."""
         return False
 
     def close(self, answered=True):
-        """End, with all that waits put where it outlives a reset, or else counted as unsent.
+        """End: save all that waits where it outlives a reset, else count it as unsent.
 
-        Without `answered` what went out since the start waits again, where it is still there.
+        Without `answered`, readings that went out since the start wait again, if still there.
         """
         if not self.save():
             self.lost += len(self._ram)

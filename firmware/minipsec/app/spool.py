@@ -1,10 +1,10 @@
-"""A backlog that goes on in a file: what the file holds outlives a reset.
+"""A queue that continues in a file, which outlives a reset.
 
 A reading that was on its way at a reset is sent a second time.
 
-A record of the file is _FIELDS, the reading, and the CRC of both.  Its serial, which starts with 0
-in each file, tells how many were lost where some are damaged; `more`, how many more were written
-with it, tells that where the end is cut off.
+A record of the file is _FIELDS, the reading, and the CRC of both.  `serial` starts with 0 in each
+file: it tells how many records are lost where some are damaged.  `more` is how many more records
+were written with this one: it tells how many are lost where the end is cut off.
 """
 
 import os
@@ -25,10 +25,10 @@ _MAX_READING = const(1200)
 
 
 class Spool(Backlog):
-    """A Backlog; what RAM has no room for goes to the file at `path`, up to `room` octets.
+    """A Backlog that writes what RAM does not hold to the file at `path`, up to `room` octets.
 
-    All that the file holds is older than what is in RAM.  With `hold` nothing of it is forgotten
-    before `close`, so that it can be sent once more.
+    All readings of the file are older than those in RAM.  With `hold` the file forgets none of
+    them before `close`, so that they can be sent once more.
     """
 
     def __init__(self, most, path, room, hold=False):
@@ -36,7 +36,7 @@ class Spool(Backlog):
         self._path = path
         self._room = room
         self._hold = hold
-        self._held = []  # what went out from RAM
+        self._held = []  # readings that went out from RAM
         self._at = 0  # octets of the file that are done with
         self._done = 0  # readings of the file that went out
         self._count = 0  # readings of the file that did not
@@ -47,13 +47,13 @@ class Spool(Backlog):
             os.stat(path)
             _remove(path + ".new")  # never finished
         except OSError:
-            _rename(path)  # FAT lets go of a file before it gives its name to another one
+            _rename(path)  # FAT removes the old file before it renames the new one
         self._size = self._octets()
         if self._size:
             self._look()
 
     def _look(self):
-        """Look through the file as it was found; what is damaged is lost, and counted once."""
+        """Look through the file at the start; count its readings, and once what is damaged."""
         end = more = 0
         for end, serial, more, _ in self._records(0):
             self.lost += serial - self._serial & 0xFFFF
@@ -64,7 +64,7 @@ class Spool(Backlog):
             for end, _, _, _ in self._records(0):
                 self._count += 1
             if end < self._size:
-                # Nothing tells there where a reading begins: none is taken for another one.
+                # Nothing in an old file tells where a reading begins: give up all of them.
                 self.lost = self._count + 1
                 self._count = 0
                 self._old = False
@@ -78,7 +78,7 @@ class Spool(Backlog):
             self._rewrite()
 
     def _torn(self, at):
-        """Return how many readings there were from `at` on, where nothing is whole."""
+        """Return how many readings were lost from `at` on, where no record is whole."""
         head = self._head(at)
         if len(head) == _HEAD_SIZE:
             magic, n, serial, more = struct.unpack(_FIELDS, head)
@@ -105,7 +105,7 @@ class Spool(Backlog):
             return 0
 
     def save(self):
-        """Move what is in RAM to the file; False where there is no room."""
+        """Move what is in RAM to the file; return False where it does not fit."""
         ram = self._ram
         if not ram:
             return True
@@ -123,7 +123,7 @@ class Spool(Backlog):
                     saved += 1
             self._size += octets
         except (OSError, MemoryError):
-            # What is whole is there; the rest is written once more, behind what is not.
+            # Whole records stay; the rest is written once more, behind the torn one.
             self._waste = True
             try:
                 saved = len([0 for _ in self._records(self._size)])
@@ -142,7 +142,7 @@ class Spool(Backlog):
             for _, _, _, reading in self._records(self._at):
                 n -= 1
                 yield reading
-            # What can be read no more.
+            # These can be read no more.
             self._waste |= n > 0
             self.lost += n
             self._count -= n
@@ -181,7 +181,7 @@ class Spool(Backlog):
         self._tidy()
 
     def _tidy(self):
-        """Rid the file of what the next boot is not to find: it went out, or is counted."""
+        """Remove what the next boot must not find: readings that went out or are counted."""
         if self._at or self._waste:
             if self._count:
                 self._rewrite()
@@ -206,7 +206,7 @@ class Spool(Backlog):
                     n = chunk.find(_MARK)
                     at += 1 + (n if n >= 0 else len(chunk))
         except OSError:
-            pass  # as one that ends here
+            pass  # as if the file ended here
 
     def _rewrite(self):
         """Write what waits in the file into a new one; False where that fails."""
@@ -235,11 +235,11 @@ class Spool(Backlog):
         if _remove(self._path):
             self._at = self._size = self._serial = 0
         else:
-            self._at = self._size  # it stays, and nothing of it is read again
+            self._at = self._size  # the file stays; skip all of it
 
 
 def _write(f, reading, more, serial):
-    """Write one record, in pieces: it need not be in the heap as a whole beside its reading."""
+    """Write one record in pieces, so that the heap need not hold a copy of the reading."""
     head = struct.pack(_FIELDS, _RECORD, len(reading), serial & 0xFFFF, min(more, 255))
     f.write(head)
     f.write(reading)
@@ -247,7 +247,7 @@ def _write(f, reading, more, serial):
 
 
 def _read(f, at):
-    """Return (end, serial, more, reading) of the record at `at`, None where it is not whole."""
+    """Return (end, serial, more, reading) of the record at `at`, or None if it is not whole."""
     f.seek(at)
     octets = f.read(_HEAD_SIZE)
     if len(octets) == _HEAD_SIZE and octets[0] == _RECORD:
