@@ -1,4 +1,4 @@
-"""What the READMEs and the API page print, run as it is printed."""
+"""What the pages print, run as it is printed."""
 
 import ast
 import json
@@ -13,11 +13,12 @@ import pytest
 import typer
 
 from minipsec.config import profile as store
+from tools import docs
 from tools.cli import app
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "firmware/README.md", "firmware/docs/api.md", "tools/README.md")
-TEXTS = {page: (ROOT / page).read_text() for page in PAGES}
+TEXTS = docs.pages()
+API, DEVGATEWAY = "firmware/docs/api.md", "tools/docs/devgateway.md"
 PORTS = ("5500", "5501")  # as printed; a test takes free ones
 SHELL = re.compile(r"(?:^    .*\n)+", re.M)  # blocks that are indented by four
 
@@ -65,8 +66,8 @@ def shell(text, directory, **options):
 
 @pytest.fixture
 def at_hand(checkout, ports):
-    """Both blocks of "No gateway at hand?": the first one runs, the second one's text is returned."""
-    blocks = SHELL.findall(section("README.md", "**No gateway at hand?**", "**In a program"))
+    """Both blocks of "Try it": the first one runs, the second one's text is returned."""
+    blocks = SHELL.findall(section(DEVGATEWAY, "## Try it", "It prints"))
     first, second = (free(block, ports) for block in blocks)
     first, second = (re.sub("^    ", "", block, flags=re.M) for block in (first, second))
     # Output through a pipe would wait in a buffer.
@@ -95,19 +96,17 @@ def test_no_gateway_at_hand_works_in_all_its_steps(at_hand, checkout):
 def test_programs_of_ones_own_run_as_they_are_printed(at_hand, checkout):
     writes, _, run = at_hand.rpartition("MICROPYPATH")
     assert shell(writes, checkout).returncode == 0 and run
-    (line,) = re.findall(r"^    (MICROPYPATH=.* my\.py)$", TEXTS["README.md"], re.M)
-    assert line in TEXTS["firmware/docs/api.md"]
-    for page in ("README.md", "firmware/docs/api.md"):
-        program = python(page)[0]
-        assert "asyncio.run" in program
-        (checkout / "my.py").write_text(program)
-        done = shell(line, checkout)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.strip() == "b'{\"t\": 21.5}'", done.stdout
+    (line,) = re.findall(r"`(MICROPYPATH=.* my\.py)`", TEXTS[API])
+    program = python(API)[0]
+    assert "asyncio.run" in program
+    (checkout / "my.py").write_text(program)
+    done = shell(line, checkout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == "b'{\"t\": 21.5}'", done.stdout
 
 
 def test_the_other_programs_of_the_api_page_run(checkout):
-    for program in python("firmware/docs/api.md")[1:]:
+    for program in python(API)[1:]:
         (checkout / "my.py").write_text(program)
         done = shell("MICROPYPATH=firmware:.frozen .venv/bin/micropython my.py", checkout)
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
@@ -119,9 +118,10 @@ def test_a_sensor_without_a_gateway_says_what_it_does_before_it_gives_up(checkou
     (checkout / "profile.json").write_text(json.dumps(profile))
     (checkout / "secrets.json").write_text('{"psk": "correct horse battery staple"}')
     (checkout / "secrets.json").chmod(0o600)
-    (line,) = re.findall(
-        r"^    (MICROPYPATH=.*main\.py profile\.json 10)$", TEXTS["firmware/README.md"], re.M
-    )
+    printed = re.compile(r"^    (MICROPYPATH=.*main\.py profile\.json 10)$", re.M)
+    (line,) = printed.findall(TEXTS["firmware/README.md"])
+    for page in TEXTS:
+        assert set(printed.findall(TEXTS[page])) <= {line}, page
     done = shell(line, checkout)
     assert done.returncode == 1
     states = [one for one in done.stdout.splitlines() if one.startswith("state ")]
@@ -129,8 +129,9 @@ def test_a_sensor_without_a_gateway_says_what_it_does_before_it_gives_up(checkou
     assert done.stdout.index("state ") < done.stdout.index("LinkDown")
 
 
-def test_profile_and_secrets_of_the_readme_are_good():
-    profile, secrets = re.findall(r"^```json\n(.*?)^```", TEXTS["README.md"], re.M | re.S)
+def test_the_profile_and_the_secrets_that_are_shown_are_good():
+    shown = TEXTS["firmware/docs/profile.md"]
+    profile, secrets = re.findall(r"^```json\n(.*?)^```", shown, re.M | re.S)
     checked = store.check_profile(json.loads(profile))
     assert checked["server_port"] == 5000
     assert len(store.check_secrets(json.loads(secrets))["psk"]) == 32
@@ -151,7 +152,7 @@ def test_how_the_core_is_driven_is_how_it_is_driven():
 
 def test_the_gateway_on_a_thread_is_as_printed(checkout, capsys):
     (text,) = re.findall(
-        r"^    from tools\.devgateway .*\n(?:^(?:    .*)?\n)+", TEXTS["tools/README.md"], re.M
+        r"^    from tools\.devgateway .*\n(?:^(?:    .*)?\n)+", TEXTS[DEVGATEWAY], re.M
     )
     text = re.sub("^    ", "", text, flags=re.M)
     started = []
@@ -173,7 +174,7 @@ def test_the_gateway_on_a_thread_is_as_printed(checkout, capsys):
         )
 
     try:
-        exec(compile(text, "tools/README.md", "exec"), {"start_a_sensor": start_a_sensor})
+        exec(compile(text, DEVGATEWAY, "exec"), {"start_a_sensor": start_a_sensor})
     finally:
         for process in started:
             process.wait(30)
@@ -181,7 +182,7 @@ def test_the_gateway_on_a_thread_is_as_printed(checkout, capsys):
 
 
 def commands():
-    for page in PAGES:
+    for page in TEXTS:
         for line in re.findall(r"^ {4}(?:\.venv/bin/)?python -m tools (.*)$", TEXTS[page], re.M):
             yield pytest.param(line.partition("  #")[0].strip(), id=f"{page}: {line[:40]}")
 
@@ -200,7 +201,7 @@ def test_each_printed_command_has_these_words_and_options(line):
 
 
 def headings():
-    found = re.findall(r"^### (.+)$", TEXTS["firmware/docs/api.md"], re.M)
+    found = re.findall(r"^### (.+)$", TEXTS[API], re.M)
     names = {}
     for heading in found:
         for text in re.findall(r"`([^`]+)`", heading):
@@ -238,7 +239,7 @@ def test_the_api_page_has_each_public_name_with_its_arguments():
 def test_bounds_on_the_api_page_are_those_of_the_code():
     from minipsec.esp import sa
 
-    text = " ".join(TEXTS["firmware/docs/api.md"].split())
+    text = " ".join(TEXTS[API].split())
     assert f"{sa.MAX_PAYLOAD} octets of `bytes`" in text
     source = (ROOT / "firmware/minipsec/tunnel.py").read_text()
     (waiting,) = re.findall(r"^_MAX_WAITING = const\((\d+)\)", source, re.M)

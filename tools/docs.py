@@ -1,7 +1,7 @@
 """`make docs`: what the READMEs show of the sources is made from the sources.
 
 Pictures, firmware/states.svg from the state tables, firmware/path.svg, and firmware/heap.svg from what
-`make footprint` measured last; and in README.md and firmware/README.md what stands between
+`make footprint` measured last; and in the pages of BLOCKS what stands between
 `<!-- make docs: NAME -->` and `<!-- end -->`.  The same sources make the same octets, and
 host_tests/conformance/test_docs.py holds the files to them.
 """
@@ -280,7 +280,7 @@ def path_diagram():
     return drawing.svg()
 
 
-# Blocks of the READMEs.
+# Blocks of the pages.
 
 
 def _table(head, rows):
@@ -301,9 +301,31 @@ def profile_keys():
     return _table(["key", "default", "value", "what it means"], rows)
 
 
+MARK = "<--"  # what an owner has to change in swanctl.conf
+
+
+def marked():
+    """Return [(section, setting, what the comment says of it)] of swanctl.conf's marked lines."""
+    sections, said, found = [], None, []
+    for line in (ROOT / "tools/gateway/swanctl.conf").read_text().splitlines():
+        line = line.strip()
+        if line.startswith("#"):
+            if line.endswith(MARK):
+                said = " ".join(line.strip("# ").replace(MARK, "").split())
+            continue
+        if said is not None and "=" in line:
+            found.append((".".join(sections), line, said))
+            said = None
+        if line.endswith("{"):
+            sections.append(line[:-1].partition(":")[0].strip())
+        elif line == "}":
+            sections.pop()
+    return found
+
+
 def swanctl_conf():
-    text = (ROOT / "tools/gateway/swanctl.conf").read_text().rstrip()
-    return f"```\n{text}\n```"
+    rows = [[f"`{section}`", f"`{line}`", said] for section, line, said in marked()]
+    return _table(["in the section", "the line", "what it says"], rows)
 
 
 def errors():
@@ -352,16 +374,11 @@ def modules():
 
 
 BLOCKS = {
-    "README.md": {
-        "profile keys": profile_keys,
-        "swanctl.conf": swanctl_conf,
-        "errors": errors,
-    },
-    "firmware/README.md": {
-        "modules": modules,
-        "heap of phases": show.sessions,
-        "heap of modules": show.modules,
-    },
+    "firmware/README.md": {"modules": modules},
+    "firmware/docs/profile.md": {"profile keys": profile_keys},
+    "firmware/docs/errors.md": {"errors": errors},
+    "firmware/docs/sizes.md": {"heap of phases": show.sessions, "heap of modules": show.modules},
+    "tools/docs/strongswan.md": {"swanctl.conf": swanctl_conf},
 }
 PICTURES = {
     "firmware/states.svg": state_diagram,
@@ -379,6 +396,18 @@ def filled(text, blocks, name):
         made = make()
         text = place.sub(lambda match: match[1] + made + "\n" + match[2], text)
     return text
+
+
+def pages():
+    """Return {path below ROOT: text} of every page for people, in order."""
+    found = [ROOT / "README.md"]
+    for folder in ("boards", "firmware", "host_tests", "tools"):
+        found += sorted((ROOT / folder).rglob("*.md"))
+    return {
+        str(path.relative_to(ROOT)): path.read_text()
+        for path in found
+        if "node_modules" not in path.parts
+    }
 
 
 def made():

@@ -1,4 +1,4 @@
-"""Writes to flash of each board's way of sleeping, as firmware/README.md has them by the day."""
+"""Writes to flash of each board's way of sleeping, as firmware/docs/sleep.md has them by the day."""
 
 import pytest
 
@@ -25,6 +25,6 @@ def test_what_a_day_of_sleep_writes(fake, gateway, root, name):
     # A wake-up: one mark before the reading, one before the sleep.
     assert later == [["sa.mark"] * 2 if by_mark else []] * WAKE_UPS
     by_the_day = DAY_S * 1000 // asleep_ms * len(later[0])
-    readme = (root / "firmware/README.md").read_text()
-    assert (f"{by_the_day} every 10 minutes" in readme) == by_mark
+    page = (root / "firmware/docs/sleep.md").read_text()
+    assert (f"{by_the_day} every 10 minutes" in page) == by_mark
     assert by_the_day in (0, 288)

@@ -1,4 +1,4 @@
-"""The examples of firmware/README.md do what they say."""
+"""The examples of firmware/docs/sensor.md do what they say."""
 
 import json
 import re
@@ -7,7 +7,7 @@ import pytest
 
 from host_tests.boards.conftest import BOARDS, ROOT
 
-TEXT = (ROOT / "firmware/README.md").read_text().split("\n## Your sensor\n")[1].split("\n## ")[0]
+TEXT = (ROOT / "firmware/docs/sensor.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 
 PARTS = """

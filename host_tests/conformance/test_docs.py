@@ -1,4 +1,4 @@
-"""The READMEs say what the sources say: made by `make docs`, and checked here."""
+"""The pages say what the sources say: made by `make docs`, and checked here."""
 
 import json
 import re
@@ -15,9 +15,7 @@ from tools import docs
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.S)
 
 
-@pytest.fixture(scope="module")
-def readme():
-    return (docs.ROOT / "README.md").read_text()
+PAGES = docs.pages()
 
 
 def test_the_committed_files_are_what_the_sources_make_now():
@@ -86,16 +84,80 @@ def test_silence_is_drawn_for_each_state_that_waits():
     assert {s for s, label, _ in docs.OURS if label == "no answer"} == waiting | {"UP"}
 
 
-# README.md.
+# The pages.
 
 
-def test_the_readme_has_the_gateways_configuration_as_it_is(readme, root):
-    conf = (root / "tools/gateway/swanctl.conf").read_text()
-    assert conf.strip() in [body.strip() for _, body in FENCE.findall(readme)]
+def test_the_readme_is_one_screen_before_its_first_link_and_short():
+    lines = PAGES["README.md"].splitlines()
+    assert len(lines) <= 150
+    linked = [n for n, line in enumerate(lines) if re.search(r"(?<!!)\[[^]]+\]\(", line)]
+    assert linked[0] > 40
+    first = "\n".join(lines[: linked[0]])
+    for said in ("MicroPython", "make demo", "make test", "apt installs", "Without root"):
+        assert said in first
 
 
-def test_the_table_names_the_keys_of_a_profile_with_their_defaults(readme):
-    block = readme.split("<!-- make docs: profile keys -->")[1].split("<!-- end -->")[0]
+def anchors(text):
+    """The anchors that GitHub gives to a page's headings."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    found = set()
+    for heading in re.findall(r"^#+ (.+)$", text, re.M):
+        slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        again = [slug, *(f"{slug}-{n}" for n in range(1, 9))]
+        found.add(next(one for one in again if one not in found))
+    return found
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_each_link_leads_to_a_page_and_a_heading_that_are_there(root, name):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", PAGES[name]):
+        if target.startswith(("https:", "http:")):
+            continue
+        path = ((root / name).parent / target).resolve() if target else root / name
+        assert path.exists(), target
+        if anchor:
+            assert path.suffix == ".md", target
+            assert anchor in anchors(path.read_text()), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "README.md"])
+def test_each_page_is_found_from_the_readme_and_begins_with_what_it_answers(root, name):
+    reached, left = set(), [root / "README.md"]
+    while left:
+        page = left.pop()
+        if page not in reached:
+            reached.add(page)
+            for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+                path = (page.parent / target).resolve()
+                path = path / "README.md" if path.is_dir() else path
+                if path.suffix == ".md" and path.exists():
+                    left.append(path)
+    assert (root / name).resolve() in reached
+    lines = PAGES[name].splitlines()
+    assert lines[0].startswith("# ") and re.match(r"[A-Z`*\[]|    ", lines[2]), lines[:3]
+
+
+# What they show of the sources.
+
+
+def test_the_page_on_strongswan_has_each_line_that_an_owner_has_to_change(root):
+    """The file itself stands in the repository once; interop runs with it."""
+    page, conf = PAGES["tools/docs/strongswan.md"], root / "tools/gateway/swanctl.conf"
+    assert "(../gateway/swanctl.conf)" in page
+    marks = [line for line in conf.read_text().splitlines() if line.endswith(docs.MARK)]
+    assert len(marks) == len(docs.marked()) > 4
+    for section, line, said in docs.marked():
+        assert f"| `{section}` | `{line}` | {said} |" in page and said
+    for name, text in PAGES.items():
+        assert "remote_ts = dynamic" not in text, name
+
+
+def test_the_table_names_the_keys_of_a_profile_with_their_defaults():
+    block = (
+        PAGES["firmware/docs/profile.md"]
+        .split("<!-- make docs: profile keys -->")[1]
+        .split("<!-- end -->")[0]
+    )
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| ", block, re.M)
     keys = {key: default for key, default, _, _ in store.keys()}
     assert [key for key, _ in rows] == list(keys)
@@ -109,16 +171,22 @@ def test_the_table_names_the_keys_of_a_profile_with_their_defaults(readme):
             assert json.loads(shown.strip("`")) == default
 
 
-def test_the_examples_are_a_profile_and_its_secrets(readme):
-    profile, secrets = (json.loads(body) for kind, body in FENCE.findall(readme) if kind == "json")
+def examples():
+    """The profile and the secrets that firmware/docs/profile.md shows."""
+    found = FENCE.findall(PAGES["firmware/docs/profile.md"])
+    return [json.loads(body) for kind, body in found if kind == "json"]
+
+
+def test_the_examples_are_a_profile_and_its_secrets():
+    profile, secrets = examples()
     checked = store.check_profile(profile)
     assert checked["server"] == bytes((10, 3, 0, 10))
     assert list(store.check_secrets(secrets)) == ["psk"]
 
 
-def test_the_example_fits_the_gateways_configuration(readme, root):
+def test_the_example_fits_the_gateways_configuration(root):
     conf = (root / "tools/gateway/swanctl.conf").read_text()
-    profile = json.loads(next(body for kind, body in FENCE.findall(readme) if kind == "json"))
+    profile, _ = examples()
     assert f"id = {profile['gateway_id']}\n" in conf
     assert f'id = "{profile["id"]}"' in conf
     keys = {key: default for key, default, _, _ in store.keys()}
@@ -127,32 +195,29 @@ def test_the_example_fits_the_gateways_configuration(readme, root):
     assert f"esp_proposals = {', '.join(keys['esp'])}\n" in conf
 
 
-def test_the_example_program_is_one():
-    body = next(
-        b for kind, b in FENCE.findall((docs.ROOT / "README.md").read_text()) if kind == "python"
-    )
-    lines = ["async def main():", *("    " + line for line in body.splitlines())]
-    compile("\n".join(lines), "README.md", "exec")
+@pytest.mark.parametrize("name", PAGES)
+def test_every_printed_program_is_one(name):
+    for kind, body in FENCE.findall(PAGES[name]):
+        if kind == "python":
+            compile(body, name, "exec")
 
 
-def test_the_log_table_names_the_events_that_the_firmware_logs(readme, root):
+def test_the_log_table_names_the_events_that_the_firmware_logs(root):
     logged = set()
     for path in (root / "firmware").rglob("*.py"):
         logged |= set(re.findall(r"\blog\(\s*\"(\w+)\"", path.read_text()))
-    table = readme.split("| event | when | fields |")[1].split("\n\n")[0]
+    page = PAGES["firmware/docs/errors.md"]
+    table = page.split("| event | when | fields |")[1].split("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == logged
 
 
-def test_every_command_and_file_that_a_readme_names_exists(root):
+@pytest.mark.parametrize("name", PAGES)
+def test_every_command_and_file_that_a_page_names_exists(root, name):
     targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), re.M))
-    for name in docs.BLOCKS:
-        text = (root / name).read_text()
-        assert set(re.findall(r"`make ([a-z]+)", text)) <= targets
-        folder = (root / name).parent
-        for link in re.findall(r"\]\(([^)#]+)\)", text):
-            assert (folder / link).exists(), link
-        for path in re.findall(r"`((?:host_tests|tools|firmware)/[\w./]+)`", text):
-            assert (root / path).exists(), path
+    assert set(re.findall(r"`make ([a-z]+(?:-[a-z]+)*)", PAGES[name])) <= targets
+    assert set(re.findall(r"^ {4}make ([a-z-]+)", PAGES[name], re.M)) <= targets
+    for path in re.findall(r"`((?:boards|host_tests|tools|firmware)/[\w./]+)`", PAGES[name]):
+        assert (root / path).exists(), path
 
 
 @pytest.mark.parametrize("folder", ["host_tests", "host_tests/hardening", "tools", "boards"])

@@ -319,7 +319,7 @@ def test_a_clock_behind_what_was_sent_is_refused():
 
 
 def test_beyond_proof_is_a_mark_put_back_by_hand_and_by_the_clock_not_even_that():
-    """What firmware/README.md names as staying outside."""
+    """What firmware/docs/sleep.md names as staying outside."""
     p = profile(sleep="mark")
     memory = put_away(p)
     mark = memory.pieces["mark"]
@@ -463,7 +463,7 @@ def test_a_wake_up_costs_two_writes_in_flash():
 
 
 def test_flash_writes_a_day():
-    """The table of firmware/README.md."""
+    """The table of firmware/docs/sleep.md."""
     per_day = {}
     for minutes in (1, 10, 60):
         p = profile(sleep="mark", interval_ms=60_000 * minutes)

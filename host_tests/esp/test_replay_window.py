@@ -52,7 +52,7 @@ def test_the_window_is_what_linux_takes():
 
 
 def test_a_window_that_cannot_be_chosen_has_its_lateness():
-    """The table of tools/README.md."""
+    """The table of tools/docs/gateways.md."""
     assert [replay.late(tick) for tick in (1, 10, 100, 1000)] == [95, 950, 9500, 95000]
     assert [replay.replay_window({"sn_tick_ms": tick}) for tick in (1, 10, 100, 1000)] == [
         3040, 352, 64, 64,
