@@ -150,8 +150,7 @@ async def work(profile, readings, log):
     gc.collect()
     from minipsec.board import port
     from minipsec.errors import describe, typed
-    from minipsec.owner import jittered
-    from minipsec.tunnel import Tunnel
+    from minipsec.tunnel import Tunnel, jittered
 
     def report(e):
         log("error", describe(typed(e)))

@@ -105,11 +105,8 @@ LATE |= {
 OPEN = {
     "__init__",
     "tunnel",
-    "keeper",
-    "owner",
     "rare",
     "link",
-    "traffic",
     "esp/child",
     "sleep",
     "selftest",
@@ -126,7 +123,7 @@ NOT_CORE = OPEN | {
 }
 NOT_CORE |= {"app/queue", "app/spool", "app/led", "tasks", "board/nvram"}
 # Who may turn a code into the long text for a person, and only when it is needed.
-MAY_EXPLAIN = {"tunnel", "keeper", "rare", "link", "sensor", "board/entropy", "board/port"}
+MAY_EXPLAIN = {"tunnel", "rare", "link", "sensor", "board/entropy", "board/port"}
 
 FORBIDDEN_IN_CORE = {"socket", "time", "machine", "network", "asyncio", "os", "select", "random"}
 # What stock boards have; anything else would be an import from the host.

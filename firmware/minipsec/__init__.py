@@ -54,10 +54,12 @@ def _checked(function, given):
         forget("config")
     if profile["sleep"] == "off":
         # What a handshake takes, the largest first: a small heap has room for them in this order.
-        names = ["tunnel", "keeper", "owner", "traffic", "handshake.sa_init", "ike.sa"]
+        names = ["tunnel", "link", "handshake.sa_init", "ike.sa"]
         if __file__.endswith(".py"):
             # Sources, whose compiler needs several times what it leaves: now or never.
-            names[:1] = ["board.address", "ike.established", "esp.child", "tunnel", "esp.sa"]
+            names = (
+                ["board.address", "ike.established", "esp.child", "esp.sa"] + names[2:] + names[:1]
+            )
         while names:
             gc.collect()
             try:

@@ -1,20 +1,20 @@
-"""What a tunnel does seldom, loaded for it and forgotten again: see owner.Owner.on_rare."""
+"""What a tunnel does seldom, loaded for it and forgotten again: see tunnel.Tunnel.on_rare."""
 
 from micropython import const
 
-from . import forget
-from . import tasks
+from . import forget, tasks
 from .errors import UsageError, describe
-from .owner import LONG, jittered
+from .tunnel import jittered
 from .tasks import spare
 
+_LONG = const(1 << 28)  # ms: no timer is set for longer
 _MIN_LIFE_MS = const(5000)  # that a gateway's AUTH_LIFETIME is taken for at least
 
 
 def lifetime(owner, link, seconds):
     """The gateway ends the SA after so long (RFC 4478): a new one stands there before."""
     if link is owner._link:
-        ms = max(_MIN_LIFE_MS, min(seconds * 1000, LONG))
+        ms = max(_MIN_LIFE_MS, min(seconds * 1000, _LONG))
         # With time for a handshake that has to resend.
         owner._end = min(owner._end, owner.clock.now() + jittered(ms * 8 // 10, ms // 10))
         if link.snapshot:

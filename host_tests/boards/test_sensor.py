@@ -268,7 +268,7 @@ sensor.run([])"""
     [
         "sensor.Backlog = fail",
         "sensor.SPOOL = 7",
-        "import minipsec.keeper as k\nk.Keeper.stats = fail",
+        "import minipsec.tunnel as t\nt.Tunnel.stats = fail",
     ],
 )
 def test_what_nobody_expects_is_said_and_the_board_starts_anew(board, gateway, broken, sleep):

@@ -32,7 +32,7 @@ from host_tests.core.responder import (
     nat_hash,
     notify,
 )
-from minipsec import link, owner, traffic
+from minipsec import link, tunnel
 from minipsec.board import port
 from minipsec.kex import methods
 
@@ -149,7 +149,7 @@ class Net:
         port.UDP = lambda target, *_: Socket(self, target)
         methods.METHODS[X25519] = QuickExchange
         # Which would compile them anew for each handshake.
-        link.forget = traffic.forget = owner.forget = lambda *names: None
+        link.forget = tunnel.forget = lambda *names: None
 
     def gateway(self, address=GATEWAY):
         self.gateways[address] = gateway = Gateway(self, address)
