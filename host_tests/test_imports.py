@@ -16,6 +16,7 @@ _IKE_PARTS = {
     "crypto/kdf",
     "kex/methods",
     "handshake/auth",
+    "handshake/auth_method",
     "ike/fragment",
     "ike/fragack",
     "ike/sa",
@@ -44,9 +45,9 @@ ARROWS = {
     "explain": {"refusals", "errors"},
     "errors": set(),
     "crypto/drbg": {"crypto/kdf"},
+    "handshake/auth_method": {"crypto/ccm", "crypto/kdf"},
     "handshake/auth": {
         "ike/wire",
-        "crypto/ccm",
         "crypto/kdf",
         "ike/sa",
         "ike/established",

@@ -26,8 +26,8 @@ BUDGETS = ROOT / "host_tests/budgets.toml"
 DEFAULT = set(
     "__init__ app/__init__ app/log board/__init__ board/port config/__init__ config/profile "
     "config/words crypto/__init__ crypto/ccm crypto/kdf crypto/octets errors esp/__init__ esp/child "
-    "esp/inner esp/sa esp/sequence handshake/__init__ handshake/auth handshake/sa_init "
-    "ike/__init__ ike/established ike/sa ike/wire kex/__init__ kex/methods link tasks "
+    "esp/inner esp/sa esp/sequence handshake/__init__ handshake/auth handshake/auth_method "
+    "handshake/sa_init ike/__init__ ike/established ike/sa ike/wire kex/__init__ kex/methods link tasks "
     "tunnel".split()
 )
 

@@ -9,7 +9,7 @@ from host_tests.core.responder import (
     ASSIGNED, AUTH, CP, IDI, IDR, IKE_AUTH, INFORMATIONAL, KE, NONCE, PSK, SA, SERVER, TSI, TSR,
     D, I, N, R, Responder, V, notify, proposal, selector,
 )  # fmt: skip
-from minipsec.handshake.auth import psk_pad
+from minipsec.crypto.kdf import prf
 
 INITIAL_CONTACT = 16384
 AUTHENTICATION_FAILED = 24
@@ -122,7 +122,8 @@ def test_any_gateway_is_not_named_in_the_request():
 def test_a_provisioned_pad_serves_like_the_secret_itself():
     for psk in (b"correct horse", bytes(range(70)), PSK):
         gateway = Responder(psk)
-        for secrets in ({"psk": "0x" + psk.hex()}, {"psk_pad": "0x" + psk_pad(psk).hex()}):
+        pad = prf(psk, b"Key Pad for IKEv2")
+        for secrets in ({"psk": "0x" + psk.hex()}, {"psk_pad": "0x" + pad.hex()}):
             established(Responder(psk), secrets=secrets)
         node, gateway, request = authenticating(gateway, secrets={"psk": "another"})
         gateway.read_auth(request)

@@ -2,9 +2,11 @@
 
 from hashlib import sha256
 
+import pytest
+
 from host_tests.core.checklist import item
 from minipsec.crypto import kdf
-from minipsec.handshake import auth
+from minipsec.handshake.auth_method import chosen
 
 
 def hmac(key, text):
@@ -69,10 +71,14 @@ def test_slices_cut_consecutively():
 
 
 @item("MIN-26")
-def test_auth_is_two_prfs_over_message_nonce_and_identity():
-    pad = auth.psk_pad(b"secret")
-    assert pad == hmac(b"secret", b"Key Pad for IKEv2")
-    data = auth.psk_auth(pad, b"message", b"nonce", b"sk_p", b"id body")
-    assert data == hmac(pad, b"message" + b"nonce" + hmac(b"sk_p", b"id body"))
-    with_int = auth.psk_auth(pad, b"message", b"nonce", b"sk_p", b"id body", b"int")
-    assert with_int == hmac(pad, b"message" + b"nonce" + hmac(b"sk_p", b"id body") + b"int")
+@pytest.mark.parametrize("form", ["psk", "psk_pad"])
+def test_auth_of_a_shared_secret_is_a_prf_of_what_it_covers_under_the_padded_secret(form):
+    pad = hmac(b"secret", b"Key Pad for IKEv2")
+    method = chosen({form: {"psk": b"secret", "psk_pad": pad}[form]})
+    assert method.method == 2 and method.announce == method.payloads == ()
+    data = method.sign(b"message", b"nonce", b"", b"id")
+    assert data == hmac(pad, b"messagenonceid")
+    assert method.verify(data, b"messagenonce", b"id")
+    for wrong in (b"", data[:-1], data + b"\0", data[:-1] + bytes((data[-1] ^ 1,))):
+        assert not method.verify(wrong, b"messagenonce", b"id")
+    assert not method.verify(data, b"messagenonce", b"Id")

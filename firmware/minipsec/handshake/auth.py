@@ -5,7 +5,6 @@ from micropython import const
 
 from ..crypto import kdf
 from ..ike import wire
-from ..crypto.ccm import equal
 from ..crypto.kdf import prf
 from ..ike.sa import sort, spi
 from ..ike.wire import Drop
@@ -27,7 +26,6 @@ _USE_TRANSPORT_MODE = const(16391)
 _PPK_IDENTITY = const(16436)
 _NO_PPK_AUTH = const(16437)
 
-_PSK = const(2)  # RFC 7296 §3.8: Shared Key Message Integrity Code
 _ESP = const(3)
 _ENCR_AES_CCM_8_IIV = const(29)
 _INTERNAL_IP4_ADDRESS = const(1)
@@ -37,24 +35,12 @@ _S_AUTH = const(3)
 _S_UP = const(4)
 
 
-def psk_pad(psk):
-    """Return prf(PSK, "Key Pad for IKEv2"): what a device may hold instead of the PSK itself."""
-    return prf(psk, b"Key Pad for IKEv2")
+def _signed(sa, message, nonce, sk_p, ident):
+    """Return what AUTH of the side whose first message and ID body these are covers, in parts.
 
-
-def psk_auth(pad, message, nonce, sk_p, ident, int_auth=b""):
-    """Return AUTH data, 32 octets, of the side whose first message and ID body are given.
-
-    `nonce` is the other side's; `int_auth` is IntAuth of RFC 9242 §3.3.2, empty where no
-    IKE_INTERMEDIATE took place.
+    `nonce` is the other side's (RFC 7296 §2.15; IntAuth: RFC 9242 §3.3.2).
     """
-    return prf(pad, message, nonce, prf(sk_p, ident), int_auth)
-
-
-def _auth(sa, message, nonce, sk_p, ident):
-    p = sa.profile
-    pad = p.get("psk_pad") or psk_pad(p["psk"])
-    return psk_auth(pad, message, nonce, sk_p, ident, sa._int_auth)
+    return message, nonce, prf(sk_p, ident), sa._int_auth
 
 
 def send(sa, now, int_auth=b""):
@@ -75,13 +61,15 @@ def send(sa, now, int_auth=b""):
             ts_i = (sa._local[0],) * 2
         ts_r = (sa._remote[0],) * 2
     ident = _id_body(p["id"])
+    method = sa.method
     payloads = [(_IDI, ident)]
+    payloads += method.payloads
     if sa._ppk == "auth":
         from . import ppk
 
         payloads.append((_N, wire.notify(_PPK_IDENTITY, ppk.identity(p))))
         if not p["ppk_required"]:
-            data = _auth(sa, sa._message_i, sa._n_r, sa.sk_pi, ident)
+            data = method.sign(*_signed(sa, sa._message_i, sa._n_r, sa.sk_pi, ident))
             payloads.append((_N, wire.notify(_NO_PPK_AUTH, data)))
             sa._plain = sa.sk_d, sa.sk_pr
         sa.sk_d, sa.sk_pi, sa.sk_pr = ppk.mixed(p, sa.sk_d, sa.sk_pi, sa.sk_pr)
@@ -89,8 +77,8 @@ def send(sa, now, int_auth=b""):
         payloads.append((_N, wire.notify(_INITIAL_CONTACT)))
     if p["gateway_id"] != "any":
         payloads.append((_IDR, _id_body(p["gateway_id"])))
-    data = _auth(sa, sa._message_i, sa._n_r, sa.sk_pi, ident)
-    payloads.append((_AUTH, struct.pack(">I", _PSK << 24) + data))
+    data = method.sign(*_signed(sa, sa._message_i, sa._n_r, sa.sk_pi, ident))
+    payloads.append((_AUTH, struct.pack(">I", method.method << 24) + data))
     if transport:
         payloads.append((_N, wire.notify(_USE_TRANSPORT_MODE)))
     elif not inner:
@@ -139,10 +127,10 @@ def answer(sa, payloads, now):
     wanted = p["gateway_id"]
     idr = bytes(found[_IDR])
     auth = bytes(found[_AUTH])
-    data = _auth(sa, sa._message_r, sa._n_i, sa.sk_pr, idr)
-    if auth[:1] != bytes((_PSK,)) or not equal(auth[4:], data):
-        # Another method says that no secret of ours could have helped.
-        other = auth[:1] if auth[:1] != bytes((_PSK,)) else b""
+    # Another method says that no secret of ours could have helped.
+    other = auth[:1] if auth[:1] != bytes((sa.method.method,)) else b""
+    signed = _signed(sa, sa._message_r, sa._n_i, sa.sk_pr, idr)
+    if other or not sa.method.verify(auth[4:], *signed):
         sa.refuse("AUTH does not verify", "peer", *other)
     elif wanted != "any" and idr[:1] + idr[4:] != bytes((wanted[0],)) + wanted[1]:
         sa.refuse("IDr is not gateway_id", "peer", idr)

@@ -18,6 +18,7 @@ import struct
 from micropython import const
 
 from . import auth
+from .auth_method import chosen
 from ..crypto import kdf
 from ..ike import wire
 from ..crypto.ccm import CCM
@@ -75,6 +76,7 @@ class Initiator(Machine):
 
     def __init__(self, profile, rand):
         super().__init__(profile, rand)
+        self.method = chosen(profile)  # of authentication
         self.encap = profile["encap"]  # ask for UDP encapsulation even without a NAT
         self._table = TABLE
 
@@ -101,6 +103,7 @@ class Initiator(Machine):
             (_N, wire.notify(_NAT_DETECTION_DESTINATION_IP, self._nat_hash(remote))),
             (_N, wire.notify(_IKEV2_FRAGMENTATION_SUPPORTED)),
         ]
+        notes += self.method.announce
         if p["frag_ack"] != "off":
             notes.append((_N, wire.notify(p["frag_ack_types"][0])))
             notes.append((_VENDOR, VENDOR_ID))
@@ -136,7 +139,7 @@ class Initiator(Machine):
         self._ke = self._int_auth = self._n_i = self._n_r = self._message_i = self._message_r = (
             None
         )
-        self.sk_d = self.sk_pi = self.sk_pr = None
+        self.sk_d = self.sk_pi = self.sk_pr = self.method = None
 
     # IKE_SA_INIT.
 
