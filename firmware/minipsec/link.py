@@ -78,11 +78,9 @@ class Link:
             resume(self, awake)
             owner.on_up(self)
             return
-        from .kex import methods
         from .handshake.sa_init import Initiator
 
-        methods.step = port.feed
-        self.ike = ike = Initiator(p, port.rand)
+        self.ike = ike = Initiator(p, port.rand, port.feed)
         ike.encap = not self._esp
         # Only an SA without a predecessor may have the gateway forget the others.
         ike.initial_contact = owner.alone()

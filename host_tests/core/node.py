@@ -152,7 +152,7 @@ def remember_exchanges():
     class Remembered:
         size = 32
 
-        def __init__(self, rand):
+        def __init__(self, rand, *_):
             self._key = bytes(rand(32))
             if self._key not in known:
                 known[self._key] = real(X25519)(lambda n: self._key)

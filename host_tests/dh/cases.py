@@ -43,7 +43,7 @@ class Case(NamedTuple):
     public: bytes | None = None
 
 
-def half(ident, seed):
+def half(ident, seed, *step):
     """Our key pair made of `seed`; later calls of rand (for blinding) give random octets."""
     left = [seed]
 
@@ -52,7 +52,7 @@ def half(ident, seed):
         assert len(octets) == n
         return octets
 
-    return methods.method(ident)(rand)
+    return methods.method(ident)(rand, *step)
 
 
 def p256_seed(k):

@@ -4,8 +4,11 @@ import math
 import random
 
 import pytest
-from minipsec.kex import groups
+from minipsec.handshake import intermediate
+from minipsec.handshake.sa_init import Initiator
+from minipsec.kex import groups, methods
 
+from host_tests.core.node import Rand, profile
 from host_tests.dh import cases
 from host_tests.dh.cases import MODP2048, half
 
@@ -74,7 +77,7 @@ def test_windows_come_to_what_pow_comes_to():
     for base in (2, 3, PRIME - 2, 2**2047 + 1, *(rng.randrange(PRIME) for _ in range(6))):
         for key in (b"\x80" + bytes(31), b"\x0f" * 32, b"\xf0" * 32, rng.randbytes(32)):
             power = pow(base, int.from_bytes(key, "big"), PRIME)
-            assert groups._power(base, key) == power.to_bytes(256, "big")
+            assert groups._power(base, key, None) == power.to_bytes(256, "big")
 
 
 def test_the_secret_is_never_short_of_entropy_by_a_small_subgroup():
@@ -86,16 +89,38 @@ def test_the_secret_is_never_short_of_entropy_by_a_small_subgroup():
         assert 1 < secret < PRIME - 1
 
 
-def test_a_watchdog_can_be_fed_on_the_way(monkeypatch):
+def test_a_watchdog_can_be_fed_on_the_way():
     """Once for each octet of the exponent: 32 times in what takes an RP2040 three seconds."""
-    from minipsec.kex import methods
-
     fed = []
-    monkeypatch.setattr(methods, "step", lambda: fed.append(1))
-    ours = half(MODP2048, bytes(range(32)))
+    ours = half(MODP2048, bytes(range(32)), lambda: fed.append(1))
     assert len(fed) == 32
     ours.shared(ours.public)
     assert len(fed) == 64
-    monkeypatch.setattr(methods, "step", None)
-    half(MODP2048, bytes(range(32)))
-    assert len(fed) == 64
+
+
+@pytest.mark.parametrize(("ident", "size"), [(31, 32), (19, 40), (14, 32)])
+def test_every_method_takes_what_feeds_a_watchdog(ident, size):
+    plain, fed = half(ident, b"\7" * size), half(ident, b"\7" * size, lambda: None)
+    assert len(plain.public) == len(fed.public)
+
+
+def test_an_ike_sa_hands_it_to_each_of_its_key_exchanges(monkeypatch):
+    """To the one of IKE_SA_INIT, and to that of an IKE_INTERMEDIATE."""
+    steps = []
+
+    class Method:
+        public = b""
+
+        def __init__(self, rand, step):
+            steps.append(step)
+
+    monkeypatch.setattr(methods, "method", lambda ident: Method)
+    step = object()
+    ike = Initiator(profile(), Rand(b"step"), step)
+    ike.start(0)
+    assert steps == [step]
+    monkeypatch.setattr(intermediate, "method", lambda ident: Method)
+    ike.sk_pi = bytes(32)
+    monkeypatch.setattr(ike, "request", lambda *_: None)
+    intermediate.Intermediate([MODP2048], False).start(ike, 0)
+    assert steps == [step, step]

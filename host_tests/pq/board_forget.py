@@ -31,7 +31,7 @@ def watched(mlkem):
         made = real(ident)
 
         class Watched(made):
-            def __init__(self, rand):
+            def __init__(self, rand, *_):
                 super().__init__(rand)
                 kept.append(self._secret)
 

@@ -29,7 +29,7 @@ def encapsulate(ident, public):
 class _Pair:
     ident = None
 
-    def __init__(self, rand):
+    def __init__(self, rand, *_):
         seed = rand(64)
         if self.ident == 35:
             self.public, self._private = ML_KEM_512._keygen_internal(seed[:32], seed[32:])

@@ -35,7 +35,7 @@ class Board:
 
     ident = None
 
-    def __init__(self, rand):
+    def __init__(self, rand, *_):
         self.size = kem.CIPHERTEXT[self.ident]
         self._seed = rand(64)
         (self.public,) = self._run("keygen", self._seed)
@@ -95,7 +95,7 @@ def remember(method):
 
     def remembered(ident):
         class Remembered:
-            def __init__(self, rand):
+            def __init__(self, rand, *_):
                 if ident in known:
                     known[ident][1].again(rand)
                 else:

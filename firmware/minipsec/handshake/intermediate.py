@@ -49,7 +49,7 @@ class Intermediate:
             return False
         payloads = []
         if self.methods:
-            self._ke = method(self.methods[0])(sa.rand)
+            self._ke = method(self.methods[0])(sa.rand, sa.step)
             payloads.append((_KE, struct.pack(">HH", self.methods[0], 0) + self._ke.public))
         if self.with_ppk and len(self.methods) < 2:
             from . import ppk

@@ -74,8 +74,9 @@ class Initiator(Machine):
     _hints = 0, ()  # how often we had sent when errors were told of, and which
     _ke = None
 
-    def __init__(self, profile, rand):
+    def __init__(self, profile, rand, step=None):
         super().__init__(profile, rand)
+        self.step = step  # called several times a second by a key exchange that takes seconds
         self.method = chosen(profile)  # of authentication
         self.encap = profile["encap"]  # ask for UDP encapsulation even without a NAT
         self._table = TABLE
@@ -161,7 +162,7 @@ class Initiator(Machine):
         if self._ke is None:
             from ..kex.methods import method
 
-            self._ke = method(self._ke_id)(self.rand)
+            self._ke = method(self._ke_id)(self.rand, self.step)
         payloads = [
             (_SA, wire.sa_body(self._offer)),
             (_KE, struct.pack(">HH", self._ke_id, 0) + self._ke.public),

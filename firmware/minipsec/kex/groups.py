@@ -75,9 +75,6 @@ _PRIME = const(
 )
 
 
-step = None  # see dh
-
-
 def _int(octets):
     return int.from_bytes(octets, "big")
 
@@ -208,7 +205,7 @@ class P256:
 
     size = 64
 
-    def __init__(self, rand):
+    def __init__(self, rand, *_):
         self._rand = rand
         # 64 bits more than n has keep the remainder's bias below 2^-64 (FIPS 186-5 A.2.1).
         # The key is from 3 to n - 3, as `_multiply` needs it.
@@ -227,7 +224,7 @@ class P256:
         return _multiply(self._key, x, y, self._rand)[0].to_bytes(32, "big")
 
 
-def _power(base, key):
+def _power(base, key, step):
     """Return base^key modulo the prime, `key` being octets.
 
     It works in windows of four bits.  That is a sixth less work than pow(), a third less for base
@@ -254,21 +251,22 @@ class MODP2048:
 
     size = 256
 
-    def __init__(self, rand):
+    def __init__(self, rand, step=None):
+        self._step = step
         # An exponent needs twice the group's strength in bits: 220 or 320 by RFC 3526 §8, at least
         # 224 by NIST SP 800-56A (112 bits of strength), 225 by RFC 7919 A.1 for the same size.
         # We take 256 and set the highest, so that every key takes the same steps.
         key = bytearray(rand(32))
         key[0] |= 128
         self._key = key
-        self.public = _power(2, key)
+        self.public = _power(2, key, step)
 
     def shared(self, peer):
         """Return g^ir, 256 octets, or None unless 1 < peer < p - 1 (RFC 6989 §2.1)."""
         y = _int(peer)
         if len(peer) != 256 or not 1 < y < _int(_PRIME) - 1:
             return None
-        return _power(y, self._key)
+        return _power(y, self._key, self._step)
 
 
 METHODS = {_P256: P256, _MODP2048: MODP2048}

@@ -1,7 +1,7 @@
 """Key exchange methods (RFC 7296 §3.4), by their transform ids.
 
-A method is a class.  `Method(rand)` makes a key pair; `rand(n)` returns n random octets.
-`.public` goes into the KE payload and has `.size` octets, as the peer's has.  `.shared(peer)`
+A method is a class.  `Method(rand, step)` makes a key pair; `rand(n)` returns n random octets, and
+a group that takes seconds calls `step()` several times a second, for a watchdog's sake.  `.public` goes into the KE payload and has `.size` octets, as the peer's has.  `.shared(peer)`
 returns g^ir as octets, or None when the peer's value is refused.  `.wipe()`, where a method has it,
 overwrites the private key.
 
@@ -21,17 +21,12 @@ _ML_KEM_1024 = const(37)
 
 _P25519 = (1 << 255) - 19
 
-# May be set to what shall be called several times a second while a slow group computes, for a
-# watchdog's sake.
-step = None
-
 
 def method(ident):
     """Return the class of a transform id, or None; the module of a slower group is loaded here."""
     if ident == _P256 or ident == _MODP2048:
         from . import groups
 
-        groups.step = step
         return groups.METHODS[ident]
     if _ML_KEM_512 <= ident <= _ML_KEM_1024:
         from . import mlkem
@@ -130,7 +125,7 @@ class X25519:
 
     size = 32
 
-    def __init__(self, rand):
+    def __init__(self, rand, *_):
         key = bytearray(rand(32))
         key[0] &= 248
         key[31] = key[31] & 127 | 64

@@ -398,7 +398,7 @@ class _Work:
 class _Method:
     """One of the three parameter sets; `method` fills in k, eta_1, d_u, d_v and size."""
 
-    def __init__(self, rand):
+    def __init__(self, rand, *_):
         """Make a key pair (FIPS 203 algorithms 19, 16 and 13) from 64 octets of `rand(n)`.
 
         The private key that is kept is sigma | z.  The secret vector is sampled anew from sigma;
