@@ -8,6 +8,7 @@ import gc
 import micropython
 from hashlib import sha256
 
+import __main__
 import _host
 import parts
 
@@ -62,6 +63,10 @@ async def bursts(until):
 
 async def main(seeds, readings):
     parts.install()
+    if __main__.FROZEN:
+        # The firmware's table has their names: no other one grows, whoever would come upon that.
+        for i in range(1300):
+            getattr(parts, "%x~" % i, None)
     live("empty")
     _host.phase("load_profile")
     from minipsec import load_profile
