@@ -18,102 +18,102 @@ help:
 	  awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
 venv: ## .venv with what everything here needs; every other target begins with it
-	@$(PYTHON) tools/setup/venv.py
+	@$(PYTHON) tools/dev/setup/venv.py
 
 demo: venv ## a sensor sends readings to a gateway (READINGS=n; GATEWAY=strongswan, SLEEP=1, or PQ=1 LOSS=percent FRAGMENT_SIZE=octets)
 	@$(call known,demo,READINGS GATEWAY SLEEP PQ LOSS FRAGMENT_SIZE)
-	@$(if $(filter strongswan,$(GATEWAY)),$(PY) tools/setup/gateway.py --require)
-	@$(PY) -m tools.demo $(call flag,readings,READINGS) $(call flag,gateway,GATEWAY) \
+	@$(if $(filter strongswan,$(GATEWAY)),$(PY) tools/dev/setup/gateway.py --require)
+	@$(PY) -m tools.dev.demo $(call flag,readings,READINGS) $(call flag,gateway,GATEWAY) \
 	  $(call flag,pq,PQ) $(call flag,sleep,SLEEP) $(call flag,loss,LOSS) $(call flag,fragment-size,FRAGMENT_SIZE)
 
 test: venv ## all tests, a quarter hour; as root with strongSwan in namespaces (ARGS='-k name -x')
-	@$(PY) tools/setup/interpreter.py
-	@$(PY) tools/setup/gateway.py
-	@$(PY) tools/setup/node.py
+	@$(PY) tools/dev/setup/interpreter.py
+	@$(PY) tools/dev/setup/gateway.py
+	@$(PY) tools/dev/setup/node.py
 	@$(PY) -m pytest $(ARGS)
 
 conformance: venv ## a line for each id of the checklists, and the tests that prove it (JSON=file)
-	@$(PY) tools/setup/gateway.py
-	@$(PY) -m tools.conformance $(call flag,json,JSON)
+	@$(PY) tools/dev/setup/gateway.py
+	@$(PY) -m tools.dev.conformance $(call flag,json,JSON)
 
 docs: venv ## pictures and tables of the READMEs, made from the sources
-	@$(PY) -m tools.docs
+	@$(PY) -m tools.dev.docs
 
 fresh: ## the demo and a share of the tests in new Debian roots, as root: 5 minutes (SUITE=trixie)
-	@$(PYTHON) tools/fresh.py $(call flag,suite,SUITE) $(call flag,args,ARGS)
+	@$(PYTHON) tools/dev/fresh.py $(call flag,suite,SUITE) $(call flag,args,ARGS)
 
 bench: venv ## handshakes and readings beside DTLS on the same interpreter, as ratios: 2 minutes (ROUNDS=3 for a quick pass)
-	@ROUNDS='$(ROUNDS)' $(PY) -m tools.bench.handshake
+	@ROUNDS='$(ROUNDS)' $(PY) -m tools.dev.bench.handshake
 
 bench-compare: venv ## a new run of bench held against the kept one; a figure that is worse fails (ROUNDS=n)
-	@ROUNDS='$(ROUNDS)' $(PY) -m tools.bench.handshake --compare
+	@ROUNDS='$(ROUNDS)' $(PY) -m tools.dev.bench.handshake --compare
 
 bench-loss: venv ## fragments and handshakes over links that lose: minutes (SEEDS=50 for a quick pass, PART=handshake)
-	@SEEDS='$(SEEDS)' $(PY) -m tools.bench.loss $(call flag,part,PART)
+	@SEEDS='$(SEEDS)' $(PY) -m tools.dev.bench.loss $(call flag,part,PART)
 
 bench-esp: venv ## octets, microseconds and heap of a reading, beside DTLS and TLS (ROUNDS=50 for a quick pass)
-	@ROUNDS='$(ROUNDS)' $(PY) -m tools.bench.esp
+	@ROUNDS='$(ROUNDS)' $(PY) -m tools.dev.bench.esp
 
 bench-heap: venv ## the smallest heap with which a sensor comes up, for each key exchange
-	@$(PY) -m tools.bench.handshake_heap
+	@$(PY) -m tools.dev.bench.handshake_heap
 
 bench-storm: venv ## a thousand sensors whose gateway returns at one moment: minutes (SENSORS=200)
-	@SENSORS='$(SENSORS)' $(PY) -m tools.bench.storm
+	@SENSORS='$(SENSORS)' $(PY) -m tools.dev.bench.storm
 
 bench-silence: venv ## readings that are lost when the gateway forgets its SAs: ten minutes
-	@$(PY) -m tools.bench.silence
+	@$(PY) -m tools.dev.bench.silence
 
 bench-idle: venv ## wake-ups, heap and datagrams of a minute in which a sensor says little
-	@$(PY) -m tools.bench.idle
+	@$(PY) -m tools.dev.bench.idle
 
 bench-asm: venv ## machine code for an RP2040, run on an emulated one and counted: cycles, milliseconds
-	@$(PY) -m tools.bench.asm
+	@$(PY) -m tools.dev.bench.asm
 
 footprint: venv ## heap of each module and phase on a 32-bit MicroPython under Node.js: minutes
-	@$(PY) tools/setup/node.py --require
-	@$(PY) -m tools.footprint
+	@$(PY) tools/dev/setup/node.py --require
+	@$(PY) -m tools.dev.footprint
 
 mpy: venv ## firmware as .mpy files, for one board or all (BOARD=RPI_PICO_W)
-	@$(PY) -m tools.build mpy $(BOARD)
+	@$(PY) -m tools.dev.build mpy $(BOARD)
 
 romfs: venv ## the same as a ROMFS image, for boards with such a partition (BOARD=..)
-	@$(PY) -m tools.build romfs $(BOARD)
+	@$(PY) -m tools.dev.build romfs $(BOARD)
 
 dist: venv ## all that one board gets in one folder, with sizes and SHA-256 (BOARD=..)
-	@$(PY) -m tools.build dist $(BOARD)
+	@$(PY) -m tools.dev.build dist $(BOARD)
 
 package: venv ## package.json, by which mip installs firmware/minipsec
-	@$(PY) -m tools.build package
+	@$(PY) -m tools.dev.build package
 
 fleet: FLEET ?= 2000,400,5,4
 fleet: venv ## 2000 devices told to strongSwan, 400 tunnels at once (FLEET=devices,tunnels,readings,processes)
-	@$(PY) tools/setup/gateway.py --require
+	@$(PY) tools/dev/setup/gateway.py --require
 	@FLEET='$(FLEET)' $(PY) -m pytest -q host_tests/provision/test_fleet.py
 
 fuzz: venv ## any octets into the core, guided by coverage: five minutes (SECONDS=n)
-	@$(PY) -m tools.fuzz $(call flag,seconds,SECONDS)
+	@$(PY) -m tools.dev.fuzz $(call flag,seconds,SECONDS)
 
 histories: venv ## random lives of a sensor that sleeps: no sequence number comes twice (N=1000000)
-	@PYTHONPATH=firmware:host_tests/shims $(PY) -m host_tests.esp.histories $(N)
+	@PYTHONPATH=firmware:tools/dev/shims $(PY) -m host_tests.esp.histories $(N)
 
 soak: venv ## a day of trouble on a clock that leaps, a million readings: minutes (HOURS=n READINGS=n)
-	@$(PY) -m tools.soak $(call flag,hours,HOURS) $(call flag,readings,READINGS) $(call flag,seed,SEED)
+	@$(PY) -m tools.dev.soak $(call flag,hours,HOURS) $(call flag,readings,READINGS) $(call flag,seed,SEED)
 
 coverage: venv ## branches of the core that its tests take under CPython; less than 95 % fails
-	@$(PY) -m tools.health coverage
+	@$(PY) -m tools.dev.health coverage
 
 types: venv ## pyright, firmware/ against MicroPython's stubs: nothing beyond what was looked at
-	@$(PY) -m tools.health types
+	@$(PY) -m tools.dev.health types
 
 mutants: venv ## small changes to sequence, ccm, esp, fragack: do tests notice? (MODULE=name; long)
-	@$(PY) -m tools.mutants $(call flag,module,MODULE)
+	@$(PY) -m tools.dev.mutants $(call flag,module,MODULE)
 
 lint: venv ## style and format of every Python file
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 
 size: venv ## .mpy octets and RAM at import of each firmware module, beside their budgets
-	@$(PY) -m tools.size
+	@$(PY) -m tools.dev.size
 
 clean: ## remove .venv, caches and everything built
 	rm -rf .venv build .pytest_cache .hypothesis .ruff_cache

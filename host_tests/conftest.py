@@ -9,7 +9,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tools/setup")]
+sys.path[:0] = [str(ROOT / "tools/dev/setup")]
 
 import gateway as gateway_packages
 import interpreter

@@ -9,17 +9,17 @@ import sys
 
 import pytest
 
-import tools.demo
-import tools.demo_link
-import tools.demo_sleep
-from host_tests.lab import ROOT, Sensor
-from tools import mpy
+import tools.dev.demo
+import tools.dev.demo.link
+import tools.dev.demo.sleep
+from tools.dev.lab import ROOT, Sensor
+from tools.common import mpy
 from tools.devgateway import RunningGateway
 
 
 def demo(root, *words, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "tools.demo", *words],
+        [sys.executable, "-m", "tools.dev.demo", *words],
         check=False,
         cwd=root,
         env={**os.environ, **environment},
@@ -69,9 +69,9 @@ def test_a_micropython_that_is_none_is_named(root):
 @pytest.mark.item("I3")
 def test_without_root_strongswan_is_refused_in_one_line(monkeypatch, capsys):
     """Asked of the program itself: another user may not enter the folder it lies in."""
-    monkeypatch.setattr(tools.demo.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(tools.dev.demo.os, "geteuid", lambda: 1000)
     with pytest.raises(SystemExit) as end:
-        tools.demo.main(["--gateway", "strongswan"])
+        tools.dev.demo.main(["--gateway", "strongswan"])
     assert end.value.code == 2
     said = capsys.readouterr().err
     assert said == "demo: GATEWAY=strongswan needs root (network namespaces)\n"
@@ -123,11 +123,11 @@ def combinations():
 def test_every_combination_of_switches_is_told_or_refused_in_one_line(monkeypatch, capsys):
     """A switch that the story would not heed is refused."""
     told = []
-    for story in (tools.demo, tools.demo_link, tools.demo_sleep):
+    for story in (tools.dev.demo, tools.dev.demo.link, tools.dev.demo.sleep):
         name = story.__name__.rpartition(".")[2]
         monkeypatch.setattr(story, "run", lambda options, name=name: told.append((name, options)))
-    monkeypatch.setattr(tools.demo.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(tools.demo, "no_core_dumps", lambda: None)
+    monkeypatch.setattr(tools.dev.demo.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(tools.dev.demo, "no_core_dumps", lambda: None)
     seen = 0
     for words in combinations():
         given = dict(zip(words[::2], words[1::2], strict=True))
@@ -136,12 +136,12 @@ def test_every_combination_of_switches_is_told_or_refused_in_one_line(monkeypatc
         told.clear()
         if special and (real or sleep):
             with pytest.raises(SystemExit) as end:
-                tools.demo.main(words)
+                tools.dev.demo.main(words)
             said = capsys.readouterr().err
             assert end.value.code == 2 and said.count("\n") == 1, words
             assert any(word.split("=")[0] in said for word in ("PQ=", "LOSS=", "FRAGMENT_SIZE="))
             continue
-        assert tools.demo.main(words) == 0
+        assert tools.dev.demo.main(words) == 0
         ((name, options),) = told
         assert name == ("demo_link" if special else "demo_sleep" if sleep else "demo"), words
         assert options.readings == (4 if sleep else 10)
@@ -201,7 +201,7 @@ def test_ten_readings_need_no_more_than_144_kib(tmp_path, compiled):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_demo_that_is_ended_leaves_nothing_behind(tmp_path, number):
     demo = subprocess.Popen(
-        [sys.executable, "-m", "tools.demo", "--readings", "1000"],
+        [sys.executable, "-m", "tools.dev.demo", "--readings", "1000"],
         cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with demo:

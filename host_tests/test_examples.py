@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from minipsec.config import profile as store
-from tools import docs
+from tools.dev import docs
 from tools.cli import app
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -138,7 +138,7 @@ def test_the_profile_and_the_secrets_that_are_shown_are_good():
 
 
 def test_how_the_core_is_driven_is_how_it_is_driven():
-    from host_tests.core.node import PROFILE, Rand, profile
+    from tools.dev.peers.node import PROFILE, Rand, profile
     from minipsec.handshake.sa_init import Initiator
 
     (text,) = [block for block in python("firmware/README.md") if "Initiator" in block]

@@ -6,8 +6,8 @@ import subprocess
 import pytest
 
 import debian
-from tools import fresh
-from tools.setup import node
+from tools.dev import fresh
+from tools.dev.setup import node
 
 
 @pytest.fixture

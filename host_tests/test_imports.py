@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from tools import mpy
+from tools.common import mpy
 
 FIRMWARE = pathlib.Path(__file__).resolve().parents[1] / "firmware"
 

@@ -10,7 +10,7 @@ import pytest
 
 import interpreter
 
-SETUP = "tools/setup"
+SETUP = "tools/dev/setup"
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_virtual_environment_of_another_folder_is_left_alone(root, tmp_path):
     """A clone whose .venv is a link to this one would empty it."""
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs/file").write_text("kept")
-    (tmp_path / "clone/tools/setup").mkdir(parents=True)
+    (tmp_path / "clone/tools/dev/setup").mkdir(parents=True)
     for name in ("pyproject.toml", f"{SETUP}/venv.py"):
         (tmp_path / "clone" / name).write_bytes((root / name).read_bytes())
     (tmp_path / "clone/.venv").symlink_to(tmp_path / "theirs")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tools import mpy, size
+from tools.common import mpy
+from tools.dev import size
 
 
 @pytest.fixture(scope="module")

@@ -16,20 +16,20 @@ from typing import Annotated
 import typer
 from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
-from . import mpy
+from .common import mpy
 from .capture.command import capture
 from .devgateway.command import devgateway
 from .gateway.commands import gateway
-from .provision import commands
-from .provision.console import pull_log, stats
-from .provision.doctor import doctor
-from .provision.flash import flash
-from .provision.keys import remove, revoke, rotate
-from .provision.label import label
-from .provision.options import MODULE, PROGRAM, complain
-from .provision.problem import BadInput, Interrupted, Problem
-from .provision.push import push
-from .secrecy import no_core_dumps
+from .fleet import commands
+from .board.console import pull_log, stats
+from .board.doctor import doctor
+from .board.flash import flash
+from .gateway.keys import remove, revoke, rotate
+from .fleet.label import label
+from .common.options import MODULE, PROGRAM, complain
+from .common.problem import BadInput, Interrupted, Problem
+from .board.push import push
+from .common.secrecy import no_core_dumps
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from tools import mpy
-from tools.bench import asm, cortex
+from tools.common import mpy
+from tools.dev.bench import asm, cortex
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_every_function_in_machine_code_is_in_the_table_but_the_one_for_public_d
     names = {code.name for module in ("crypto/octets_viper", "kex/keccak", "kex/mlkem", "kex/x25519_thumb")
              for code in cortex.functions(cortex.source(module))}  # fmt: skip
     # What rejection takes depends on the public matrix.
-    text = (asm.ROOT / "tools/bench/asm.py").read_text()
+    text = (asm.ROOT / "tools/dev/bench/asm.py").read_text()
     used = set(re.findall(r'\["(\w+)"\]', text))
     assert names - used == {"_reject"}
 

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from tools.bench import cortex
-from tools.bench.asm import ADD, AGAIN, END, MULTIPLY, SCALE, SQUARE, SUBTRACT, SWAP
+from tools.dev.bench import cortex
+from tools.dev.bench.asm import ADD, AGAIN, END, MULTIPLY, SCALE, SQUARE, SUBTRACT, SWAP
 
 P = 2**255 - 19
 TOP = 2**256 - 1

@@ -12,7 +12,7 @@ import pytest
 from kyber_py.ml_kem import ML_KEM_512, ML_KEM_768, ML_KEM_1024
 from minipsec.crypto import octets as loops
 
-from tools.bench import cortex
+from tools.dev.bench import cortex
 
 COUNT = 10_000
 

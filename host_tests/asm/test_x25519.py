@@ -10,8 +10,8 @@ from minipsec.kex import methods
 
 from host_tests.dh import cases
 from host_tests.dh.cases import X25519, half
-from tools import mpy
-from tools.bench import cortex
+from tools.common import mpy
+from tools.dev.bench import cortex
 
 P = 2**255 - 19
 THUMB = mpy.FIRMWARE / "minipsec/kex/x25519_thumb.py"

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tools.bench import handshake, handshake_compare, handshake_report
+from tools.dev.bench import handshake, handshake_compare, handshake_report
 
 KEPT = handshake.RESULTS / "handshake.json"
 

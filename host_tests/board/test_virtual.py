@@ -10,7 +10,7 @@ import time
 import pytest
 
 from host_tests.board.virtual import VirtualBoard
-from host_tests.lab import wait_until
+from tools.dev.lab import wait_until
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ import threading
 import time
 import tty
 
-from host_tests.lab import PATIENCE, LabError, _die_with_parent, wait_until
-from tools.setup.interpreter import require_micropython
+from tools.dev.lab import PATIENCE, LabError, _die_with_parent, wait_until
+from tools.dev.setup.interpreter import require_micropython
 
 _ROM = pathlib.Path(__file__).with_name("rom.py")
 _PATIENCE = 1.0  # seconds that a full line is waited for before its reader counts as gone
@@ -34,7 +34,7 @@ _POWER_ON, _SOFT, _DEEP_SLEEP, _BITTEN = 1, 5, 4, 3  # machine.reset_cause()
 class VirtualBoard:
     """See the module's docstring.
 
-    `namespace` (of host_tests/lab.py) and `address` are its network; `pretend` changes
+    `namespace` (of tools/dev/lab) and `address` are its network; `pretend` changes
     sys.implementation ({"version": [1, 19, 0], "_machine": ..}) and sys.platform.
     `cut_after(n)`, before `plug`, cuts the power in the middle of the n-th write to flash.
     With `usb` the port is the chip's own: a reset takes it away for a moment, and what the board

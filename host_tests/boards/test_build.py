@@ -15,7 +15,8 @@ from mpremote import mip
 
 from host_tests.board.virtual import VirtualBoard
 from host_tests.boards.conftest import BOARDS, ROOT
-from tools import build, mpy
+from tools.dev import build
+from tools.common import mpy
 
 # .mpy header, third octet >> 2 (py/persistentcode.h)
 ARCHITECTURES = {"armv6m": 4, "xtensawin": 10, "rv32imc": 11, "x64": 2}

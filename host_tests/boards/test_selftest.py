@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from kyber_py.ml_kem import ML_KEM_512
 from scapy.layers.inet import IP, UDP
 
-from tools import mpy
+from tools.common import mpy
 
 KEY, SALT = bytes(range(16)), b"\xa0\xa1\xa2"
 

@@ -1,6 +1,6 @@
 import pytest
 
-from host_tests.core.node import remember_exchanges
+from tools.dev.peers.node import remember_exchanges
 
 
 @pytest.fixture(autouse=True, scope="package")

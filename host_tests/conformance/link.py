@@ -6,7 +6,7 @@ one by one, and a test may deliver any of them again, to either end, in any orde
 
 import random
 
-from host_tests.core.node import LOCAL, REMOTE, SECRETS, Node, Rand, profile
+from tools.dev.peers.node import LOCAL, REMOTE, SECRETS, Node, Rand, profile
 from tools.devgateway import Config, Endpoint, Gateway, Secrets
 
 SENSOR, GATEWAY = "sensor", "gateway"

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from tools import conformance
-from tools.conformance import FAIL, LEFT_OUT, NOT_YET, PASS
+from tools.dev import conformance
+from tools.dev.conformance import FAIL, LEFT_OUT, NOT_YET, PASS
 
 SIZES = {"MIN": 41, "FRG": 27, "ACK": 17, "AMB": 22, "INT": 22}
 SIZES |= {

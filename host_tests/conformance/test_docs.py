@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from host_tests.conformance.stage import IN_STATE, checking
+from tools.dev.peers.stage import IN_STATE, checking
 from minipsec.config import profile as store
 from minipsec.ike import established
-from tools import docs
+from tools.dev import docs
 
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.S)
 

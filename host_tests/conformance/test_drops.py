@@ -10,7 +10,7 @@ import struct
 import pytest
 from minipsec.esp import inner
 
-from host_tests.conformance.stage import (
+from tools.dev.peers.stage import (
     IN_STATE,
     UNDER_KEYS,
     UNKNOWN,
@@ -28,7 +28,7 @@ from host_tests.conformance.stage import (
     without,
 )
 from host_tests.conformance.unchanged import watch
-from host_tests.core.responder import (
+from tools.dev.peers.responder import (
     COOKIE,
     FRAGMENTATION,
     IKE_AUTH,
@@ -43,7 +43,7 @@ from host_tests.core.responder import (
     message,
     notify,
 )
-from host_tests.fragments.bench import RES, Bench, octets
+from tools.dev.peers.bench import RES, Bench, octets
 
 PACKAGE = "firmware/minipsec"
 FOLDERS = ("esp", "handshake", "ike")

@@ -7,11 +7,11 @@ import struct
 
 import pytest
 
-from host_tests.conformance import stage
+from tools.dev.peers import stage
 from host_tests.conformance.udp import Wire, named, run_sensor
 from host_tests.core.checklist import item
-from host_tests.core.node import PROFILE
-from host_tests.core.responder import IKE_AUTH, IKE_SA_INIT, INFORMATIONAL, MARKER, D, I, notify
+from tools.dev.peers.node import PROFILE
+from tools.dev.peers.responder import IKE_AUTH, IKE_SA_INIT, INFORMATIONAL, MARKER, D, I, notify
 from minipsec import refusals as errors, explain
 from minipsec.config import profile as store
 

@@ -6,7 +6,7 @@ He sees and delivers every datagram of both ends, but has no keys.
 import pytest
 
 from host_tests.conformance.link import GATEWAY, SENSOR, STRANGER, Chaos, Link
-from host_tests.conformance.stage import drops, picture
+from tools.dev.peers.stage import drops, picture
 from host_tests.core.checklist import item
 from minipsec.ike import established
 

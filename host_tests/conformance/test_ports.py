@@ -2,11 +2,11 @@
 
 import time
 
-from host_tests.conformance.stage import Gateway
+from tools.dev.peers.stage import Gateway
 from host_tests.conformance.udp import Wire, named, run_sensor
 from host_tests.core.checklist import item
-from host_tests.core.node import profile
-from host_tests.core.responder import IKE_AUTH, INFORMATIONAL, MARKER, I, R
+from tools.dev.peers.node import profile
+from tools.dev.peers.responder import IKE_AUTH, INFORMATIONAL, MARKER, I, R
 
 # A busy PC must not be taken for a lost datagram: each would be one more to be told apart.
 PATIENT = {"retransmit_ms": 5000}

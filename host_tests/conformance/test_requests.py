@@ -9,7 +9,7 @@ from hashlib import sha256
 
 import pytest
 
-from host_tests.conformance.stage import (
+from tools.dev.peers.stage import (
     AUTHENTICATED,
     DELETE_IKE,
     IN_STATE,
@@ -22,7 +22,7 @@ from host_tests.conformance.stage import (
     up,
 )
 from host_tests.core.checklist import item
-from host_tests.core.responder import (
+from tools.dev.peers.responder import (
     CREATE_CHILD_SA,
     IKE_AUTH,
     IKE_SA_INIT,

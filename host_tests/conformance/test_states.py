@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from host_tests.conformance.stage import (
+from tools.dev.peers.stage import (
     DELETE_IKE,
     IN_STATE,
     PPK_ID,
@@ -26,8 +26,8 @@ from host_tests.conformance.stage import (
     without,
 )
 from host_tests.core.checklist import item
-from host_tests.core.node import X25519
-from host_tests.core.responder import (
+from tools.dev.peers.node import X25519
+from tools.dev.peers.responder import (
     AUTH,
     COOKIE,
     CREATE_CHILD_SA,
@@ -213,7 +213,7 @@ def fresh(state, exchange, response):
 @pytest.mark.parametrize("key", list(TABLE), ids=lambda key: f"{STATES[key[0]]}-{key[1]}-{key[2]}")
 def test_a_pair_of_the_table_ends_in_each_state_that_it_names_and_in_no_other(key, monkeypatch):
     state, exchange, response = STATES[key[0]], key[1], key[2]
-    assert state in IN_STATE, f"host_tests/conformance/stage.py cannot bring a sensor to {state}"
+    assert state in IN_STATE, f"tools/dev/peers/stage.py cannot bring a sensor to {state}"
     monkeypatch.setattr(intermediate, "method", lambda ident: methods.METHODS[X25519])
     reached = set()
     for profile in range(len(list(fresh(state, exchange, response)))):

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 
-from host_tests.core.node import PROFILE, SECRETS
+from tools.dev.peers.node import PROFILE, SECRETS
 
 HOST = "127.0.0.1"
 

@@ -8,7 +8,7 @@ from minipsec.esp.sa import Receiver
 from minipsec.ike.fragack import Acks
 from minipsec.ike.sa import Machine
 
-from .stage import picture
+from tools.dev.peers.stage import picture
 
 # Attributes of a Machine, and below them, that may differ after a drop.
 MOVES = {

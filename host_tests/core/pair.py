@@ -1,7 +1,7 @@
 """A sensor and a scripted responder, brought as far as a test needs them."""
 
-from host_tests.core.node import SECRETS, Node, Rand, profile
-from host_tests.core.responder import Responder
+from tools.dev.peers.node import SECRETS, Node, Rand, profile
+from tools.dev.peers.responder import Responder
 
 
 def starting(gateway=None, seed=b"pair", secrets=None, now=0, **changes):

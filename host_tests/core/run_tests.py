@@ -6,7 +6,7 @@ Prints `pass NAME`, or `fail NAME` and the traceback; exits with 1 when one fail
 import gc
 import sys
 
-from host_tests.core.node import remember_exchanges
+from tools.dev.peers.node import remember_exchanges
 
 remember_exchanges()
 module = __import__(sys.argv[1], None, None, ("*",))

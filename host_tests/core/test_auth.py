@@ -1,11 +1,11 @@
 """IKE_AUTH: who we say we are, who must answer, and what an answer may give us."""
 
 from host_tests.core.checklist import item
-from host_tests.core.node import SECRETS, Node, Rand, profile
+from tools.dev.peers.node import SECRETS, Node, Rand, profile
 from host_tests.core.pair import (
     authenticating, changed, dropped, established, starting, with_body,
 )  # fmt: skip
-from host_tests.core.responder import (
+from tools.dev.peers.responder import (
     ASSIGNED, AUTH, CP, IDI, IDR, IKE_AUTH, INFORMATIONAL, KE, NONCE, PSK, SA, SERVER, TSI, TSR,
     D, I, N, R, Responder, V, notify, proposal, selector,
 )  # fmt: skip
@@ -440,7 +440,7 @@ def test_an_answer_with_a_wrong_header_is_dropped():
 
 
 def test_an_answer_in_the_clear_is_dropped():
-    from host_tests.core.responder import MARKER, message
+    from tools.dev.peers.responder import MARKER, message
 
     node, gateway, request = authenticating()
     for payloads in ([notify(AUTHENTICATION_FAILED)], [notify(14)], [(NONCE, bytes(32))], []):

@@ -3,9 +3,9 @@
 from hashlib import sha256
 
 from host_tests.core.checklist import item
-from host_tests.core.node import Node, Rand, profile
+from tools.dev.peers.node import Node, Rand, profile
 from host_tests.core.pair import starting
-from host_tests.core.responder import COOKIE, IKE_SA_INIT, MARKER, KE, N, Responder, notify
+from tools.dev.peers.responder import COOKIE, IKE_SA_INIT, MARKER, KE, N, Responder, notify
 
 INVALID_KE = 17
 LIFETIME_MS = 10000

@@ -5,7 +5,7 @@ What goes out is opened, and what comes in is made, by `primitives` and by hand.
 
 import struct
 
-from host_tests.core.primitives import CCM
+from tools.dev.peers.primitives import CCM
 from host_tests.core.test_inner import back, changed, mended, sums_up
 from minipsec.crypto import ccm
 from minipsec.esp import inner

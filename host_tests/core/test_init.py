@@ -3,9 +3,9 @@
 import struct
 
 from host_tests.core.checklist import item
-from host_tests.core.node import LOCAL, REMOTE, Node, Rand, profile
+from tools.dev.peers.node import LOCAL, REMOTE, Node, Rand, profile
 from host_tests.core.pair import authenticating, changed, dropped, established, starting, with_body
-from host_tests.core.responder import (
+from tools.dev.peers.responder import (
     COOKIE, FRAGMENTATION, IKE_AUTH, IKE_SA_INIT, INFORMATIONAL, KE, MARKER, NAT_DESTINATION,
     NAT_SOURCE, NONCE, SA, I, N, R, Responder, V, message, nat_hash, notify, proposal,
 )  # fmt: skip

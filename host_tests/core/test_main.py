@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from host_tests.core.node import PROFILE
+from tools.dev.peers.node import PROFILE
 from tools.devgateway import RunningGateway
 
 SECRET = "a secret that nobody may see"

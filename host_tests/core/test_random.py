@@ -11,10 +11,10 @@ from minipsec.ike import wire
 from minipsec.ike.sa import STATES
 from minipsec.esp.sequence import ReplayWindow
 
-from host_tests.core.node import SECRETS, Node, Rand, profile, remember_exchanges
+from tools.dev.peers.node import SECRETS, Node, Rand, profile, remember_exchanges
 from host_tests.core.pair import authenticating, starting
 from host_tests.core.pair import established as brought_up
-from host_tests.core.responder import (
+from tools.dev.peers.responder import (
     COOKIE, CREATE_CHILD_SA, FRAGMENTATION, IKE_AUTH, INFORMATIONAL, MARKER, D, N, R, Responder,
     notify,
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from host_tests.core.checklist import item
 from host_tests.core.pair import authenticating, changed, dropped, established
-from host_tests.core.responder import (
+from tools.dev.peers.responder import (
     CREATE_CHILD_SA, IKE_AUTH, IKE_SA_INIT, INFORMATIONAL, KE, MARKER, NONCE, SA, SK, TSI, TSR, D,
     I, N, R, V, message, notify, payload_chain,
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """Profile and secrets: each key's good values, and for each bad one the line that a person reads."""
 
-from host_tests.core.node import PROFILE, profile
+from tools.dev.peers.node import PROFILE, profile
 from minipsec.config import profile as store
 
 ID = 'an identity like "sensor.example.org", "a@b" or "keyid:7"'

@@ -2,7 +2,7 @@
 
 from host_tests.core.checklist import item
 from host_tests.core.pair import authenticating, dropped, established, starting
-from host_tests.core.responder import IKE_AUTH, IKE_SA_INIT, INFORMATIONAL, R, Responder, notify
+from tools.dev.peers.responder import IKE_AUTH, IKE_SA_INIT, INFORMATIONAL, R, Responder, notify
 from minipsec.ike import established as calls
 
 

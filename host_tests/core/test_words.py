@@ -2,7 +2,7 @@
 
 from host_tests.core import words
 from host_tests.core.checklist import item
-from host_tests.core.node import PROFILE
+from tools.dev.peers.node import PROFILE
 from minipsec.config import profile
 
 

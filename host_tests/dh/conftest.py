@@ -1,6 +1,6 @@
 import pytest
 
-from host_tests.core import node
+from tools.dev.peers import node
 from minipsec.kex import methods
 
 

@@ -8,7 +8,7 @@ from minipsec.handshake import intermediate
 from minipsec.handshake.sa_init import Initiator
 from minipsec.kex import groups, methods
 
-from host_tests.core.node import Rand, profile
+from tools.dev.peers.node import Rand, profile
 from host_tests.dh import cases
 from host_tests.dh.cases import MODP2048, half
 

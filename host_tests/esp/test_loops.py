@@ -6,7 +6,7 @@ import random
 import pytest
 from minipsec.crypto import octets as loops
 
-from tools import mpy
+from tools.common import mpy
 
 ARCHITECTURES = ("armv6m", "xtensawin", "rv32imc", "x64")
 

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from host_tests.lab import Sensor
-from tools import mpy
+from tools.dev.lab import Sensor
+from tools.common import mpy
 from tools.devgateway import RunningGateway
 
 HOST = "127.0.0.1"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tools.footprint import build, measure
-from tools.setup import node
+from tools.dev.footprint import build, measure
+from tools.dev.setup import node
 
 
 def pytest_runtest_setup(item):

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from tools.footprint import measure, show
+from tools.dev.footprint import measure, show
 
 BUDGETS = pathlib.Path(__file__).parents[1] / "budgets.toml"
 

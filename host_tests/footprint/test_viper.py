@@ -2,8 +2,8 @@
 
 import pytest
 
-from tools import mpy
-from tools.footprint import viper
+from tools.common import mpy
+from tools.dev.footprint import viper
 
 
 def function(body):

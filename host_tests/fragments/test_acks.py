@@ -9,7 +9,7 @@ from minipsec.ike import fragack
 from minipsec.ike.wire import Drop
 
 from host_tests.core.checklist import drop_of
-from host_tests.fragments.bench import (
+from tools.dev.peers.bench import (
     AUTH,
     CREATE_CHILD_SA,
     INFORMATIONAL,

@@ -6,7 +6,7 @@ import struct
 import pytest
 from minipsec.ike.fragment import MAX_OCTETS
 
-from host_tests.fragments.bench import (
+from tools.dev.peers.bench import (
     INFORMATIONAL,
     REQ,
     RES,

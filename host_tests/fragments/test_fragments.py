@@ -10,8 +10,8 @@ from minipsec.crypto.cbc import CBC
 from minipsec.crypto.ccm import CCM
 from minipsec.handshake.sa_init import Initiator
 
-from host_tests.core.node import REMOTE, Rand, profile
-from host_tests.fragments.bench import (
+from tools.dev.peers.node import REMOTE, Rand, profile
+from tools.dev.peers.bench import (
     CREATE_CHILD_SA,
     INFORMATIONAL,
     SK,

@@ -8,9 +8,9 @@ import pytest
 from minipsec.handshake import intermediate
 from minipsec.kex import methods
 
-from host_tests.core.node import remember_exchanges
-from host_tests.pq import kem
-from host_tests.sim import handshake, link
+from tools.dev.peers.node import remember_exchanges
+from tools.dev.peers import kem
+from tools.dev.sim import handshake, link
 
 item = pytest.mark.item
 

@@ -9,9 +9,9 @@ import re
 
 import pytest
 
-from host_tests.sim import key_exchanges, link
-from tools.bench import handshake_loss as bench
-from tools.bench import loss
+from tools.dev.sim import key_exchanges, link
+from tools.dev.bench import handshake_loss as bench
+from tools.dev.bench import loss
 
 item = pytest.mark.item
 SEEDS = range(2)

@@ -7,7 +7,7 @@ import gateway as gateway_packages
 import pytest
 
 from host_tests.interop.test_devgateway import DevGateway
-from host_tests.lab import Lab
+from tools.dev.lab import Lab
 
 pytestmark = pytest.mark.interop
 item = pytest.mark.item

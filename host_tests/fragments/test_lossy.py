@@ -9,9 +9,9 @@ import statistics
 
 import pytest
 
-from host_tests.sim import exchange, link
-from host_tests.sim.exchange import SIZE
-from host_tests.sim.pcap import Recorder
+from tools.dev.sim import exchange, link
+from tools.dev.sim.exchange import SIZE
+from tools.dev.sim.pcap import Recorder
 
 item = pytest.mark.item
 SEEDS = range(25)

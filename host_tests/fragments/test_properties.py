@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from minipsec.ike.fragment import MAX_OCTETS
 
-from host_tests.fragments.bench import (
+from tools.dev.peers.bench import (
     CREATE_CHILD_SA,
     INFORMATIONAL,
     INTERMEDIATE,
@@ -18,7 +18,7 @@ from host_tests.fragments.bench import (
     R,
     octets,
 )
-from host_tests.sim import exchange, link
+from tools.dev.sim import exchange, link
 
 item = pytest.mark.item
 

@@ -9,8 +9,8 @@ after DELAY_MS.
     Session(*VARIANTS["plain"], at=3, fault=FAULTS["drop"]).run()
 """
 
-from host_tests.core.node import LOCAL, REMOTE, SECRETS, Node, Rand, profile
-from host_tests.sim.world import Port, World
+from tools.dev.peers.node import LOCAL, REMOTE, SECRETS, Node, Rand, profile
+from tools.dev.sim.world import Port, World
 from minipsec.ike import established
 from tools.devgateway import Config, Endpoint, Gateway, Secrets
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from host_tests.hardening import fuzzing
+from tools.dev import fuzzing
 
 EXAMPLES = {"stranger": 1500, "plaintext": 1500, "esp": 4000, "turns": 600, "codec": 8000}
 SEEDS = list(fuzzing.corpus())

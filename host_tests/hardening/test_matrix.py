@@ -5,7 +5,7 @@
 
 import pytest
 
-from host_tests.core.node import remember_exchanges
+from tools.dev.peers.node import remember_exchanges
 from host_tests.hardening.session import FAULTS, GATEWAY, SENSOR, VARIANTS, Session, gave_up_ms
 from minipsec import refusals, explain
 

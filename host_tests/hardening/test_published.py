@@ -11,7 +11,7 @@ import tracemalloc
 
 import pytest
 
-from host_tests.conformance.stage import (
+from tools.dev.peers.stage import (
     DELETE_IKE,
     IN_STATE,
     UNDER_KEYS,
@@ -26,8 +26,8 @@ from host_tests.conformance.stage import (
     waiting,
     without,
 )
-from host_tests.core.node import LOCAL, REMOTE, SECRETS, remember_exchanges
-from host_tests.core.responder import (
+from tools.dev.peers.node import LOCAL, REMOTE, SECRETS, remember_exchanges
+from tools.dev.peers.responder import (
     AUTH,
     CREATE_CHILD_SA,
     GATEWAY_ID,

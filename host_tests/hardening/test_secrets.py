@@ -13,8 +13,8 @@ import sys
 import pytest
 
 from host_tests.conformance.link import Link
-from host_tests.core.node import PROFILE, remember_exchanges
-from host_tests.core.node import SECRETS as KNOWN
+from tools.dev.peers.node import PROFILE, remember_exchanges
+from tools.dev.peers.node import SECRETS as KNOWN
 from minipsec import refusals, explain
 from minipsec.config import profile
 from minipsec.crypto import kdf

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools import soak
+from tools.dev import soak
 
 
 @pytest.mark.parametrize("mode", soak.MODES)

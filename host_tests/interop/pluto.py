@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 
-from host_tests.lab import GATEWAY_4, GATEWAY_ID, ROOT, LabError, own_prefix, run, wait_until
+from tools.dev.lab import GATEWAY_4, GATEWAY_ID, ROOT, LabError, own_prefix, run, wait_until
 
 HOME = ROOT / "build/libreswan"
 _BIN = "usr/libexec/ipsec"

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from host_tests.lab import GATEWAY_4, PSK, SENSOR_4, SENSOR_ID, SERVER_4, Lab, run
-from tools import mpy
+from tools.dev.lab import GATEWAY_4, PSK, SENSOR_4, SENSOR_ID, SERVER_4, Lab, run
+from tools.common import mpy
 
 CCM16 = "aes128ccm16-prfsha256-x25519"
 CCM8 = "aes128ccm8-prfsha256-x25519"

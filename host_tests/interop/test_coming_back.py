@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from host_tests.lab import GATEWAY_4, SENSOR_ID, Lab, wait_until
+from tools.dev.lab import GATEWAY_4, SENSOR_ID, Lab, wait_until
 
 # Silence is noticed in 0.3 s + 0.7 s, and pauses are a second at most.
 QUICK = {

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from host_tests.lab import (
+from tools.dev.lab import (
     GATEWAY_4,
     GATEWAY_6,
     GATEWAY_ID,

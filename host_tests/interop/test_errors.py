@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from host_tests.lab import GATEWAY_ID, PSK, SENSOR_ID, Lab
+from tools.dev.lab import GATEWAY_ID, PSK, SENSOR_ID, Lab
 
 LOCAL_TS = "local_ts = 10.3.0.0/16"
 IMPATIENT = {"retransmit_ms": 200, "retransmit_tries": 3, "retries": 0}

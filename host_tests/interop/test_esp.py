@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from host_tests.interop.test_devgateway import DevGateway
-from host_tests.lab import (
+from tools.dev.lab import (
     GATEWAY_4,
     GATEWAY_6,
     HIDDEN_4,

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from host_tests.lab import GATEWAY_4, GATEWAY_6, SERVER_4, SERVER_6, Lab
+from tools.dev.lab import GATEWAY_4, GATEWAY_6, SERVER_4, SERVER_6, Lab
 
 GROUPS = ("x25519", "ecp256", "modp2048")
 BOTH_INSIDE = [

@@ -7,8 +7,8 @@ import tempfile
 
 import pytest
 
-from host_tests import lab as lab_module
-from host_tests.lab import GATEWAY_4, SERVER_4, Charon, Lab, LabError, run
+from tools.dev import lab as lab_module
+from tools.dev.lab import GATEWAY_4, SERVER_4, Charon, Lab, LabError, run
 
 INITIATOR = f"""
 connections {{

@@ -10,7 +10,7 @@ import re
 import pytest
 
 from host_tests.interop.pluto import Pluto, unpack
-from host_tests.lab import PSK, SENSOR_ID, Lab, LabError, run
+from tools.dev.lab import PSK, SENSOR_ID, Lab, LabError, run
 
 GROUPS = {"x25519": "dh31", "ecp256": "dh19", "modp2048": "dh14"}
 CBC = "aes128-sha256-prfsha256-x25519"

@@ -4,7 +4,7 @@ import pytest
 
 from host_tests.core.checklist import item
 from host_tests.interop.test_charon import CCM16, assert_all_went_through
-from host_tests.lab import PSK, SENSOR_ID, Lab
+from tools.dev.lab import PSK, SENSOR_ID, Lab
 
 # Whoever is refused by an answer need not wait, and a busy PC may take a while.
 QUICK = {"retransmit_ms": 100, "retransmit_tries": 6}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools import mpy
+from tools.common import mpy
 
 # Octets of both `.mpy` files together; a Pico may spend 18 KiB on ML-KEM.
 LIMITS = {"armv6m": 12600, "xtensawin": 14400, "rv32imc": 14000}

@@ -6,9 +6,9 @@ import pytest
 from scapy.contrib import ikev2
 from scapy.packet import Raw
 
-from host_tests.core.node import LOCAL, REMOTE
+from tools.dev.peers.node import LOCAL, REMOTE
 from host_tests.core.pair import authenticating, established, starting
-from host_tests.core.responder import (
+from tools.dev.peers.responder import (
     COOKIE, FRAGMENTATION, IKE_AUTH, INFORMATIONAL, KE, NONCE, Responder, message, nat_hash,
     notify, payload_chain,
 )  # fmt: skip

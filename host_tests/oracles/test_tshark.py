@@ -13,7 +13,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
-from host_tests.recorded.replay import Replay, load
+from tools.dev.peers.replay import Replay, load
 
 SENSOR, GATEWAY = "10.77.0.2", "10.77.0.1"
 

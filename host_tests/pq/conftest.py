@@ -3,8 +3,8 @@ import sys
 import pytest
 
 import minipsec.kex
-from host_tests.core.node import remember_exchanges
-from host_tests.pq import kem
+from tools.dev.peers.node import remember_exchanges
+from tools.dev.peers import kem
 
 
 @pytest.fixture(autouse=True, scope="package")

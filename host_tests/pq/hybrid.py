@@ -10,10 +10,10 @@ It shares nothing with firmware/ nor with tools/devgateway. What it does wrong i
 
 import struct
 
-from host_tests.conformance import stage
-from host_tests.core import primitives
-from host_tests.core.node import SECRETS, Node, Rand, profile
-from host_tests.core.responder import (
+from tools.dev.peers import stage
+from tools.dev.peers import primitives
+from tools.dev.peers.node import SECRETS, Node, Rand, profile
+from tools.dev.peers.responder import (
     IKE_AUTH,
     KE,
     MARKER,
@@ -26,7 +26,7 @@ from host_tests.core.responder import (
     proposal,
     split,
 )
-from host_tests.pq import kem
+from tools.dev.peers import kem
 
 IKE_INTERMEDIATE, SK, SKF = 43, 46, 53
 USE_PPK, PPK_IDENTITY, NO_PPK_AUTH, SUPPORTED = 16435, 16436, 16437, 16438

@@ -11,9 +11,9 @@ import struct
 
 import pytest
 
-from host_tests.conformance.stage import IN_STATE, assert_dropped, behind, spoilt
+from tools.dev.peers.stage import IN_STATE, assert_dropped, behind, spoilt
 from host_tests.core.checklist import item
-from host_tests.core.responder import (
+from tools.dev.peers.responder import (
     IKE_AUTH,
     INFORMATIONAL,
     KE,
@@ -23,7 +23,7 @@ from host_tests.core.responder import (
     notify,
     payload_chain,
 )
-from host_tests.pq import kem
+from tools.dev.peers import kem
 from host_tests.pq.hybrid import (
     IKE_INTERMEDIATE,
     WITH_PPK,
@@ -156,7 +156,7 @@ class Kem:
 
 def to_kem(payloads):
     """The answer's KE and proposal, when ML-KEM-512 stands in IKE_SA_INIT."""
-    from host_tests.core.responder import SA, proposal
+    from tools.dev.peers.responder import SA, proposal
 
     transforms = [(1, 16, 128), (2, 5, 0), (4, 35, 0), (6, 31, 0)]
     (public,) = [body[4:] for kind, body in payloads if kind == KE]

@@ -10,7 +10,7 @@ import pytest
 
 from host_tests.conformance.link import GATEWAY, SENSOR, Link
 from host_tests.core.checklist import item
-from host_tests.core.responder import (
+from tools.dev.peers.responder import (
     IKE_SA_INIT,
     MARKER,
     SA,

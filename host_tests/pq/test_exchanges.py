@@ -8,11 +8,11 @@ import random
 import pytest
 
 from host_tests.conformance.link import SENSOR, Link
-from host_tests.conformance.stage import replaced
+from tools.dev.peers.stage import replaced
 from host_tests.core.checklist import item
-from host_tests.core.node import REMOTE, profile
-from host_tests.core.responder import KE, SA, notify, proposal
-from host_tests.pq import kem
+from tools.dev.peers.node import REMOTE, profile
+from tools.dev.peers.responder import KE, SA, notify, proposal
+from tools.dev.peers import kem
 from host_tests.pq.hybrid import (
     CCM,
     NAMES,

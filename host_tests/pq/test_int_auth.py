@@ -8,9 +8,9 @@ import struct
 
 import pytest
 
-from host_tests.conformance.stage import behind
+from tools.dev.peers.stage import behind
 from host_tests.core.checklist import item
-from host_tests.core.responder import KE, MARKER, notify, split
+from tools.dev.peers.responder import KE, MARKER, notify, split
 from host_tests.pq.hybrid import (
     CCM,
     FRAGMENTATION,

@@ -6,10 +6,10 @@ INT-17 to INT-21, against the scripted gateway and the development gateway.
 import pytest
 
 from host_tests.conformance.link import Link
-from host_tests.core import primitives
+from tools.dev.peers import primitives
 from host_tests.core.checklist import item
-from host_tests.core.node import SECRETS
-from host_tests.core.responder import IKE_AUTH, INFORMATIONAL, KE, N, R, notify
+from tools.dev.peers.node import SECRETS
+from tools.dev.peers.responder import IKE_AUTH, INFORMATIONAL, KE, N, R, notify
 from host_tests.pq.hybrid import (
     CCM,
     NO_PPK_AUTH,

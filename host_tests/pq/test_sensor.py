@@ -9,8 +9,8 @@ import time
 import pytest
 
 from host_tests.core.checklist import item
-from host_tests.core.node import PROFILE
-from host_tests.lab import Sensor
+from tools.dev.peers.node import PROFILE
+from tools.dev.lab import Sensor
 from host_tests.pq.hybrid import CCM, NAMES
 from tools.devgateway import RunningGateway
 

@@ -7,9 +7,9 @@ import gateway as gateway_packages
 import pytest
 
 from host_tests.board.virtual import VirtualBoard
-from host_tests.lab import Charon, Lab
+from tools.dev.lab import Charon, Lab
 from tools import cli
-from tools.provision import watch
+from tools.board import watch
 
 
 @dataclasses.dataclass

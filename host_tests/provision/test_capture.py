@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from host_tests.lab import ROOT, wait_until
+from tools.dev.lab import ROOT, wait_until
 from tools.capture import packets
 from tools.capture.keys import Keys
 from tools.capture.reading import Reader

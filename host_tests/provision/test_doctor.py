@@ -13,14 +13,15 @@ import types
 import pytest
 
 from host_tests.board.virtual import VirtualBoard
-from host_tests.lab import GATEWAY_4, GATEWAY_ID, SENSOR_4, SERVER_4
+from tools.dev.lab import GATEWAY_4, GATEWAY_ID, SENSOR_4, SERVER_4
 from host_tests.provision.conftest import NEW
-from tools.provision import doctor as doctor_module
-from tools.provision import firmware, line
-from tools.provision.board import Board
+from tools.board import doctor as doctor_module
+from tools.common import firmware
+from tools.board import line
+from tools.board.board import Board
 from tools.gateway.live import Heard
-from tools.provision.doctor import Findings, diagnose
-from tools.provision.watch import parse
+from tools.board.doctor import Findings, diagnose
+from tools.board.watch import parse
 
 
 def error(name, notify=None, text="t"):
@@ -248,7 +249,7 @@ def test_stats_ask_the_gateway_before_they_restart_the_board(tool, device, talki
             child = {"packets-in": "7", "packets-out": "6", "use-in": "2"}
             return [{"state": "ESTABLISHED", "established": "50", "child-sas": {"a": child}}]
 
-    monkeypatch.setattr("tools.provision.console.Charon", Charon)
+    monkeypatch.setattr("tools.board.console.Charon", Charon)
     before = len(talking.resets)
     said = tool("stats", device, "--port", talking.port, "--seconds", "1").out
     assert "7 packets in, 6 packets out, last heard 2 s ago" in said

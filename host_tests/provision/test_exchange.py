@@ -3,7 +3,7 @@
 import json
 import pathlib
 
-from tools.provision.push import EXCHANGE
+from tools.board.push import EXCHANGE
 
 
 def test_files_change_places_all_or_none_wherever_the_power_goes(micropython, tmp_path):

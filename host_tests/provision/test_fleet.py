@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from host_tests.lab import GATEWAY_4, GATEWAY_ID, ROOT, SERVER_4
+from tools.dev.lab import GATEWAY_4, GATEWAY_ID, ROOT, SERVER_4
 from host_tests.provision.conftest import BareCharon
-from tools import mpy
-from tools.setup.interpreter import require_micropython
+from tools.common import mpy
+from tools.dev.setup.interpreter import require_micropython
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 

@@ -7,11 +7,11 @@ import stat
 import pytest
 
 from host_tests.board.virtual import VirtualBoard
-from host_tests.lab import GATEWAY_4, GATEWAY_ID, SERVER_4
+from tools.dev.lab import GATEWAY_4, GATEWAY_ID, SERVER_4
 from tools.gateway import config, live
-from tools.inventory import Inventory
-from tools.provision import keys
-from tools.provision.problem import Problem
+from tools.fleet.inventory import Inventory
+from tools.gateway import keys
+from tools.common.problem import Problem
 
 HERE = ("new", "--gateway", GATEWAY_4, "--gateway-id", GATEWAY_ID, "--server", SERVER_4)
 QUICK = {"retries": 0, "retransmit_ms": 100, "retransmit_tries": 6, "interval_ms": 50}
@@ -299,7 +299,7 @@ def test_a_rotation_that_was_cut_short_is_ended_by_the_next_one(
     tool("gateway", "apply")
     old = json.loads((inventory / "devices/a.example.org/secrets.json").read_text())
     small = {"main.py": MAIN, "sensor.py": PROGRAM, "lib/minipsec/__init__.py": INIT}
-    monkeypatch.setattr("tools.provision.firmware.build", lambda *_: dict(small))
+    monkeypatch.setattr("tools.common.firmware.build", lambda *_: dict(small))
     board = lab.own(VirtualBoard(tmp_path / "board"))
     board.plug()
     tool("push", "a.example.org", "--port", board.port)

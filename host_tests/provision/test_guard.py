@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from host_tests.lab import GATEWAY_4, GATEWAY_ID, ROOT, SENSOR_ID, SERVER_4, Charon
-from host_tests.core.node import PROFILE
+from tools.dev.lab import GATEWAY_4, GATEWAY_ID, ROOT, SENSOR_ID, SERVER_4, Charon
+from tools.dev.peers.node import PROFILE
 from minipsec.config import profile as store
 from tools.gateway import config, live
-from tools.inventory import MIGRATIONS, Inventory
-from tools.provision.device import device as checked
-from tools.provision.identity import Identity
-from tools.provision.problem import Problem
+from tools.fleet.inventory import MIGRATIONS, Inventory
+from tools.fleet.device import device as checked
+from tools.common.identity import Identity
+from tools.common.problem import Problem
 
 from . import swanctl_conf
 from .test_gateway import HERE, edit, plan, sensor
@@ -430,7 +430,7 @@ def test_no_apply_that_is_under_way_undoes_a_revocation(
         tool(*HERE, "--id", f"{name}.example.org")
     secrets = keys_of(inventory, "b.example.org")
     real, codes = live.Charon.load_secret, []
-    monkeypatch.setattr("tools.inventory._WAIT_GATEWAY", 0.3)
+    monkeypatch.setattr("tools.fleet.inventory._WAIT_GATEWAY", 0.3)
 
     def slow(self, entry):
         """The other administrator revokes just before, or just after, b's key is loaded."""
@@ -680,7 +680,7 @@ def test_no_cell_of_an_export_is_a_formula_and_it_comes_back_as_it_was(
 
 @pytest.mark.item("C10")
 def test_a_directory_is_closed_by_700_and_a_file_by_600(tool, inventory, device, tmp_path):
-    from tools.provision.files import check_closed
+    from tools.common.files import check_closed
 
     path = inventory / f"devices/{device}/secrets.json"
     for target, mode in ((path, "600"), (path.parent, "700")):
@@ -1003,7 +1003,7 @@ def test_a_device_that_fell_silent_is_called_so_though_charon_keeps_its_sa(
     assert re.search(r"\b[0-5] s ago", tool("gateway", "list").out)
     running.signal(9)
     monkeypatch.setattr(live, "_GRACE", 1)
-    from host_tests.lab import wait_until
+    from tools.dev.lab import wait_until
 
     said = wait_until(
         lambda: re.search(r"s ago, silent", tool("gateway", "list").out), 10, "silence"

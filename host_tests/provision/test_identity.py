@@ -6,7 +6,7 @@ import pytest
 
 from host_tests.core import words
 from tools.gateway.live import last_heard
-from tools.provision.identity import Identity
+from tools.common.identity import Identity
 
 from .conftest import NEW
 

@@ -12,7 +12,7 @@ import tomllib
 import pytest
 
 from host_tests.board.virtual import VirtualBoard
-from host_tests.lab import ROOT
+from tools.dev.lab import ROOT
 from host_tests.provision.conftest import NEW
 
 pytestmark = pytest.mark.item("J11")

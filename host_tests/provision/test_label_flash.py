@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from host_tests.provision.conftest import NEW
-from tools.provision import flash as flash_module
+from tools.board import flash as flash_module
 
 
 def test_a_label_holds_the_identity_and_nothing_else(tool, device, tmp_path, monkeypatch):

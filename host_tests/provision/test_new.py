@@ -13,12 +13,13 @@ import threading
 import pytest
 
 from host_tests.provision.conftest import NEW
-from tools import inventory as inventory_module
-from tools.inventory import Inventory
-from tools.provision import commands, files
-from tools.provision.device import FIELDS, device
-from tools.provision.identity import Identity
-from tools.provision.problem import Problem
+from tools.fleet import inventory as inventory_module
+from tools.fleet.inventory import Inventory
+from tools.fleet import commands
+from tools.common import files
+from tools.fleet.device import FIELDS, device
+from tools.common.identity import Identity
+from tools.common.problem import Problem
 
 # store.py under CPython is as the board has it; tools/ itself never loads it.
 from minipsec.config import profile as store

@@ -13,14 +13,14 @@ import time
 import pytest
 
 from host_tests.board.virtual import VirtualBoard
-from host_tests.lab import wait_until
+from tools.dev.lab import wait_until
 from host_tests.provision.conftest import NEW
-from tools import mpy
-from tools.provision import board as board_module
-from tools.provision import line, watch
-from tools.provision import push as push_module
-from tools.provision.board import Board
-from tools.provision.firmware import PACKAGE, build
+from tools.common import mpy
+from tools.board import board as board_module
+from tools.board import line, watch
+from tools.board import push as push_module
+from tools.board.board import Board
+from tools.common.firmware import PACKAGE, build
 
 
 WRITES = 200  # to flash, in the push that power cuts are tried on
@@ -437,8 +437,8 @@ def test_a_board_that_says_nothing_is_told(tool, device, tmp_path, monkeypatch):
 
     ours, theirs = pty.openpty()
     tty.setraw(theirs)
-    monkeypatch.setattr("tools.provision.board._ATTEMPTS", (0.2, 0.2))
-    monkeypatch.setattr("tools.provision.board._SILENCE", 0.5)
+    monkeypatch.setattr("tools.board.board._ATTEMPTS", (0.2, 0.2))
+    monkeypatch.setattr("tools.board.board._SILENCE", 0.5)
     said = tool("push", device, "--port", os.ttyname(theirs), code=1)
     assert "does not answer" in said.err
     os.close(ours)
@@ -446,7 +446,7 @@ def test_a_board_that_says_nothing_is_told(tool, device, tmp_path, monkeypatch):
 
 
 def test_two_pushes_of_one_device_do_not_meet(tool, device, board, inventory):
-    from tools.inventory import Inventory
+    from tools.fleet.inventory import Inventory
 
     with Inventory() as found, found.working_on(found.find(device)):
         said = tool("push", device, "--port", board.port, code=1)

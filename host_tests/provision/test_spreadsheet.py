@@ -6,11 +6,11 @@ import pytest
 
 from host_tests.core import words
 from tools.gateway.config import secret_octets
-from tools.inventory import Inventory
-from tools.provision.device import device
-from tools.provision.identity import Identity, NoIdentity
-from tools.provision.problem import BadInput
-from tools.provision.table import read_devices
+from tools.fleet.inventory import Inventory
+from tools.fleet.device import device
+from tools.common.identity import Identity, NoIdentity
+from tools.common.problem import BadInput
+from tools.fleet.table import read_devices
 
 HEAD = "id,gateway,server,interval"
 ROW = "hall-1.example.org,gw.example.org,10.3.0.10,1min"

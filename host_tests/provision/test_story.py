@@ -6,8 +6,8 @@ import json
 import pytest
 
 from host_tests.board.virtual import VirtualBoard
-from host_tests.lab import GATEWAY_4, GATEWAY_ID, SENSOR_4, SERVER_4, wait_until
-from tools.provision import firmware
+from tools.dev.lab import GATEWAY_4, GATEWAY_ID, SENSOR_4, SERVER_4, wait_until
+from tools.common import firmware
 
 pytestmark = pytest.mark.interop
 

@@ -10,9 +10,9 @@ import pytest
 
 from host_tests.provision.conftest import NEW
 from tools import cli
-from tools.provision import options
-from tools.provision.options import complain, count, fact, printable, table
-from tools.provision.problem import Problem
+from tools.common import options
+from tools.common.options import complain, count, fact, printable, table
+from tools.common.problem import Problem
 
 
 def all_commands(app=cli.app, words=()):

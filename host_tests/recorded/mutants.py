@@ -2,7 +2,7 @@
 
 from hashlib import sha256
 
-from host_tests.recorded.replay import Replay
+from tools.dev.peers.replay import Replay
 
 IKE_SA_INIT = 34
 

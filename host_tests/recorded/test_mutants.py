@@ -6,9 +6,9 @@ The unix port is fed every eighth of them.
 import sys
 
 from host_tests.core.checklist import item
-from host_tests.core.node import remember_exchanges
+from tools.dev.peers.node import remember_exchanges
 from host_tests.recorded.mutants import Bender
-from host_tests.recorded.replay import Replay, load, names
+from tools.dev.peers.replay import Replay, load, names
 
 SHARE = 8 if sys.implementation.name == "micropython" else 1
 SPLICES = 64 // SHARE

@@ -1,8 +1,8 @@
 """Sessions recorded with real gateways come out the same, octet for octet."""
 
 from host_tests.core.checklist import item
-from host_tests.core.node import SECRETS
-from host_tests.recorded.replay import Replay, load, names
+from tools.dev.peers.node import SECRETS
+from tools.dev.peers.replay import Replay, load, names
 
 # name: the core's last word; those that are not here came up and were taken down.
 ENDS = {

@@ -14,8 +14,8 @@ import asyncio
 import struct
 import sys
 
-from host_tests.core import primitives
-from host_tests.core.responder import (
+from tools.dev.peers import primitives
+from tools.dev.peers.responder import (
     CREATE_CHILD_SA,
     FRAGMENTATION,
     I,
@@ -30,9 +30,9 @@ from host_tests.core.responder import (
     payload_chain,
     split,
 )
-from host_tests.core.node import SECRETS
-from host_tests.tunnel import world
-from host_tests.tunnel.world import LATENCY_MS, Log, Net, profile, run
+from tools.dev.peers.node import SECRETS
+from tools.dev.sim import virtual as world
+from tools.dev.sim.virtual import LATENCY_MS, Log, Net, profile, run
 from minipsec import sleep
 from minipsec.board import port, raw_esp
 from minipsec.handshake.sa_init import VENDOR_ID

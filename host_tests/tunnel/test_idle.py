@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
-from tools import mpy
-from tools.bench import idle
+from tools.common import mpy
+from tools.dev.bench import idle
 
 BOUNDS = {  # wake-ups, octets of heap and datagrams a minute
     "no NAT, nothing sent": (1, 2048, 0),

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from host_tests.lab import GATEWAY_ID, PSK, ROOT, SENSOR_ID, Process, Sensor, wait_until
+from tools.dev.lab import GATEWAY_ID, PSK, ROOT, SENSOR_ID, Process, Sensor, wait_until
 from tools.devgateway.server import RunningGateway
 
 QUICK = {

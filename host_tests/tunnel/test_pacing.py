@@ -2,7 +2,7 @@
 
 import pytest
 
-from host_tests.lab import Sensor
+from tools.dev.lab import Sensor
 from tools.devgateway import RunningGateway
 
 GAP_MS = 40

@@ -5,7 +5,7 @@
 
 import pytest
 
-from tools.bench import storm
+from tools.dev.bench import storm
 
 SENSORS = 100
 

@@ -6,10 +6,10 @@ from array import array
 
 import minipsec
 from host_tests.core.checklist import item
-from host_tests.core.node import PROFILE
+from tools.dev.peers.node import PROFILE
 from host_tests.core.test_report import printed
 from host_tests.tunnel.virtual_connecting import refused
-from host_tests.tunnel.world import Log, Net, Time, profile, run
+from tools.dev.sim.virtual import Log, Net, Time, profile, run
 from minipsec import ProfileError, UsageError
 from minipsec.app import log as report
 from minipsec.tunnel import Tunnel

@@ -3,7 +3,7 @@
 import asyncio
 
 from host_tests.core.checklist import item
-from host_tests.tunnel.world import GATEWAY, LATENCY_MS, Log, Net, Time, profile, run
+from tools.dev.sim.virtual import GATEWAY, LATENCY_MS, Log, Net, Time, profile, run
 from minipsec import refusals as errors
 from minipsec.board import port
 from minipsec.tunnel import Tunnel

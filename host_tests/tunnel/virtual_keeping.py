@@ -3,8 +3,8 @@
 import asyncio
 
 from host_tests.core.checklist import item
-from host_tests.core.responder import CREATE_CHILD_SA, INFORMATIONAL
-from host_tests.tunnel.world import LATENCY_MS, Log, Net, Time, profile, run
+from tools.dev.peers.responder import CREATE_CHILD_SA, INFORMATIONAL
+from tools.dev.sim.virtual import LATENCY_MS, Log, Net, Time, profile, run
 from minipsec.tunnel import Tunnel
 
 HOUR_MS = 3600000

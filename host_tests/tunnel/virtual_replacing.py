@@ -3,8 +3,8 @@
 import asyncio
 
 from host_tests.core.checklist import item
-from host_tests.core.responder import INFORMATIONAL
-from host_tests.tunnel.world import GATEWAY, LATENCY_MS, Log, Net, Time, profile, run
+from tools.dev.peers.responder import INFORMATIONAL
+from tools.dev.sim.virtual import GATEWAY, LATENCY_MS, Log, Net, Time, profile, run
 from minipsec.tunnel import Tunnel
 
 DAY_MS = 86400000

@@ -4,7 +4,7 @@ import asyncio
 
 from host_tests.core.checklist import item
 from host_tests.tunnel.sessions import Peer, connected, sleeping, until
-from host_tests.tunnel.world import run
+from tools.dev.sim.virtual import run
 from minipsec.tunnel import Tunnel
 
 LONGEST = 64

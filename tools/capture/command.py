@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from ..provision.files import private_file, write_private
-from ..provision.options import count, fact, say
-from ..provision.problem import BadInput, Problem
+from ..common.files import private_file, write_private
+from ..common.options import count, fact, say
+from ..common.problem import BadInput, Problem
 from . import packets
 from .keys import Keys
 from .reading import Reader

@@ -8,7 +8,7 @@ are for devices with keys that do not matter.
 import csv
 import re
 
-from ..provision.problem import Problem
+from ..common.problem import Problem
 
 _DUMP = re.compile(
     r"(Sk_[ea][ir] secret|encryption (?:initiator|responder) key) => (\d+) bytes", re.IGNORECASE

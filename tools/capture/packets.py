@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass
 
-from ..provision.problem import Problem
+from ..common.problem import Problem
 
 # Link types by their numbers in files (tcpdump.org/linktypes.html).
 NULL, ETHERNET, RAW, LOOP, COOKED, IPV4, IPV6, PKTAP, COOKED_2 = (

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..provision.problem import BadInput
+from ..common.problem import BadInput
 from .config import Config, ConfigError, load_ppks, load_secrets
 from .proposals import DEFAULT_ESP, DEFAULT_IKE
 from .report import json_reporter, text_reporter

@@ -6,7 +6,7 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from ..provision.options import printable
+from ..common.options import printable
 
 _STYLES = {
     "ready": "bold green",

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from ..inventory import CHARON
-from ..provision.identity import Identity
-from ..provision.keys import revoke
-from ..provision.options import (
+from ..fleet.inventory import CHARON
+from ..common.identity import Identity
+from .keys import revoke
+from ..common.options import (
     VICI,
     InventoryOption,
     JsonOption,
@@ -24,7 +24,7 @@ from ..provision.options import (
     tell_json,
     warn,
 )
-from ..provision.problem import BadInput, Problem
+from ..common.problem import BadInput, Problem
 from .config import (
     SECRETS,
     SecretName,

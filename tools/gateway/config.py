@@ -14,10 +14,10 @@ import re
 from dataclasses import dataclass, field
 
 from ..devgateway.config import secret_octets
-from ..provision.device import FIELDS
-from ..provision.files import make_directory, read_text, write_private
-from ..provision.identity import Identity
-from ..provision.problem import BadInput, Problem
+from ..fleet.device import FIELDS
+from ..common.files import make_directory, read_text, write_private
+from ..common.identity import Identity
+from ..common.problem import BadInput, Problem
 from .replay import replay_window
 
 NAME = "minipsec"

@@ -7,8 +7,8 @@ import socket
 import time
 from dataclasses import dataclass, field
 
-from ..provision.options import warn
-from ..provision.problem import BadInput, Problem
+from ..common.options import warn
+from ..common.problem import BadInput, Problem
 from .config import (
     METHODS,
     NAME,

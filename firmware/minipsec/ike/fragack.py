@@ -2,7 +2,7 @@
 
 Both halves for one IKE SA: asking for fragments that are missing of a message of the peer's, and
 resending those of ours that the peer asks for.  What the draft leaves open is decided by the
-constants below; tools/bench shows what they are worth.
+constants below; tools/dev/bench shows what they are worth.
 """
 
 import struct

@@ -1,7 +1,0 @@
-"""A pytest plugin: each X25519 value is computed once a run; for runs that are traced or repeated."""
-
-
-def pytest_configure(config):
-    from host_tests.core.node import remember_exchanges
-
-    remember_exchanges()

@@ -1,0 +1,1 @@
+"""What every command needs: how to speak, files, identities, what is built from firmware/."""

@@ -1,0 +1,1 @@
+"""What developers run, mostly by `make`; nothing of it is installed."""

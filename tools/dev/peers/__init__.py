@@ -1,0 +1,1 @@
+"""Peers and drivers of the core that say and hear whatever a script wants."""

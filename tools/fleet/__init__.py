@@ -1,0 +1,1 @@
+"""Devices of an owner: who they are, what they are told, where their keys lie."""
