@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-import tools.dev.demo
-import tools.dev.demo.link
-import tools.dev.demo.sleep
+from tools.dev.demo import __main__ as whole
+from tools.dev.demo import link, story
+from tools.dev.demo import sleep as sleeping
 from tools.dev.lab import ROOT, Sensor
 from tools.common import mpy
 from tools.devgateway import RunningGateway
@@ -69,9 +69,9 @@ def test_a_micropython_that_is_none_is_named(root):
 @pytest.mark.item("I3")
 def test_without_root_strongswan_is_refused_in_one_line(monkeypatch, capsys):
     """Asked of the program itself: another user may not enter the folder it lies in."""
-    monkeypatch.setattr(tools.dev.demo.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(whole.os, "geteuid", lambda: 1000)
     with pytest.raises(SystemExit) as end:
-        tools.dev.demo.main(["--gateway", "strongswan"])
+        whole.main(["--gateway", "strongswan"])
     assert end.value.code == 2
     said = capsys.readouterr().err
     assert said == "demo: GATEWAY=strongswan needs root (network namespaces)\n"
@@ -123,11 +123,11 @@ def combinations():
 def test_every_combination_of_switches_is_told_or_refused_in_one_line(monkeypatch, capsys):
     """A switch that the story would not heed is refused."""
     told = []
-    for story in (tools.dev.demo, tools.dev.demo.link, tools.dev.demo.sleep):
-        name = story.__name__.rpartition(".")[2]
-        monkeypatch.setattr(story, "run", lambda options, name=name: told.append((name, options)))
-    monkeypatch.setattr(tools.dev.demo.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(tools.dev.demo, "no_core_dumps", lambda: None)
+    for module in (story, link, sleeping):
+        name = module.__name__.rpartition(".")[2]
+        monkeypatch.setattr(module, "run", lambda options, name=name: told.append((name, options)))
+    monkeypatch.setattr(whole.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(whole, "no_core_dumps", lambda: None)
     seen = 0
     for words in combinations():
         given = dict(zip(words[::2], words[1::2], strict=True))
@@ -136,14 +136,14 @@ def test_every_combination_of_switches_is_told_or_refused_in_one_line(monkeypatc
         told.clear()
         if special and (real or sleep):
             with pytest.raises(SystemExit) as end:
-                tools.dev.demo.main(words)
+                whole.main(words)
             said = capsys.readouterr().err
             assert end.value.code == 2 and said.count("\n") == 1, words
             assert any(word.split("=")[0] in said for word in ("PQ=", "LOSS=", "FRAGMENT_SIZE="))
             continue
-        assert tools.dev.demo.main(words) == 0
+        assert whole.main(words) == 0
         ((name, options),) = told
-        assert name == ("demo_link" if special else "demo_sleep" if sleep else "demo"), words
+        assert name == ("link" if special else "sleep" if sleep else "story"), words
         assert options.readings == (4 if sleep else 10)
         assert options.gateway == given.get("--gateway") or "--gateway" not in given
         seen += 1

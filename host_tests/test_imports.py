@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from tools.common import mpy
+from tools.dev import health
 
 FIRMWARE = pathlib.Path(__file__).resolve().parents[1] / "firmware"
 
@@ -209,7 +210,55 @@ def test_arrows_lead_nowhere_in_a_circle():
         walk(name, [])
 
 
+def test_coverage_counts_what_the_arrows_call_core():
+    ours = {name for name in mpy.modules() if not name.endswith("__init__")}
+    assert {name for name in ours if health.is_core(name)} == ours - NOT_CORE
+
+
 def test_every_module_of_the_package_has_a_place():
     for name in mpy.modules():
         folder = name.endswith("/__init__")
         assert folder or name in ARROWS or name in OPEN, name
+
+
+# The owner's tools: a folder may import those that stand before it.
+TOOLS = ("common", "devgateway", "capture", "fleet", "gateway", "board")
+ROOT = FIRMWARE.parent
+
+
+def named(path):
+    """Yield the dotted name of each module or folder that a Python file imports, early or late."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(), path.name)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            whole = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{whole}.{alias.name}" for alias in node.names)
+
+
+def test_no_tool_imports_the_tests():
+    """Nor names them as something to import: a plugin of pytest's, a module to run."""
+    for path in (ROOT / "tools").rglob("*.py"):
+        assert not any(name.split(".")[0] == "host_tests" for name in named(path)), path
+        assert '"host_tests.' not in path.read_text(), path
+
+
+def test_no_tool_of_an_owner_imports_one_of_the_developers():
+    for path in (ROOT / "tools").rglob("*.py"):
+        if ROOT / "tools/dev" not in path.parents:
+            assert not any(f"{name}.".startswith("tools.dev.") for name in named(path)), path
+
+
+@pytest.mark.parametrize("folder", TOOLS)
+def test_folders_of_tools_import_those_before_them(folder):
+    allowed = {*TOOLS[: TOOLS.index(folder) + 1]}
+    for path in (ROOT / "tools" / folder).rglob("*.py"):
+        ours = [name.split(".")[1] for name in named(path) if name.startswith("tools.")]
+        assert set(ours) <= allowed, path
+
+
+def test_every_folder_of_tools_has_a_place():
+    found = {path.parent.name for path in (ROOT / "tools").glob("*/*.py")}
+    assert found == {*TOOLS, "dev"}

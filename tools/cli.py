@@ -24,11 +24,12 @@ from .fleet import commands
 from .board.console import pull_log, stats
 from .board.doctor import doctor
 from .board.flash import flash
-from .gateway.keys import remove, revoke, rotate
+from .gateway.revoke import remove, revoke
 from .fleet.label import label
 from .common.options import MODULE, PROGRAM, complain
 from .common.problem import BadInput, Interrupted, Problem
 from .board.push import push
+from .board.rotate import rotate
 from .common.secrecy import no_core_dumps
 
 app = typer.Typer(

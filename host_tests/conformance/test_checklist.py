@@ -150,7 +150,7 @@ def test_outcomes_are_those_of_the_marked_tests(tmp_path, root):
 
     (tmp_path / "test_sample.py").write_text(SAMPLE)
     program = (
-        "import json, sys; from tools import conformance;"
+        "import json, sys; from tools.dev import conformance;"
         "found = conformance.run(['-c', 'pyproject.toml', '-m', 'item', sys.argv[1]]);"
         "print(json.dumps([found.tests, len(found.problems)]))"
     )

@@ -23,7 +23,7 @@ def test_the_committed_files_are_what_the_sources_make_now():
 
 
 def test_the_same_sources_make_the_same_octets_in_another_process(root):
-    program = "import sys, hashlib; from tools import docs; " + (
+    program = "import sys, hashlib; from tools.dev import docs; " + (
         "print({n: hashlib.sha256(t.encode()).hexdigest() for n, t in docs.made().items()})"
     )
     runs = [

@@ -4,7 +4,8 @@ import pathlib
 
 import pytest
 
-DRIVER = pathlib.Path(__file__).with_name("driver.py")
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DRIVER = ROOT / "tools/dev/sim/mlkem_driver.py"
 
 
 def _word(argument):

@@ -10,7 +10,7 @@ from host_tests.board.virtual import VirtualBoard
 from tools.dev.lab import GATEWAY_4, GATEWAY_ID, SERVER_4
 from tools.gateway import config, live
 from tools.fleet.inventory import Inventory
-from tools.gateway import keys
+from tools.board import rotate
 from tools.common.problem import Problem
 
 HERE = ("new", "--gateway", GATEWAY_4, "--gateway-id", GATEWAY_ID, "--server", SERVER_4)
@@ -309,7 +309,7 @@ def test_a_rotation_that_was_cut_short_is_ended_by_the_next_one(
 
     with monkeypatch.context() as cut:
         target, name = {
-            "push": (keys.Push, "exchange"),
+            "push": (rotate.Push, "exchange"),
             "load": (live.Charon, "load_secret"),
             "unload": (live.Charon, "terminate"),
             "inventory": (Inventory, "note"),
@@ -324,7 +324,7 @@ def test_a_rotation_that_was_cut_short_is_ended_by_the_next_one(
     tool("rotate", "a.example.org", "--port", board.port)
     new = json.loads((inventory / "devices/a.example.org/secrets.json").read_text())
     assert new["psk"] != old["psk"]
-    with keys.Board(board.port) as connected:
+    with rotate.Board(board.port) as connected:
         assert json.loads(connected.read("secrets.json"))["psk"] == new["psk"]
     assert sensor(lab, inventory, "a.example.org").wait() == 0
     assert sensor(lab, inventory, "a.example.org", secrets=old).wait() == 1

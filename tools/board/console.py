@@ -12,19 +12,17 @@ from ..common.files import private_file
 from ..common.identity import Identity
 from ..common.options import (
     VICI,
-    DeviceArgument,
-    InventoryOption,
     JsonOption,
     PortOption,
     ViciOption,
     count,
     fact,
-    open_inventory,
     printable,
     say,
     tell_json,
     verbatim,
 )
+from ..fleet.options import DeviceArgument, InventoryOption, open_inventory
 from ..common.problem import Problem
 from .push import Push, contents
 from .watch import Console, parse, traceback_in

@@ -18,18 +18,16 @@ from ..common.firmware import PACKAGE
 from ..common.identity import Identity
 from ..common.options import (
     VICI,
-    DeviceArgument,
-    InventoryOption,
     JsonOption,
     PortOption,
     ViciOption,
     count,
     fact,
     finding,
-    open_inventory,
     say,
     tell_json,
 )
+from ..fleet.options import DeviceArgument, InventoryOption, open_inventory
 from ..common.problem import Interrupted, Problem
 from .push import EXCHANGE, Push, contents
 from .watch import parse, traceback_in

@@ -22,20 +22,8 @@ from .board import Board, Refused, choose_port, sha256, uninterrupted
 from ..fleet.device import read_board
 from ..common.files import write_private
 from ..common.firmware import PACKAGE
-from ..common.options import (
-    DeviceArgument,
-    InventoryOption,
-    PortOption,
-    WaitOption,
-    bar,
-    confirm,
-    count,
-    fact,
-    open_inventory,
-    say,
-    verbatim,
-    warn,
-)
+from ..common.options import PortOption, WaitOption, bar, confirm, count, fact, say, verbatim, warn
+from ..fleet.options import DeviceArgument, InventoryOption, open_inventory
 from ..common.identity import Identity
 from ..common.problem import Interrupted, Problem
 from .watch import parse, watch_start

@@ -5,7 +5,7 @@ import platform
 import shutil
 import subprocess
 
-_HERE = pathlib.Path(__file__).resolve().parent
+_HERE = pathlib.Path(__file__).resolve().parents[1]
 # firmware/ and boards/ lie beside the tools in a checkout, and in their folder where pip put it.
 ROOT = _HERE if (_HERE / "firmware").is_dir() else _HERE.parent
 FIRMWARE = ROOT / "firmware"

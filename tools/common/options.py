@@ -1,8 +1,6 @@
-"""What several commands have in common: options, the inventory, how to speak."""
+"""What several commands have in common: options, how to speak."""
 
-import contextlib
 import json
-import pathlib
 import sys
 import textwrap
 from typing import Annotated
@@ -12,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from ..fleet.inventory import Inventory, default_path
 from .problem import BadInput, Problem
 
 MODULE = "python -m tools"
@@ -20,33 +17,6 @@ MODULE = "python -m tools"
 PROGRAM = MODULE if __name__.startswith("tools.") else "minipsec"
 _NARROW = 30  # columns that a text has at least
 
-InventoryOption = Annotated[
-    pathlib.Path | None,
-    typer.Option(
-        "--inventory",
-        "-i",
-        metavar="DIR",
-        envvar="MINIPSEC_INVENTORY",
-        help="Where devices are kept; ~/minipsec-inventory when nothing is said.",
-    ),
-]
-
-
-def _devices(incomplete: str):
-    """Identities that a shell may complete to."""
-    with contextlib.suppress(Problem), open_inventory(None) as found:
-        return [row["id"] for row in found.rows() if row["id"].startswith(incomplete)]
-    return []
-
-
-DeviceArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="DEVICE",
-        help="Identity, or its first part where that is enough.",
-        autocompletion=_devices,
-    ),
-]
 PortOption = Annotated[
     str | None,
     typer.Option(
@@ -83,10 +53,6 @@ JsonOption = Annotated[
 
 console = Console(highlight=False, soft_wrap=True)
 complaints = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-def open_inventory(path, create=False):
-    return Inventory(path or default_path(), create)
 
 
 def printable(text):

@@ -13,18 +13,8 @@ from .inventory import STATES
 from .device import FIELDS, FROM_BOARD, REQUIRED, SECRETS, device, duration_text
 from ..common.files import private_file
 from ..common.firmware import board_facts
-from ..common.options import (
-    DeviceArgument,
-    InventoryOption,
-    JsonOption,
-    count,
-    fact,
-    open_inventory,
-    say,
-    table,
-    tell_json,
-    warn,
-)
+from ..common.options import JsonOption, count, fact, say, table, tell_json, warn
+from .options import DeviceArgument, InventoryOption, open_inventory
 from ..common.problem import BadInput, Problem
 from .table import add_devices, differing, read_devices, settings, write_devices
 

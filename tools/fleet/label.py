@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ..common.identity import Identity
-from ..common.options import InventoryOption, count, open_inventory, say
+from ..common.options import count, say
+from .options import InventoryOption, open_inventory
 from ..common.problem import BadInput, Problem
 
 _FORMS = (".svg", ".png", ".pdf", ".txt")

@@ -8,22 +8,21 @@ import typer
 
 from ..fleet.inventory import CHARON
 from ..common.identity import Identity
-from .keys import revoke
+from .revoke import revoke
 from ..common.options import (
     VICI,
-    InventoryOption,
     JsonOption,
     ViciOption,
     bar,
     confirm,
     count,
     fact,
-    open_inventory,
     say,
     table,
     tell_json,
     warn,
 )
+from ..fleet.options import InventoryOption, open_inventory
 from ..common.problem import BadInput, Problem
 from .config import (
     SECRETS,

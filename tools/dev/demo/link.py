@@ -11,7 +11,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 from tools.dev.lab import LabError, Sensor
-from tools.dev.demo import demo
+from tools.dev.demo import story
 from tools.common import mpy
 from tools.devgateway import RunningGateway
 from tools.dev.setup import interpreter
@@ -45,7 +45,7 @@ def handshake(firmware, options, how, seed):
             "frag_ack": "off" if how == "off" else "02",
         }
         profile.update(port=gateway.port, natt_port=gateway.natt_port)
-        sensor = Sensor(profile, {"psk": psk}, 1, heap=demo.HEAP, firmware=firmware)
+        sensor = Sensor(profile, {"psk": psk}, 1, heap=story.HEAP, firmware=firmware)
         try:
             up = sensor.wait_for("up", _PATIENCE)
             stats = gateway.stats()
@@ -85,7 +85,7 @@ def _median(rows):
 
 
 def tell_comparison(rows, loss):
-    print_line = demo.console.print
+    print_line = story.console.print
     lost = f", {loss:g} % of the datagrams lost each way" if loss else ""
     print_line(f"\n[bold]That handshake again[/bold], with and without acknowledgment{lost}")
     print_line(f"  {'':<10}" + "".join(f" {title:<42}" for title in HOW.values()).rstrip())
@@ -106,11 +106,11 @@ def tell_lossy_readings(sensor, gateway, count):
     """Nobody sends a reading or its echo again: some are missing."""
     code = sensor.wait(60)
     if code:
-        raise demo.DemoError(f"the sensor ended with {code}:\n{sensor.output}")
-    demo.console.print("\n[bold]The readings[/bold], which nobody sends a second time")
-    demo.fact("sent", len(sensor.all("sent")))
-    demo.fact("arrived, was decrypted", gateway.arrived())
-    demo.fact("echoes that came back", len(sensor.all("reply")))
+        raise story.DemoError(f"the sensor ended with {code}:\n{sensor.output}")
+    story.console.print("\n[bold]The readings[/bold], which nobody sends a second time")
+    story.fact("sent", len(sensor.all("sent")))
+    story.fact("arrived, was decrypted", gateway.arrived())
+    story.fact("echoes that came back", len(sensor.all("reply")))
 
 
 def ml_kem_octets():
@@ -129,16 +129,16 @@ def run(options):
         path = interpreter.require_micropython()
         more = ["--fragment-size", str(size_of(options)), "--frag-ack", "eager"]
         more += ["--loss", str(options.loss), "--seed", "1"]
-        gateway = demo.DevelopmentGateway(stack, options, more)
+        gateway = story.DevelopmentGateway(stack, options, more)
         kind = "a post-quantum tunnel" if options.pq else "a tunnel in fragments"
-        demo.console.print(f"[bold]minipsec[/bold]: {kind} for a sensor's readings")
+        story.console.print(f"[bold]minipsec[/bold]: {kind} for a sensor's readings")
         lost = (
             f", which loses {options.loss:g} % of the datagrams each way" if options.loss else ""
         )
-        demo.fact("gateway", gateway.title + lost)
-        demo.fact(
+        story.fact("gateway", gateway.title + lost)
+        story.fact(
             "sensor",
-            f"MicroPython {interpreter.version(path)}, heap {demo.HEAP}, "
+            f"MicroPython {interpreter.version(path)}, heap {story.HEAP}, "
             f"datagrams of at most {size_of(options)} octets"
             + (
                 f", ML-KEM gone once it is up ({ml_kem_octets()} octets of .mpy on a Pico)"
@@ -147,15 +147,15 @@ def run(options):
             ),
         )
         sensor = gateway.start(
-            {**profile_of(options), **gateway.profile}, options.readings, firmware, demo.HEAP
+            {**profile_of(options), **gateway.profile}, options.readings, firmware, story.HEAP
         )
-        up = demo.wait(sensor, "up", timeout=_PATIENCE + 5)
-        demo.tell_handshake(up, sensor.first("agreed"), gateway)
+        up = story.wait(sensor, "up", timeout=_PATIENCE + 5)
+        story.tell_handshake(up, sensor.first("agreed"), gateway)
         if options.loss:
             tell_lossy_readings(sensor, gateway, options.readings)
         else:
-            demo.tell_readings(sensor, gateway, options.readings)
+            story.tell_readings(sensor, gateway, options.readings)
             sensor.wait(20)
         for title, text in gateway.close():
-            demo.fact(title, text)
+            story.fact(title, text)
         tell_comparison(compare(firmware, options), options.loss)

@@ -11,7 +11,7 @@ import time
 from rich.markup import escape
 
 from tools.common import mpy
-from tools.dev.demo.demo import GATEWAYS, HEADERS, HEAP, DemoError, console, fact, wait
+from tools.dev.demo.story import GATEWAYS, HEADERS, HEAP, DemoError, console, fact, wait
 from tools.dev.setup import interpreter
 
 ASLEEP_S = 1.0

@@ -30,8 +30,7 @@ import socket
 import sys
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "firmware"), str(ROOT / "tools/dev/shims")]
 
@@ -100,7 +99,7 @@ class Recording:
         """Write the session; lines stay short enough to read a diff."""
         lines = [json.dumps(step) for step in self.session.pop("steps")]
         head = json.dumps({"gateway": gateway, **self.session}, indent=1)[:-2]
-        path = HERE / "sessions" / f"{name}.json"
+        path = ROOT / "host_tests/recorded/sessions" / f"{name}.json"
         path.write_text(f'{head},\n "steps": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n")
         print(f"{path.name}: {len(lines)} steps, {self.node.state}")
 

@@ -12,7 +12,7 @@ import os
 from tools.dev.peers.node import SECRETS, Node, Rand, profile
 from minipsec.ike import established
 
-SESSIONS = __file__.rsplit("/", 1)[0] + "/sessions"
+SESSIONS = __file__.rsplit("/", 4)[0] + "/host_tests/recorded/sessions"
 AGAIN = "the core's octets changed: run python -m tools.dev.peers.record"
 
 

@@ -203,7 +203,7 @@ def picture(thing, depth=0):
         return [picture(value, depth + 1) for value in thing]
     if isinstance(thing, CCM):
         return id(thing)
-    if depth < 8 and type(thing).__module__.startswith(("minipsec", "host_tests")):
+    if depth < 8 and type(thing).__module__.startswith(("minipsec", "host_tests", "tools.dev.")):
         # None is what a class has where its object has nothing yet.
         kept = {k: v for k, v in vars(thing).items() if k not in OUTSIDE and v is not None}
         return type(thing).__name__, picture(kept, depth + 1)
