@@ -94,7 +94,9 @@ def test_make_alone_lists_every_target_with_a_line(root):
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     done = subprocess.run(["make"], cwd=root, check=True, capture_output=True, text=True, env=env)
     said = done.stdout
-    lines = {line.split()[1]: line for line in said.splitlines()}
+    lines = {line.split()[1]: line for line in said.splitlines() if line.startswith("  make ")}
+    headings = [line for line in said.splitlines() if line and line not in lines.values()]
+    assert headings == ["Start:", "Check:", "Measure:", "Build:"]
     assert {"venv", "demo", "test", "lint", "size", "clean"} <= lines.keys()
     targets = set(re.findall(r"^([a-z][a-z-]*):", (root / "Makefile").read_text(), re.M))
     assert lines.keys() == targets - {"help"}
