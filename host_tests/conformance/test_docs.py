@@ -10,7 +10,8 @@ import pytest
 from tools.dev.peers.stage import IN_STATE, checking
 from minipsec.config import profile as store
 from minipsec.ike import established
-from tools.dev import docs
+from tools.common import mpy
+from tools.dev import docs, house
 
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.S)
 
@@ -82,6 +83,37 @@ def test_what_moves_the_state_without_a_message_does(state, label, end):
 def test_silence_is_drawn_for_each_state_that_waits():
     waiting = {state for state in IN_STATE if IN_STATE[state]()[0].ike.next_timer() is not None}
     assert {s for s, label, _ in docs.OURS if label == "no answer"} == waiting | {"UP"}
+
+
+# The picture of the rooms.
+
+
+def test_every_room_and_module_and_no_back_arrow_is_in_the_picture(root):
+    imports = {name: docs._imports(path) for name, path in mpy.modules().items()}
+    inside, arrows = house.rooms(imports)
+    picture = docs.rooms()
+    for path in (root / "firmware/minipsec").rglob("*.py"):
+        room, *module = path.relative_to(root / "firmware/minipsec").with_suffix("").parts
+        assert f">{room}<" in picture
+        assert not module or module == ["__init__"] or module[0] in inside[room]
+        assert not module or module == ["__init__"] or module[0] in picture
+    down, up = house.downwards(arrows)
+    assert all(arrows[arrow] for arrow in up), "a circle of imports that are not late"
+    level = house.floors(list(inside), down)
+    assert all(level[start] > level[end] for start, end in down)
+
+
+def test_what_arrows_imply_is_left_out_and_a_circle_is_told():
+    imports = {
+        "a": (["b/x", "c"], []), "b/x": (["c"], ["d"]), "b/__init__": ([], []),
+        "c": ([], ["d"]), "d": ([], ["a"]),
+    }  # fmt: skip
+    inside, arrows = house.rooms(imports)
+    assert inside == {"a": [], "b": ["x"], "c": [], "d": []}
+    down, up = house.downwards(arrows)
+    assert sorted(down) == [("a", "b"), ("b", "c"), ("c", "d")]
+    assert up == [("d", "a")]
+    assert "d to a" in house.picture(imports, docs.Drawing)
 
 
 # The pages.
@@ -218,6 +250,11 @@ def test_every_command_and_file_that_a_page_names_exists(root, name):
     assert set(re.findall(r"^ {4}make ([a-z-]+)", PAGES[name], re.M)) <= targets
     for path in re.findall(r"`((?:boards|host_tests|tools|firmware)/[\w./]+)`", PAGES[name]):
         assert (root / path).exists(), path
+    if name.startswith("firmware/"):
+        package = root / "firmware/minipsec"
+        folders = "|".join(sorted(path.parent.name for path in package.glob("*/__init__.py")))
+        for path in re.findall(rf"`((?:{folders})/\w*)`", PAGES[name]):
+            assert (package / path).is_dir() or (package / f"{path}.py").exists(), path
 
 
 @pytest.mark.parametrize("folder", ["host_tests", "host_tests/hardening", "tools", "boards"])

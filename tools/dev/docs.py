@@ -1,6 +1,6 @@
 """`make docs`: what the READMEs show of the sources is made from the sources.
 
-Pictures, firmware/states.svg from the state tables, firmware/path.svg, and firmware/heap.svg from what
+Pictures, firmware/states.svg from the state tables, firmware/house.svg from the imports, firmware/path.svg, and firmware/heap.svg from what
 `make footprint` measured last; and in the pages of BLOCKS what stands between
 `<!-- make docs: NAME -->` and `<!-- end -->`.  The same sources make the same octets, and
 host_tests/conformance/test_docs.py holds the files to them.
@@ -17,6 +17,7 @@ import sys
 import drawsvg
 
 from tools.common import mpy
+from tools.dev import house
 from tools.dev.footprint import show
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -361,6 +362,11 @@ def _imports(path):
     return first, sorted(set(found[1]) - set(first))
 
 
+def rooms():
+    imports = {name: _imports(path) for name, path in mpy.modules().items()}
+    return house.picture(imports, Drawing)
+
+
 def modules():
     rows = []
     for name, path in mpy.modules().items():
@@ -382,6 +388,7 @@ BLOCKS = {
 }
 PICTURES = {
     "firmware/states.svg": state_diagram,
+    "firmware/house.svg": rooms,
     "firmware/path.svg": path_diagram,
     "firmware/heap.svg": show.picture,
 }
