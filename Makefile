@@ -123,5 +123,5 @@ dist: venv ## all that one board gets in one folder, with sizes and SHA-256 (BOA
 package: venv ## package.json, by which mip installs firmware/minipsec
 	@$(PY) -m tools.dev.build package
 
-docs: venv ## pictures and tables of the READMEs, made from the sources
+docs: venv ## pictures and tables of the pages, made from the sources
 	@$(PY) -m tools.dev.docs
