@@ -1,6 +1,7 @@
 """The laboratory itself, with strongSwan on both sides: what fails here is not ours."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -117,3 +118,12 @@ def test_directories_of_processes_that_were_killed_go_with_the_next_laboratory(
         (tmp_path / name / "inside").mkdir(parents=True)
     lab_module.sweep_directories.__wrapped__()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_the_session_that_the_readme_shows_runs_as_it_is_printed(root, capsys):
+    text = (root / "host_tests/README.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    names = {}
+    exec(compile(program, "host_tests/README.md", "exec"), names)
+    assert names["up"]["event"] == "up" and names["sensor"].wait() == 0
+    assert "sensor-1.example.org" in capsys.readouterr().out

@@ -16,6 +16,7 @@ import sys
 
 import drawsvg
 
+from tools.board import doctor
 from tools.common import mpy
 from tools.dev import house
 from tools.dev.footprint import show
@@ -329,6 +330,16 @@ def swanctl_conf():
     return _table(["in the section", "the line", "what it says"], rows)
 
 
+def causes():
+    """A row for each rule of doctor whose words are the same for every device."""
+    rows = [
+        [part.replace("|", "\\|") for part in (cause, fix)]
+        for _, cause, fix in doctor._RULES
+        if isinstance(cause, str) and isinstance(fix, str)
+    ]
+    return _table(["cause", "fix"], rows)
+
+
 def errors():
     """A row for each error, in the order of errors.py."""
     module = firmware("refusals")
@@ -384,6 +395,7 @@ BLOCKS = {
     "firmware/docs/profile.md": {"profile keys": profile_keys},
     "firmware/docs/errors.md": {"errors": errors},
     "firmware/docs/sizes.md": {"heap of phases": show.sessions, "heap of modules": show.modules},
+    "tools/docs/doctor.md": {"causes": causes},
     "tools/docs/strongswan.md": {"swanctl.conf": swanctl_conf},
 }
 PICTURES = {
