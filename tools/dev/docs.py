@@ -18,7 +18,7 @@ import drawsvg
 
 from tools.board import doctor
 from tools.common import mpy
-from tools.dev import house
+from tools.dev import house, size
 from tools.dev.footprint import show
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -330,6 +330,59 @@ def swanctl_conf():
     return _table(["in the section", "the line", "what it says"], rows)
 
 
+def _kept(name):
+    return json.loads((ROOT / "tools/dev/bench/results" / name).read_text())
+
+
+def takes():
+    """What minipsec takes of a board, out of the budgets and of what was measured last."""
+    flash = {key: round(octets / 1000) for key, octets in size.budgets()["total"].items()}
+    heap = {
+        kind: {how: round(show.handshake(found) / 1000) for how, found in hows.items()}
+        for kind, hows in show.results()["sessions"].items()
+    }
+    plain, hybrid = heap["X25519"], heap["X25519, ML-KEM-768"]
+    made = _kept("handshake.json")["handshake"]["X25519"]
+    ways = _kept("esp.json")["ways"]
+    more = {
+        way: ways[way]["octets"]["8"] - 8
+        for way in ("tunnel", "transport implicit IV", "DTLS 1.2")
+    }
+    (ladder,) = [row for row in _kept("asm.json")["wholes"] if row["what"] == "X25519"]
+    rows = [
+        [
+            "flash",
+            f"{flash['mpy_default']} KB of `.mpy` at most that a session loads, {flash['mpy']} KB for "
+            f"all there is, {flash['mpy_with_mlkem']} KB with ML-KEM",
+            "`make size`",
+        ],
+        [
+            "heap, most of it in use during a handshake",
+            f"{plain['frozen']} KB frozen into the firmware, {plain['files']} KB from `.mpy` files; with "
+            f"ML-KEM-768 {hybrid['frozen']} and {hybrid['files']} KB",
+            "`make footprint`",
+        ],
+        [
+            "a handshake",
+            f"{made['datagrams']} datagrams, {made['octets']:,} octets, and {made['ratio']:.2f} of the "
+            "CPU time that DTLS takes on the same interpreter",
+            "`make bench`",
+        ],
+        [
+            "a reading",
+            f"its octets and {more['tunnel']} more on the air, {more['transport implicit IV']} at the "
+            f"least; DTLS {more['DTLS 1.2']}",
+            "`make bench-esp`",
+        ],
+        [
+            "X25519 on an RP2040",
+            f"{ladder['ms']:.0f} ms, counted under emulation",
+            "`make bench-asm`",
+        ],
+    ]
+    return _table(["", "", "measured by"], rows)
+
+
 def causes():
     """A row for each rule of doctor whose words are the same for every device."""
     rows = [
@@ -391,10 +444,15 @@ def modules():
 
 
 BLOCKS = {
+    "README.md": {"takes": takes},
     "firmware/README.md": {"modules": modules},
     "firmware/docs/profile.md": {"profile keys": profile_keys},
     "firmware/docs/errors.md": {"errors": errors},
-    "firmware/docs/sizes.md": {"heap of phases": show.sessions, "heap of modules": show.modules},
+    "firmware/docs/sizes.md": {
+        "takes": takes,
+        "heap of phases": show.sessions,
+        "heap of modules": show.modules,
+    },
     "tools/docs/doctor.md": {"causes": causes},
     "tools/docs/strongswan.md": {"swanctl.conf": swanctl_conf},
 }
