@@ -149,7 +149,7 @@ def _child(sa, payloads, kinds):
 
 
 def _wants_transport(sa, kinds, cfg):
-    """Transport mode is a wish (§1.3.1): tunnel mode answers it where it cannot be."""
+    """Is transport mode asked for and possible? It is a wish (§1.3.1); else tunnel mode it is."""
     asks_address = cfg[0] == Cfg.REQUEST and cfg[1]
     return sa.gateway.config.transport and N.USE_TRANSPORT_MODE in kinds and not asks_address
 

@@ -321,7 +321,7 @@ class IkeKeys(NamedTuple):
     from_responder: object
 
     def __repr__(self):
-        return "IkeKeys(..)"  # whatever prints one, a traceback or a debugger, tells nothing
+        return "IkeKeys(..)"  # so that no traceback and no debugger shows keys
 
 
 def _cipher(encr, key, integ_key):

@@ -13,7 +13,7 @@ import struct
 from .numbers import N
 from .wire import Notify, WireError
 
-# Gate beside the private notify types, so that no stranger's type is mistaken for ours.
+# Needed beside the private notify types, so that no stranger's type is taken for ours.
 VENDOR_ID = hashlib.sha256(b"minipsec fragment acknowledgment 02").digest()[:16]
 ACK_TYPES = (N.FRAGMENT_ACK_REQ, N.FRAGMENT_ACK_RES)
 
@@ -67,9 +67,9 @@ def notifies(kind, numbers, room):
 class Reporter:
     """When the receiver of a message asks for what is missing (§6.1 of the draft).
 
-    "eager" asks once no new fragment came for the gap; "conservative" only after it saw a
-    resend: an exact copy of a fragment, or a fragment long after the ones before. Asked
-    again without effect it waits twice as long each time.
+    "eager" asks when no new fragment came for `gap_ms`. "conservative" asks only after it saw a
+    resend: an exact copy of a fragment, or a fragment long after the ones before. Each time it
+    asked in vain it waits twice as long.
     """
 
     def __init__(self, policy, gap_ms):
@@ -84,7 +84,7 @@ class Reporter:
     def arrived(self, now, copy=False):
         """A fragment came in with a right ICV; `copy` if we had it already.
 
-        Copies, which anyone can replay, never put the report off.
+        A copy never delays the report, since anyone can replay one.
         """
         late = self._last is not None and now - self._last > 2 * self._gap
         self._resend_seen = self._resend_seen or copy or late
@@ -106,10 +106,10 @@ class Reporter:
 class Flight:
     """The datagrams of one sent message and what the peer reported missing of them.
 
-    Bounds on what reports can cost: bursts at least BURST_GAP_MS apart, so many without
-    progress, and in all RESENT_PER_FRAGMENT times the message. A burst is at most twice
-    what arrived of the transmission before, since a receiver with a short queue loses
-    the tail of a longer one each time.
+    What reports can cost is bounded: bursts are at least BURST_GAP_MS apart, `max_idle` of them may
+    bring no progress, and all together resend RESENT_PER_FRAGMENT times the message. A burst is
+    at most twice what arrived of the transmission before, since a receiver with a short queue
+    loses the tail of a longer one each time.
     """
 
     def __init__(self, datagrams, max_idle=MAX_IDLE_BURSTS):
@@ -119,7 +119,7 @@ class Flight:
         self._least = len(datagrams)  # fewest missing at a burst so far
         self._sent = set(range(1, len(datagrams) + 1))  # in the last transmission
         self._known = None  # numbers missing by the last reports; None before the first
-        self._pending = set()  # reported since the last burst, or not in it for its size
+        self._pending = set()  # reported since the last burst, or left out of it by its size
         self._last = None
         self._seen = set()
         self.due = None
@@ -140,7 +140,7 @@ class Flight:
         return True
 
     def burst(self, now):
-        """What was reported missing, lowest first."""
+        """The datagrams to resend now: what was reported missing, lowest first."""
         arrived = len(self._sent - self._pending)
         size = min(max(MIN_WINDOW, 2 * arrived), self._budget)
         numbers = sorted(self._pending)[:size]
@@ -156,7 +156,7 @@ class Flight:
         return [self.datagrams[number - 1] for number in numbers]
 
     def resend(self):
-        """For a resend by timer or on the peer's: all, or fragment 1 and the known missing."""
+        """The datagrams of a resend: all, or fragment 1 and those known to be missing."""
         if self._known is None:
             return self.datagrams
         numbers = sorted(self._known | {1})

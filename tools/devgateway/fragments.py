@@ -78,8 +78,8 @@ def split(cipher, header, first, inner, limit, rand):
 class Joined(NamedTuple):
     """A whole protected message in clear.
 
-    `flags` is the octet after Next Payload in the SK header, which IntAuth covers;
-    `digests` are those of the datagrams whose resend asks for our answer again.
+    `flags` is the octet after Next Payload in the SK header, which IntAuth covers. `digests` are
+    those of the datagrams that, when they come again, ask for our answer again.
     """
 
     header: Header
@@ -102,7 +102,7 @@ class Reassembly:
         self._pieces = {}  # number -> (Fragment, plain octets)
 
     def known(self, fragment):
-        """Refuse what cannot be of use; True for an exact copy of a stored fragment."""
+        """Raise for a fragment of no use; True for an exact copy of a stored fragment."""
         if fragment.total < self.total:
             raise WireError("FRAGMENT_TOTAL")
         if fragment.total > self.total or fragment.number not in self._pieces:

@@ -209,7 +209,7 @@ class Gateway:
         self.send_ike(answer, endpoint)
 
     def _refuse_version(self, data, endpoint):
-        """A later major version is told ours, unless it is a response (RFC 7296 §2.5)."""
+        """Tell a peer with a later major version ours, unless it sent a response (RFC 7296 §2.5)."""
         self.drop("BAD_VERSION")
         if data[19] & Flag.RESPONSE:
             return
@@ -366,7 +366,7 @@ class Gateway:
         )  # fmt: skip
 
     def release(self, sa):
-        """Everything that a dying IKE SA held besides itself."""
+        """Let go of everything that a dying IKE SA holds besides itself."""
         for spi in list(sa.children):
             self.children.pop(spi, None)
         sa.children.clear()

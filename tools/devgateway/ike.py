@@ -263,7 +263,7 @@ class IkeSa:
             self.gateway.count("answers_resent")
             self._send(answered.flight.resend(), endpoint, now)
         elif payload.type == P.SKF:
-            # Fragment 1 of the request cut smaller asks again, too (RFC 7383 §2.6.1).
+            # Fragment 1 of the same request, cut smaller, also asks for the answer (RFC 7383 §2.6.1).
             fragment = fragments.parse_fragment(data, payload)
             if fragment.number != 1 or fragment.total <= answered.total:
                 raise WireError("OLD_FRAGMENT")
@@ -343,12 +343,12 @@ class IkeSa:
             request = self._request
             if flight.acknowledge(missing, digest + bytes((acks.index(ack),)), now):
                 if request is not None and flight is request.flight:
-                    # The interval starts anew, the number of tries stays.
+                    # Start the interval anew; keep the number of tries.
                     request.due = now + (self.gateway.config.retransmit_ms << request.tries - 1)
         self._burst(now)
 
     def _flight_of(self, kind, header):
-        """What an acknowledgment reports on, None if that is not in flight (any more)."""
+        """The `Flight` that an acknowledgment reports on, None if it is not in flight any more."""
         answered, request = self._answered, self._request
         if kind == N.FRAGMENT_ACK_RES and answered is not None:
             if (self.expected - 1, answered.exchange) == (header.message_id, header.exchange):
@@ -382,7 +382,7 @@ class IkeSa:
         room = self.keys.from_responder.room(room) - 8
         for notify in fragack.notifies(kind, numbers, room):
             self.gateway.count("acks_sent")
-            # R is set on both kinds (§3.1); -03 clears it where the response is reported on.
+            # -02 sets R on both kinds (§3.1); -03 clears it in a report on a response.
             flags = Flag.RESPONSE
             if kind == N.FRAGMENT_ACK_RES and self.gateway.config.frag_ack_draft != "02":
                 flags = 0
@@ -493,7 +493,7 @@ class IkeSa:
         return False
 
     def _wait_for(self, incoming, kind, now):
-        """Report or give up on an incomplete message; the message, or None if given up."""
+        """Report what an incomplete message lacks, or give it up; the message, None if given up."""
         if now >= incoming.pieces.expires:
             self.gateway.count("reassemblies_expired")
             return None

@@ -55,7 +55,7 @@ def text_reporter():
 
     def report(name, fields):
         style = _STYLES.get(name, "")
-        # A reading is text of somebody else's.
+        # A reading is a stranger's text: print it escaped, and without markup.
         console.print(Text("%-9s" % name, style) + Text(" " + printable(_text(name, fields))))
 
     return report

@@ -17,7 +17,7 @@ from .wire import Header, Notify, Payload
 
 NONCE_SIZE = 32
 NONCE_RANGE = range(16, 257)
-COOKIE_LIFE_MS = 60_000  # a secret makes cookies so long, and is taken twice as long
+COOKIE_LIFE_MS = 60_000  # how long a secret makes cookies; it verifies them for twice as long
 
 
 class Cookies:
