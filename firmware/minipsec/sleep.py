@@ -1,4 +1,4 @@
-"""Where an SA outlives a sleep, RTC memory or files, and how a tunnel goes there and comes back.
+"""Put a tunnel's SA away for a sleep, into RTC memory or files, and take it up again.
 
 Loaded where the profile's `sleep` asks for it.
 """
@@ -12,7 +12,7 @@ from .link import Link
 
 
 def wake(tunnel):
-    """Load what `put_away` kept; take it up at once where there is a network."""
+    """Load what `put_away` kept; take it up at once if the network is up already."""
     p = tunnel.profile
     memory = tunnel.memory
     try:
@@ -26,12 +26,12 @@ def wake(tunnel):
 
 
 def take_up(tunnel):
-    """Go on with the SA that outlived the sleep; where that fails a new one is made."""
+    """Go on with the SA that outlived the sleep; if that fails, a new one will be made."""
     awake, tunnel._awake = tunnel._awake, None
     try:
         Link(tunnel, awake.host, awake)
     except OSError:
-        # Its port is taken, or there is no network.
+        # Its UDP port is taken, or there is no network.
         _refuse(tunnel, "NO_SOCKET")
 
 
@@ -58,9 +58,9 @@ def put_away(tunnel):
 
 
 def _goes_on(tunnel, link):
-    """May the next wake-up go on with this SA?  Not where the gateway may have lost it.
+    """May the next wake-up go on with this SA?  Not if the gateway may have lost it.
 
-    That asks for a sign of life: an answer in this wake-up, or the handshake was in it.
+    A sign of life is an answer in this wake-up, or the handshake itself.
     """
     awake = link.snapshot
     sent = link.sender.packets - awake.packets
@@ -69,7 +69,7 @@ def _goes_on(tunnel, link):
     elif sent:
         awake.silent += 1
         tunnel.counters["unconfirmed"] += sent
-        # Answers used to come, and now they don't.
+        # Did answers use to come?
         tunnel.missed = link.receiver.window.top > 0
         most = tunnel.profile["silent_wakes"]
         if awake.silent >= most and not tunnel.missed:
@@ -92,8 +92,8 @@ def wall():
 class Memory:
     """Where an SA outlives a sleep: RTC memory, or the files sa.bin and sa.mark in `directory`.
 
-    With `flash` files are used even where there is RTC memory, and the wall clock is not asked.
-    A write that was cut off is for the reader to notice.  RTC memory is written by `keep` alone.
+    With `flash` it uses files even where there is RTC memory, and never the wall clock.  The reader
+    has to notice a write that was cut off.  Only `keep` writes RTC memory.
     """
 
     def __init__(self, directory="", flash=False):
@@ -116,11 +116,11 @@ class Memory:
         self.writes = 0  # to flash
 
     def clock(self, age):
-        """Return the milliseconds of the clock that runs on in a sleep, or else `age`."""
+        """Return the wall clock in milliseconds if it runs on in a sleep, else `age`."""
         return age if self._flash else wall()
 
     def read(self, name):
-        """Return the piece "bin" or "mark"; None or nothing where there is none."""
+        """Return the piece "bin" or "mark"; None or no octets where there is none."""
         if self._pieces:
             return self._pieces[name]
         try:
@@ -130,9 +130,9 @@ class Memory:
             return None
 
     def write(self, name, octets):
-        """Keep a piece; True when a reset cannot reach it any more.
+        """Keep a piece; return True when it is safe.
 
-        What is in RTC memory comes back after a sleep, and after a reset there is nothing.
+        A file outlives any reset.  RTC memory outlives a sleep; after a reset it is empty.
         """
         if self._pieces:
             self._pieces[name] = octets
@@ -158,7 +158,7 @@ class Memory:
             pass
 
     def keep(self):
-        """Before a sleep: put the pieces where it does not reach them; False without room."""
+        """Before a sleep, write the pieces to RTC memory; return False where they do not fit."""
         if not self._pieces:
             return True
         from .board.nvram import put

@@ -1,8 +1,8 @@
-"""The one place that runs tasks, and what the watchdog goes by: nothing ends in silence.
+"""Run tasks so that none ends in silence, and know which are alive, for the watchdog.
 
     start(work(), failed)   a task; an exception that ends it goes to failed(error)
-    spare(work, *args)      what readings do not need: counted in `skipped` where it raises
-    alive(who, ms)          `who` is heard of again within `ms`, or the watchdog bites
+    spare(work, *args)      work that readings do not need; if it raises, `skipped` counts it
+    alive(who, ms)          `who` calls this again within `ms`, else the watchdog resets
     alive(who, None)        `who` has ended, as it should
 
 An application's own loop does the same: `start` for each of its tasks, `alive` before each wait
@@ -13,10 +13,10 @@ import asyncio
 import time
 from micropython import const
 
-_LONGEST = const(1 << 28)  # ms: what ticks can tell
+_LONGEST = const(1 << 28)  # ms, within what ticks_diff can tell
 
 skipped = 0  # calls of `spare` that failed
-_due = {}  # {a name or an id: ticks until which it need not be heard of}
+_due = {}  # {name or id: ticks by which it must call `alive` again}
 
 
 def start(work, failed):
@@ -30,12 +30,12 @@ async def _run(work, failed):
         return
     except Exception as e:
         error = e
-    work = None  # whose memory `failed` may need
+    work = None  # frees memory that `failed` may need
     failed(error)
 
 
 def spare(work, *args):
-    """Return work(*args), or None where it raises: the LED, the log, power saving."""
+    """Return work(*args), or None if it raises.  For the LED, the log, power saving."""
     global skipped
     try:
         return work(*args)
@@ -51,6 +51,6 @@ def alive(who, ms):
 
 
 def all_alive():
-    """Has each who promised been heard of in time?"""
+    """Has everyone called `alive` again in time?"""
     now = time.ticks_ms()
     return all([time.ticks_diff(due, now) >= 0 for due in _due.values()])

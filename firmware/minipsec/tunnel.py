@@ -1,4 +1,4 @@
-"""The public tunnel: up, kept up, replaced before it ends, brought back when it was lost.
+"""The public tunnel: brings it up, keeps it up, replaces it before it ends, brings it back.
 
 A `Tunnel` holds one `Link` that carries the readings and, while that is being replaced, the next
 one beside it and the last one behind it.
@@ -13,17 +13,17 @@ from .errors import Failure, ProfileError, UsageError, describe, typed
 from .link import Link
 from .tasks import alive, spare
 
-_LOOK_MS = const(10000)  # between two looks at an attempt that nothing is heard of
+_LOOK_MS = const(10000)  # the longest wait between two looks at an attempt under way
 _MAX_PAYLOAD = const(1200)  # esp.MAX_PAYLOAD, which is loaded late
 _MAX_WAITING = const(16)  # sends that wait for the tunnel; one more is refused and counted
-# Downlink messages that wait for receive(), later ones are discarded: as many as readings are out,
-# within these bounds.
+# Bounds on the downlink messages that wait for receive(); a later one is discarded.  The larger
+# bound holds while readings are without an answer.
 _MIN_INBOX = const(8)
 _MAX_INBOX = const(32)
-_RETRY_MS = const(8000)  # the first pause is shorter than this, each further one twice as long
-_FORGIVEN = const(2)  # a tunnel that lives this many longest pauses starts again with the first
-_MIN_AGE_MS = const(1000)  # nothing makes a tunnel replace itself more often
-_SILENT = const(4)  # attempts that nothing came for; then the network is brought up afresh
+_RETRY_MS = const(8000)  # bound on the first pause; each further pause may be twice as long
+_FORGIVEN = const(2)  # after so many longest pauses of life, begin with the first pause again
+_MIN_AGE_MS = const(1000)  # a younger link is not replaced
+_SILENT = const(4)  # attempts in a row without any datagram; then restart the network
 _AGAIN = const(4)  # turns of asyncio's loop; two are enough
 _ONLINE_MS = const(60000)  # more than bringing it up takes
 _S_AUTH = const(3)
@@ -53,7 +53,7 @@ class Tunnel:
         if profile["sleep"] != "off":
             from .sleep import Memory
 
-            # Without it each wake-up makes a new SA.
+            # If it fails, each wake-up makes a new SA.
             self.memory = spare(Memory, profile["directory"], profile["sleep"] == "mark")
         self.drops = {}
         self.counters = {}
@@ -71,24 +71,24 @@ class Tunnel:
         self._turn = 0  # which gateway is next
         self._failed = None  # the last attempt's error
         self._tries = 0  # attempts since the tunnel was lost
-        self._longest = _RETRY_MS  # that the next pause may be
+        self._longest = _RETRY_MS  # bound on the next pause
         self._keeper = self._awake = None
-        self.missed = False  # was the SA put away without the answers that used to come?
+        self.missed = False  # answers used to come, and none came in this wake-up
         self._inbox = []
         self._waiting = 0
-        self._changed = asyncio.Event()  # another one each time, so that no waiter can miss it
+        self._changed = asyncio.Event()  # a new one for each change, so that no waiter misses it
 
     @staticmethod
     def resume(profile, log=None):
         """Return a tunnel that goes on where `suspend` left it, without any exchange, or None.
 
-        To be called inside asyncio, as is the first `Tunnel`.
+        Call it inside asyncio, as `Tunnel` itself.
         """
         tunnel = Tunnel(profile, log)
         if tunnel.memory:
             from .sleep import wake
 
-            spare(wake, tunnel)  # what cannot be taken up is made anew
+            spare(wake, tunnel)  # if it fails, `connect` makes a new SA
         return tunnel if tunnel._awake or tunnel._link else None
 
     async def suspend(self):
@@ -158,14 +158,14 @@ class Tunnel:
         """
         if not isinstance(payload, (bytes, bytearray, memoryview)):
             raise TypeError("send takes bytes, not " + type(payload).__name__)
-        # Its length in octets, whatever its items are; and the caller's buffer may change meanwhile.
+        # Copied: the caller may change the buffer, and items of a memoryview may be larger than 1.
         payload = bytes(payload)
         self._check_begun()
         if len(payload) > _MAX_PAYLOAD:
             raise UsageError("a payload has at most %d octets" % _MAX_PAYLOAD)
         while True:
-            # Not from the moment on when the next SA's IKE_AUTH is out: the gateway may already have
-            # replaced the SA that would carry it.  Nor while it is in doubt that the gateway lives.
+            # Wait from the moment when the next SA's IKE_AUTH is out: the gateway may already have
+            # replaced this SA.  Wait also while it is in doubt that the gateway lives.
             link = self._link
             if link and (self._handing_over() or link.doubtful()):
                 link = None
@@ -215,7 +215,7 @@ class Tunnel:
     async def close(self):
         """Delete the SA at the gateway, wait shortly for its answer, let go of everything.
 
-        Whoever still waits for the tunnel gets a UsageError.
+        A call of `send` or `receive` that still waits raises UsageError.
         """
         if self._keeper:
             self._keeper.cancel()
@@ -226,10 +226,10 @@ class Tunnel:
             self.error = UsageError("the tunnel is closed")
         self._tell()
         until = self.clock.now() + self.profile["retransmit_ms"]
-        # Each step is taken also where the caller is cancelled in a wait.
+        # Take each step even if the caller is cancelled in a wait.
         try:
             try:
-                # While IKE_AUTH is out the gateway may have an SA that we cannot delete yet.
+                # While IKE_AUTH is out, the gateway may have an SA that we cannot delete yet.
                 await self._while(self._handing_over, until)
             finally:
                 self._delete()
@@ -256,7 +256,7 @@ class Tunnel:
     # Keeping it up.
 
     def _typed(self, error, host=None):
-        """Return the MinipsecError that stands for an exception, counted where nobody expects it."""
+        """Return the MinipsecError for an exception; count an unexpected one in `faults`."""
         if host and isinstance(error, OSError):
             from .explain import unreachable
 
@@ -268,7 +268,7 @@ class Tunnel:
         return error
 
     async def _online(self):
-        """Bring the network up; afresh where it seems to be up and nothing comes through."""
+        """Bring the network up; restart it when nothing came in for several attempts."""
         alive(id(self), _ONLINE_MS + port.look_ms)
         if self._silent < _SILENT:
             return await port.online(self.profile)
@@ -276,7 +276,7 @@ class Tunnel:
         return await port.online(self.profile, True)
 
     def _attempt(self, online=True):
-        """Start a link with the gateway whose turn it is."""
+        """Start a link with the next gateway of the profile."""
         hosts = self.profile["gateways"]
         host = hosts[self._turn % len(hosts)]
         self.counters["attempts"] += 1
@@ -300,7 +300,7 @@ class Tunnel:
         self.log("error", describe(error))
 
     def _start(self, pause=0):
-        """Have a task keep the tunnel up, after so many milliseconds."""
+        """Start the task that keeps the tunnel up, after `pause` milliseconds."""
         self._keeper = tasks.start(self._keep(pause), self._fell)
 
     def _fell(self, error):
@@ -330,7 +330,7 @@ class Tunnel:
             await self._look(changed, wait)
 
     async def _look(self, changed, wait):
-        """Wait for a change, and say that all goes well: a link that stands still is closed."""
+        """Close links whose tasks have ended, report that we are alive, wait for a change."""
         for link in self._links():
             if not link.moves():
                 link.safely(int, "a task of the link has ended")
@@ -339,9 +339,9 @@ class Tunnel:
         await within(changed, wait)
 
     def _pause(self):
-        """Return ms to wait before an attempt: at random, and longer after each failure.
+        """Return ms to wait before an attempt: random, and longer after each failure.
 
-        A fleet whose gateway deleted all SAs at once comes back spread over most of _RETRY_MS.
+        So a fleet whose gateway deleted all SAs at once comes back spread over most of _RETRY_MS.
         """
         top = min(self._longest, self.profile["retry_max_ms"], _LONG)
         self._longest = 2 * top
@@ -354,7 +354,7 @@ class Tunnel:
         wait = _LONG
         if not self._next:
             if now >= self._end:
-                # If that fails, again after a while, as long as the old one holds.
+                # If this attempt fails, try again later; the old link carries meanwhile.
                 self._end = now + jittered(p["retry_max_ms"] // 2, p["retry_max_ms"])
                 self._attempt()
             wait = min(wait, self._end - now)
@@ -366,7 +366,7 @@ class Tunnel:
         ms = p["liveness_ms"]
         since = link.waiting
         if ms and since is not None:
-            # Only where an answer is owed to us: something went out and nothing came since.
+            # `waiting` is set: something went out, and nothing has come since.
             if now - since >= ms:
                 link.safely(link.check)
                 since = now
@@ -378,7 +378,7 @@ class Tunnel:
         return self.on_rare("stats", self._links())
 
     def log(self, event, fields):
-        """Tell the application what happened; what it does with that is its own affair."""
+        """Tell the application what happened; an exception of its log is only counted."""
         if self._log:
             spare(self._log, event, fields)
 
@@ -393,11 +393,11 @@ class Tunnel:
         return [link.child["spi_in"] for link in [self._link] + self._old if link and link.child]
 
     def replaces(self, link):
-        """Is another SA there or about to be in place of this one?"""
+        """Is another SA in place of this one, or about to be?"""
         return link in self._old or (link is self._link and self._handing_over())
 
     def on_up(self, link):
-        """The link carries from now on; its predecessor is deleted."""
+        """The link is up and carries readings from now on; delete its predecessor."""
         port.hurry(False)
         old = self._link
         self._link = link
@@ -413,19 +413,19 @@ class Tunnel:
         self._tell()
 
     def on_waiting(self):
-        """An answer is owed to us from now on, or has come: wake whoever waits for a change."""
+        """An answer has become due, or has come: wake whoever waits for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     def on_rare(self, what, link, value=None):
-        """What happens seldom: see rare, which is loaded for it and forgotten."""
+        """Call a function of `rare`, which is loaded for this call and forgotten."""
         from . import rare
 
         forget("rare")
         return getattr(rare, what)(self, link, value)
 
     def on_down(self, link, error):
-        """The link is gone, and we did not want it so."""
+        """The link has failed, or the gateway ended it."""
         port.hurry(False)
         if link is not self._link:
             if link is self._next:
@@ -433,21 +433,21 @@ class Tunnel:
             self._count_failed()
         else:
             self._link = None
-            # What is under way beside it counts as the first attempt.
+            # A link that is being made beside it counts as the first attempt.
             self._tries = 1 if self._next else 0
             if self.clock.now() - link.born > _FORGIVEN * self._longest:
                 self._longest = _RETRY_MS
             if self._handing_over():
-                return  # the gateway made room for the new SA, whose answer is on its way
+                return  # the gateway replaced it by the new SA, whose answer is on its way
             if error.notify is None:
-                self._turn += 1  # it was silence
+                self._turn += 1  # no answer at all: the next gateway's turn
         self._failed = error
-        # Even where there is no memory for a line of the log.
+        # Before the log, for which there may be no memory.
         self._tell()
         self.log("error", describe(error))
 
     def on_broken(self, link, error):
-        """The link has closed itself over what was raised in it, maybe for want of memory."""
+        """The link has closed itself after an exception, perhaps a MemoryError."""
         self.on_closed(link)
         error = self._typed(error)
         if link.retired:
@@ -456,15 +456,15 @@ class Tunnel:
             self.on_down(link, error)
 
     def on_stale(self, link):
-        """The link holds, but a new one is wanted in its place."""
+        """The link still works, but a new one has to replace it."""
         end = max(self.clock.now(), link.born + _MIN_AGE_MS)
-        # Said again and again while it waits: that must not wake the keeper each time.
+        # A link calls this repeatedly while it waits; wake the keeper only on a change.
         if link is self._link and not self._next and end < self._end:
             self._end = end
             self._tell()
 
     def on_closed(self, link):
-        """Keep what the link counted."""
+        """The link is closed: add its drops to ours."""
         if link.ike:
             for reason, n in link.ike.drops.items():
                 self.count(reason, n)
@@ -504,7 +504,7 @@ class Tunnel:
         return self._next and self._next.ike.state == _S_AUTH
 
     def _count_failed(self):
-        """Count an attempt that failed, and whether anything came from anywhere meanwhile."""
+        """Count a failed attempt, and whether any datagram came in meanwhile."""
         self.counters["failed"] += 1
         self._turn += 1
         self._silent += 1

@@ -1,6 +1,6 @@
-"""A Child SA put to work: both ends of its ESP, and what the log says of it.
+"""Start a Child SA: make both ends of its ESP and log what was agreed.
 
-Loaded when IKE_AUTH is done or a sleep is over, and forgotten again.
+Loaded when IKE_AUTH is done or a sleep is over, then forgotten.
 """
 
 from micropython import const
@@ -52,7 +52,7 @@ def up(link, child):
 
 
 def _warn(owner, picked):
-    """Say so when none of the key exchanges agreed on, transform types 4 and 6 to 12, is an ML-KEM."""
+    """Warn if no key exchange that was agreed on (types 4 and 6 to 12) is an ML-KEM."""
     for kind in picked:
         if kind > 3 and kind != 5 and _ML_KEM_512 <= picked[kind][0] <= _ML_KEM_1024:
             return

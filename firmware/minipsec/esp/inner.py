@@ -20,8 +20,8 @@ def checksum(octets, more=0):
 def header(source, destination, source_port, destination_port):
     """Return a template, IP and UDP header: 28 or 48 octets.
 
-    Its lengths are 0, and where checksums will stand is the sum of what is known by now.
-    IPv4 goes out with DF and Identification 0, as RFC 6864 §4.1 allows.
+    Its lengths are 0.  In place of each checksum it holds the sum of what is known by now.
+    IPv4 has DF set and Identification 0, as RFC 6864 §4.1 allows.
     """
     ends = source + destination
     ports = struct.pack(">HH", source_port, destination_port)
@@ -36,8 +36,8 @@ def header(source, destination, source_port, destination_port):
 def complete(buf, at, template, payload, summed=True):
     """Write header and payload to buf[at:]; return the packet's length in octets.
 
-    A template's last 8 octets alone, the UDP header, make the payload of transport mode.
-    Without `summed` it leaves UDP's checksum out, which IPv4 allows and a NAT would break.
+    With a template's last 8 octets alone, the UDP header, it writes a packet of transport mode.
+    Without `summed` the UDP checksum is 0, which IPv4 allows; a NAT would break a checksum.
     """
     n = len(template)
     length = 8 + len(payload)
@@ -53,7 +53,7 @@ def complete(buf, at, template, payload, summed=True):
         struct.pack_into(">H", buf, at + 4, length)
     check = 0
     if summed:
-        # The length counts twice, in the header and in what stands for the addresses' header.
+        # The length counts twice: in the UDP header and in the pseudo-header.
         known = (template[-2] << 8 | template[-1]) + 2 * length
         check = 0xFFFF - checksum(payload, known)
     struct.pack_into(">HH", buf, udp + 4, length, check)
@@ -113,7 +113,7 @@ def parse(packet, source, destination):
 def parse_udp(packet):
     """Return (source port, destination port, payload) of a UDP packet, or a reason.
 
-    Its checksum is not looked at: in transport mode the ICV has covered it.
+    The checksum is ignored: in transport mode the ICV has covered it.
     """
     if len(packet) < 8:
         return "INNER_LENGTH"

@@ -8,24 +8,24 @@ Receiver: RFC 4303 §3.4.3 and, with extended sequence numbers, its appendix A2.
 from micropython import const
 
 _FIRST = const(1)
-_MAX_STEP_MS = const(400 * 86400 * 1000)  # a step forward beyond this is a clock fault
+_MAX_STEP_MS = const(400 * 86400 * 1000)  # a larger step forward is a clock fault
 _MAX_LEAD = const(0x10000)  # SNs that bursts may run ahead of the clock
-_NEAR = const(0x01000000)  # where `spent` asks for a new SA: so many SNs before the end
-_STEP = const(16)  # SNs that the first mark reserves, each further one twice as many
+_NEAR = const(0x01000000)  # `spent` asks for a new SA so many SNs before the end
+_STEP = const(16)  # SNs that the first mark reserves; each further mark twice as many
 _MAX_STEP = const(1024)
 
 
 class Sequence:
     """Sequence numbers of one outbound SA, strictly increasing, never 0, never wrapped.
 
-    `birth` and every `now` are milliseconds of one clock that keeps running for the SA's life;
-    `tick_ms` is the length of a tick, 0 for a plain counter that asks no clock.  `last` is the
-    highest SN that may have been used.  With `reserve` no SN goes out above the mark that
+    `birth` and every `now` are milliseconds of one clock that runs for the SA's whole life.
+    `tick_ms` is the length of a tick; 0 makes a plain counter that ignores the clock.  `last` is
+    the highest SN that may have been used.  With `reserve`, no SN goes out above a mark that
     `reserve(mark)` has put where a reset does not reach it; it returns False when it could not.
 
-    `paced` is for SAs that go on after a sleep above their age in milliseconds, see snapshot: it
-    is the age at which this wake-up began.  From then on there is at most one SN for each 2 ms, so
-    that no SN is above the age at which it goes out, whatever the two clocks' speeds.
+    `paced` is for SAs that go on after a sleep above their age in milliseconds (see snapshot): the
+    age at which this wake-up began.  From then on there is at most one SN for each 2 ms.  So no SN
+    is above the age at which it goes out, whatever the two clocks' speeds.
     """
 
     def __init__(self, birth, tick_ms=100, last=0, esn=False, reserve=None, paced=None):
@@ -41,11 +41,11 @@ class Sequence:
         self._paced = paced
 
     def next(self, now):
-        """Return the next SN; 0 when it is too early for it, which a millisecond or two mends.
+        """Return the next SN, or 0 when it is a millisecond or two too early for it.
 
-        None when this SA must send nothing more, so that a new one is made: the space is used up;
-        or the clock jumped so far that the rest of it would be burnt; or bursts ran too far ahead
-        of the clock; or no mark could be reserved.
+        None means that this SA must send nothing more and a new one is due: the SNs are used up, or
+        the clock jumped so far that the rest of them would be lost, or bursts ran too far ahead of
+        the clock, or no mark could be reserved.
         """
         if now - self._seen > _MAX_STEP_MS:
             return None
@@ -102,9 +102,9 @@ class ReplayWindow:
         return age < self.size and not self.seen >> age & 1
 
     def commit(self, sn):
-        """Mark an SN that `check` let in and whose ICV was right."""
+        """Mark an SN as seen; only after `check` and a right ICV."""
         if not self.size:
-            self.top = max(self.top, sn)  # where `extend` looks from
+            self.top = max(self.top, sn)  # `extend` needs it
         elif sn > self.top:
             step = sn - self.top
             self.seen = 1 if step >= self.size else self.seen << step & (1 << self.size) - 1 | 1
@@ -115,8 +115,8 @@ class ReplayWindow:
     def extend(self, low):
         """Return the SN that 32 received bits most likely mean (RFC 4303 appendix A2).
 
-        Beyond the last of 64 bits it is one that `check` does not let in.  Without a window, that
-        is the nearest SN.
+        Past the end of the 64-bit space it returns an SN that `check` refuses.  Without a window it
+        returns the SN nearest to the top.
         """
         high = self.top >> 32
         bottom = (self.top & 0xFFFFFFFF) - (self.size or 1 << 31) + 1
