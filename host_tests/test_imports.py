@@ -78,9 +78,22 @@ ARROWS = {
     "app/queue": set(),
     "app/led": {"tasks"},
     "app/spool": {"app/queue"},
-    "config/profile": {"errors", "config/words", "config/nearest"},
-    "config/words": set(),
-    "config/nearest": {"config/words"},
+    "config/checks": set(),
+    "config/proposals": {"config/checks"},
+    "config/secrets": {"errors", "config/checks", "config/refused"},
+    "config/profile": {
+        "errors",
+        "config/checks",
+        "config/proposals",
+        "config/secrets",
+        "config/refused",
+        "config/old",
+        "config/hybrid",
+    },
+    "config/hybrid": {"config/proposals", "config/refused"},
+    "config/keylog": {"config/secrets"},
+    "config/refused": {"errors", "config/checks", "config/proposals"},
+    "config/old": {"config/refused"},
     "app/log": set(),
 }
 # What may be imported only inside a function: a phase that is not reached costs no RAM.
@@ -96,7 +109,9 @@ LATE |= {
     ("handshake/auth", "handshake/ppk"),
     ("handshake/intermediate", "handshake/ppk"),
 }
-LATE |= {("kex/methods", "kex/x25519_thumb"), ("config/profile", "config/nearest")}
+LATE |= {("kex/methods", "kex/x25519_thumb"), ("config/profile", "config/hybrid")}
+LATE |= {("config/profile", "config/refused"), ("config/profile", "config/old")}
+LATE |= {("config/secrets", "config/refused"), ("config/hybrid", "config/refused")}
 LATE |= {
     ("board/port", "board/entropy"),
     ("board/port", "board/network"),
@@ -115,7 +130,7 @@ OPEN = {
 }
 NOT_CORE = OPEN | {
     "board/port",
-    "config/profile",
+    "config/secrets",
     "app/log",
     "board/entropy",
     "board/network",

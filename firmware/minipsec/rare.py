@@ -77,7 +77,7 @@ def hint(owner, link, kind):
 
 def keys(owner, link, event):
     """Write the keys down that the profile's `keylog` asks for."""
-    from .config.profile import write_keylog
+    from .config.keylog import write_keylog
 
     write_keylog(owner.profile["keylog"], event)
 

@@ -191,11 +191,11 @@ def test_the_table_names_the_keys_of_a_profile_with_their_defaults():
         .split("<!-- end -->")[0]
     )
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| ", block, re.M)
-    keys = {key: default for key, default, _, _ in store.keys()}
+    keys = {row[0]: row[1] for row in (*store.rows(), *store.experimental())}
     assert [key for key, _ in rows] == list(keys)
     for key, shown in rows:
         default = keys[key]
-        if default == "required":
+        if default is store.REQUIRED:
             assert shown == "required"
         elif default is None:
             assert shown == ""
@@ -221,7 +221,7 @@ def test_the_example_fits_the_gateways_configuration(root):
     profile, _ = examples()
     assert f"id = {profile['gateway_id']}\n" in conf
     assert f'id = "{profile["id"]}"' in conf
-    keys = {key: default for key, default, _, _ in store.keys()}
+    keys = {row[0]: row[1] for row in store.rows()}
     ike = keys["ike"]
     assert f"proposals = {', '.join(ike)}\n" in conf
     assert f"esp_proposals = {', '.join(keys['esp'])}\n" in conf

@@ -149,7 +149,7 @@ def test_every_line_sends_its_reader_to_keys_and_settings_that_exist():
     for setting in SETTINGS:
         assert re.search(rf"\b{setting}\b", conf), setting
     assert re.search(r"\bremote {", conf) and re.search(r"\blocal {", conf)
-    known = {row[0] for row in store.keys()} | SETTINGS
+    known = {row[0] for row in store.rows()} | SETTINGS
     for kind, (name, check) in errors._REFUSALS.items():
         for word in re.findall(r"[a-z]+_[a-z_]+", check):
             assert word in known, (name, word)

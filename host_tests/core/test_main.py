@@ -70,7 +70,10 @@ def test_octets_that_are_no_text_are_not_json(sensor, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"gateway": 17}, "profile: gateway: expected host or address, got 17"),
+        (
+            {"gateway": 17},
+            "profile: gateway: expected a host or address, or a list of them, got 17",
+        ),
         ({"gatway": "x"}, "profile: gatway: unknown key"),
         ({"port": "500"}, 'profile: port: expected a whole number from 1 to 65535, got "500"'),
         ({"esp": [["x"]]}, 'profile: esp: expected proposals like ["aes128ccm8"], got [["x"]]'),

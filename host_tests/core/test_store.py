@@ -4,6 +4,7 @@ from tools.dev.peers.node import PROFILE, profile
 from minipsec.config import profile as store
 
 ID = 'an identity like "sensor.example.org", "a@b" or "keyid:7"'
+HOSTS = "a host or address, or a list of them"
 ADDRESS = "an IPv4 or IPv6 address"
 IKE = 'proposals like ["aes128ccm16-prfsha256-x25519"]'
 ESP = 'proposals like ["aes128ccm8"]'
@@ -20,11 +21,11 @@ def whole(low, high):
 
 # key: (what is expected, {good value: what it becomes} or [good value that stays], bad values)
 ROWS = {
-    "gateway": ("host or address", ["gw.example.org", "10.77.0.1", "fd77::1", "x" * 255], TEXTS),
-    "gateways": (
-        "a list of hosts or addresses",
-        [["a"], ["10.77.0.1", "b.example.org"], ["a"] * 8],
-        ([], ["a"] * 9, "a", [""], ["a", 1], [None], {}, 1, None),
+    "gateway": (
+        HOSTS,
+        [(name, [name]) for name in ("gw.example.org", "10.77.0.1", "fd77::1", "x" * 255)]
+        + [["a"], ["10.77.0.1", "b.example.org"], ["a"] * 8],
+        TEXTS[:9] + TEXTS[12:] + (["a"] * 9, [""], ["a", 1], [None]),
     ),
     "gateway_id": (
         ID + ', or "any"',
@@ -159,20 +160,9 @@ ROWS = {
     "fragment_size": (whole(128, 9000), [128, 576, 9000], NUMBERS + (0, 127, 9001)),
     "fragment_gap_ms": (whole(0, 1000), [0, 2, 1000], NUMBERS + (-1, 1001)),
     "frag_ack": (
-        '"02" or "03" or "04" or "off"',
-        ["02", "03", "04", "off"],
+        '"02" or "03" or "off"',
+        ["02", "03", "off"],
         ("", "3", "05", 2, True, None, []),
-    ),
-    "frag_ack_policy": (
-        '"eager" or "conservative"',
-        ["eager", "conservative"],
-        ("", "bold", 1, None, []),
-    ),
-    "frag_ack_types": (
-        "three notify types from 40960 to 65535",
-        [[50201, 50202, 50203], [40960, 65535, 50000]],
-        ([], [50201, 50202], [50201, 50202, 50202], [50201, 50202, 50203, 50204], 50201, "x")
-        + ([40959, 50202, 50203], [50201, 50202, 65536], ["a", "b", "c"], [[1], [2], [3]], None),
     ),
     "pq": ('"off" or "prefer" or "require"', ["off", "prefer", "require"], ("", "on", True, None)),
     "pq_method": (
@@ -187,7 +177,6 @@ ROWS = {
     "retries": (whole(-1, 1000000), [-1, 0, 1000000], NUMBERS + (-2, 1000001)),
     "retry_max_ms": (whole(1000, 1 << 29), [1000, 1 << 29], NUMBERS + (999, (1 << 29) + 1)),
     "lifetime_ms": (whole(1000, 1 << 29), [1000, 1 << 29], NUMBERS + (999, (1 << 29) + 1)),
-    "max_packets": (whole(1, 1 << 29), [1, 1 << 29], NUMBERS + (0, (1 << 29) + 1)),
     "liveness_ms": (whole(0, 1 << 29), [0, 60000], NUMBERS + (-1, (1 << 29) + 1)),
     "keepalive_ms": (whole(0, 1 << 29), [0, 20000], NUMBERS + (-1, (1 << 29) + 1)),
     "sn_tick_ms": (whole(1, 3600000), [1, 100, 3600000], NUMBERS + (0, 3600001)),
@@ -224,13 +213,22 @@ ROWS = {
     ),
     "batch": (whole(1, 64), [1, 64], NUMBERS + (0, 65)),
     "interval_ms": (whole(0, 1 << 29), [0, 1000], NUMBERS + (-1, (1 << 29) + 1)),
-    "readings": (whole(0, 1 << 29), [0, 10], NUMBERS + (-1, (1 << 29) + 1)),
     "log": (
         '"text" or "json" or "errors" or "off"',
         ["text", "json", "errors", "off"],
         ("", "xml", True, None, 0),
     ),
     "keylog": ("a file name", ["keys.csv", "/tmp/keys"], TEXTS),
+    "experimental": ("an object with keys of its own", [], TEXTS[:11] + TEXTS[12:]),
+}
+EXPERIMENTAL = {
+    "frag_ack_policy": (
+        '"eager" or "conservative"',
+        ["eager", "conservative"],
+        ("", "bold", 1, None, []),
+    ),
+    "max_packets": (whole(1, 1 << 29), [1, 1 << 29], NUMBERS + (0, (1 << 29) + 1)),
+    "readings": (whole(0, 1 << 29), [0, 10], NUMBERS + (-1, (1 << 29) + 1)),
 }
 
 
@@ -258,7 +256,8 @@ def with_key(key, value):
 
 
 def test_every_key_has_a_row_here():
-    assert set(ROWS) == {row[0] for row in store.keys()}, "a new key needs a row above"
+    assert set(ROWS) == {row[0] for row in store.rows()}, "a new key needs a row above"
+    assert set(EXPERIMENTAL) == {row[0] for row in store.experimental()}
 
 
 def test_good_values_of_every_key_are_taken_and_come_out_right():
@@ -283,11 +282,64 @@ def test_bad_values_of_every_key_are_refused_with_the_line_that_helps():
             assert said == "profile: %s: expected %s%s" % (key, expected, got)
 
 
+def test_experiments_stand_in_a_table_of_their_own():
+    for key, (expected, good, bad) in EXPERIMENTAL.items():
+        for value in good:
+            assert store.check_profile(with_key("experimental", {key: value}))[key] == value
+        for value in bad:
+            assert complaint(with_key("experimental", {key: value})) == (
+                "profile: experimental: %s: expected %s, got %s" % (key, expected, as_json(value))
+            )
+    for key in ("port", "bold", ""):
+        said = complaint(with_key("experimental", {key: 1}))
+        assert said == "profile: experimental: %s: unknown key" % key
+    assert "experimental" not in store.check_profile(with_key("experimental", {}))
+
+
+def test_keys_of_older_versions_are_read_under_the_name_that_they_have_now():
+    values = dict(PROFILE, gateways=["a", "b.example.org"])
+    assert store.check_profile(values)["gateway"] == ["a", "b.example.org"]
+    del values["gateway"]
+    for key, value, now in (
+        ("port", 501, {"port": 501}),
+        ("frag_ack", "04", {"frag_ack": "03"}),
+        ("frag_ack_policy", "conservative", {"experimental": {"frag_ack_policy": "conservative"}}),
+        ("max_packets", 10, {"experimental": {"max_packets": 10}}),
+        ("frag_ack_types", [50201, 50202, 50203], {}),
+        ("readings", 10, {"experimental": {"readings": 10}}),
+    ):
+        old = dict(values, **{key: value})
+        now = dict(PROFILE, gateway=["a", "b.example.org"], **now)
+        assert store.check_profile(old) == store.check_profile(now), key
+        assert renewed(old) == now, key
+        assert renewed(now) == now
+    # What stands in the table already goes before.
+    both = {"max_packets": 10, "experimental": {"max_packets": 20}}
+    assert renewed(both) == {"experimental": {"max_packets": 20}}
+
+
+def renewed(values):
+    from minipsec.config.old import renewed
+
+    return renewed(values, store.rows(), store.experimental())
+
+
+def test_a_key_of_older_versions_that_is_gone_is_refused_with_what_to_do():
+    assert complaint(with_key("frag_ack_types", [1, 2, 3])) == (
+        "profile: frag_ack_types: no longer a key: take it out; both ends have [50201, 50202, 50203]"
+    )
+    # An old key is checked as the new one is.
+    assert complaint(with_key("gateways", 17)) == ("profile: gateway: expected %s, got 17" % HOSTS)
+    assert complaint(with_key("max_packets", 0)).startswith(
+        "profile: experimental: max_packets: expected a whole"
+    )
+
+
 def test_a_long_value_is_cut_where_a_line_repeats_it():
     long = "x" * 5000
     for key in ROWS:
         for value in (long, [long], {long: long}, [long] * 9, long + "*", "@" + long, "=" + long):
-            if key in ("ppk_id", "keylog", "ssid", "secrets", "gateway", "gateways"):
+            if key in ("ppk_id", "keylog", "ssid", "secrets", "gateway", "experimental"):
                 value = [value]
             said = complaint(with_key(key, value))
             assert said and "xxxx" in said or key == "secrets", (key, said)
@@ -305,14 +357,12 @@ def test_secrets_in_place_of_their_file_are_not_repeated():
 
 
 def test_the_line_of_the_design():
-    assert (
-        complaint(with_key("gateway", 17)) == "profile: gateway: expected host or address, got 17"
-    )
+    assert complaint(with_key("gateway", 17)) == "profile: gateway: expected %s, got 17" % HOSTS
 
 
 def test_what_is_missing_is_named_with_what_belongs_there():
     for key, expected in (
-        ("gateway", "host or address"),
+        ("gateway", HOSTS),
         ("gateway_id", ID + ', or "any"'),
         ("id", ID),
         ("server", ADDRESS),
@@ -339,8 +389,7 @@ def test_defaults_are_filled_in():
     for key, value in (
         ("port", 500), ("natt_port", 4500), ("server_port", 5000), ("inner_port", 5000),
         ("inner_address", None), ("retransmit_ms", 1000), ("retransmit_tries", 5),
-        ("sn_tick_ms", 100), ("replay_window", 64), ("interval_ms", 1000), ("readings", 0),
-        ("log", "text"), ("keylog", None), ("secrets", "secrets.json"),
+        ("sn_tick_ms", 100), ("replay_window", 64), ("interval_ms", 1000), ("log", "text"), ("keylog", None), ("secrets", "secrets.json"),
     ):  # fmt: skip
         assert checked[key] == value, key
     assert [name for name, _ in checked["ike"]] == [

@@ -41,8 +41,8 @@ def test_a_refused_proposal_names_the_word_at_fault_and_the_nearest_good_one():
 
 @item("E1")
 def test_the_word_that_is_proposed_instead_is_taken():
-    from minipsec.config.nearest import nearest
-    from minipsec.config.words import transform
+    from minipsec.config.refused import nearest
+    from minipsec.config.proposals import transform
 
     for table, ike in ((words.NOT_IKE, True), (words.NOT_ESP, False)):
         for fault, better in table.values():

@@ -22,8 +22,8 @@ ASLEEP = {
     "ike.sa", "ike.wire", "kex.groups", "kex.keccak", "kex.methods", "kex.mlkem",
     "kex.x25519_thumb", "refusals", "selftest",
 }  # fmt: skip
-# The checker of profiles is forgotten again.
-GONE = {"config.profile"}
+# The checkers of profiles are forgotten again.
+GONE = {"config." + name for name in "checks keylog old profile proposals refused secrets".split()}
 
 MODULES = """
 import sys

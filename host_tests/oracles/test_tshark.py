@@ -8,7 +8,7 @@ import struct
 import subprocess
 
 import pytest
-from minipsec.config import profile
+from minipsec.config import keylog as keylog_file, profile
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
@@ -48,7 +48,7 @@ def replayed(name, keylog, pcap):
     """Play a session, write its key log and what passed the wire; return the Node."""
     replay = Replay(load(name), keylog=str(keylog)).to_end()
     for event in replay.node.all("keys"):
-        profile.write_keylog(str(keylog), event[1:])
+        keylog_file.write_keylog(str(keylog), event[1:])
     packets = []
     for kind, _, value in replay.steps:
         if kind not in ("in", "out"):
@@ -124,7 +124,7 @@ def test_another_key_opens_nothing(tshark, keylog, tmp_path):
 
 def a_line(path):
     keys = (bytes(8), bytes(8), {1: (16, 128)}, bytes(19), bytes(19), b"", b"")
-    profile.write_keylog(str(path), keys)
+    keylog_file.write_keylog(str(path), keys)
 
 
 def test_lines_are_appended(keylog):

@@ -189,7 +189,7 @@ def test_what_is_not_given_is_asked_for_with_the_last_answers_proposed(inventory
     _converse(pty, ["", "", "sensor-2.example.org"] + [""] * 9)
     for name in ("sensor-1", "sensor-2"):
         profile = load(inventory / f"devices/{name}.example.org")
-        assert profile["gateway"] == "gw.example.org"
+        assert profile["gateway"] == ["gw.example.org"]
         assert profile["server"] == bytes([10, 3, 0, 10])
 
 
@@ -320,7 +320,7 @@ def test_a_crash_between_files_and_row_is_mended_by_the_next_run(tool, inventory
 def test_an_identity_has_one_meaning_here_in_the_firmware_and_in_strongswan(text, strongswan):
     identity = Identity(text)
     assert identity.strongswan == strongswan
-    kind, octets = store._identity(identity.text)
+    kind, octets = store.identity(identity.text)
     assert kind == {"ipv4": 1, "fqdn": 2, "email": 3, "keyid": 11}[identity.key.split(":")[0]]
     assert "/" not in identity.file_name
 

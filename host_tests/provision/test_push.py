@@ -55,7 +55,16 @@ def built(tmp_path_factory):
     small = {
         **{
             f"{PACKAGE}{name}.mpy": real[f"{PACKAGE}{name}.mpy"]
-            for name in ("errors", "config/__init__", "config/profile", "config/words")
+            for name in (
+                "errors",
+                "config/__init__",
+                "config/checks",
+                "config/profile",
+                "config/proposals",
+                "config/refused",
+                "config/old",
+                "config/secrets",
+            )
         },
         f"{PACKAGE}__init__.mpy": compiled.read_bytes(),
     }

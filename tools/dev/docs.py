@@ -51,8 +51,7 @@ class DocsError(Exception):
 
 # What each key of a profile means; keys, defaults and what is expected are store.py's.
 MEANINGS = {
-    "gateway": "where the gateway is; a name is looked up anew for each attempt",
-    "gateways": "several, tried in turn; one of this and `gateway` is needed",
+    "gateway": "where the gateway is; a name is looked up anew for each attempt. Of a list, each in turn",
     "gateway_id": "who the gateway must prove to be; `any` takes whoever knows the secret",
     "id": "who the sensor is; the gateway finds the secret by it",
     "secrets": "the file with the secret, beside the profile; mode 0600 on a PC",
@@ -75,9 +74,7 @@ MEANINGS = {
     "esp_pad_to": "pad each packet so far that readings of different sizes look alike",
     "fragment_size": "largest IP datagram for IKE; left out, 576 octets, or 1280 with IPv6",
     "fragment_gap_ms": "pause between two fragments; the gateway's own is learned from what it sends",
-    "frag_ack": "fragment acknowledgment, by which version of its draft (04 is 03 here), or not at all",
-    "frag_ack_policy": "report missing fragments at once or only after a resend",
-    "frag_ack_types": "its notify types: supported, request, response",
+    "frag_ack": "fragment acknowledgment, by which version of its draft, or not at all",
     "retransmit_ms": "first wait for an answer; each further one is twice as long. Where fragments are "
     "acknowledged, three round trips (200 ms at least) if that is shorter, and then three times as long",
     "retransmit_tries": "how often a request is sent while nothing of an answer comes; the sensor gives up "
@@ -85,7 +82,6 @@ MEANINGS = {
     "retries": "attempts after a lost tunnel; -1 for no end",
     "retry_max_ms": "longest pause between two attempts",
     "lifetime_ms": "the tunnel is replaced before it is so old",
-    "max_packets": "and before so many packets went through it",
     "liveness_ms": "ask whether the gateway lives when a reading was unanswered so long; 0 never",
     "keepalive_ms": "keep a NAT's mapping by a packet of one octet so often; 0 never",
     "sn_tick_ms": "a clock step of the ESP sequence number",
@@ -102,9 +98,12 @@ MEANINGS = {
     "watchdog_ms": "a board that hangs so long is reset; 0 is off, an RP2040 takes at most 8388",
     "batch": "readings that travel in one datagram, a line each",
     "interval_ms": "pause between two readings",
-    "readings": "how many; 0 for no end",
     "log": "lines for a person, for a program, of errors only, or none",
     "keylog": "a file for the keys, to decrypt a capture with; for debugging only",
+    "experimental": "keys for those who measure",
+    "frag_ack_policy": "report missing fragments at once or only after a resend",
+    "max_packets": "the tunnel is replaced before so many packets went through it",
+    "readings": "how many, then the sensor ends; 0 for no end",
 }
 
 
@@ -291,16 +290,24 @@ def _table(head, rows):
 
 
 def profile_keys():
-    store = firmware("config.profile")
-    for key in MEANINGS.keys() ^ {row[0] for row in store.keys()}:
-        raise DocsError(f"tools/dev/docs.py: MEANINGS and the keys of store.py differ by {key}")
-    rows = []
-    for key, default, _, expected in store.keys():
-        shown = "required" if default == "required" else f"`{json.dumps(default)}`"
-        if default is None:
-            shown = ""
-        rows.append([f"`{key}`", shown, expected.replace("|", "\\|"), MEANINGS[key]])
-    return _table(["key", "default", "value", "what it means"], rows)
+    """A table for each group of keys, under the first line of what the group says of itself."""
+    profile, refused = firmware("config.profile"), firmware("config.refused")
+    groups = [(group, list(group())) for group in (*profile.GROUPS, profile.experimental)]
+    for key in MEANINGS.keys() ^ {row[0] for _, rows in groups for row in rows}:
+        raise DocsError(f"tools/dev/docs.py: MEANINGS and the rows of a profile differ by {key}")
+    tables = []
+    for group, rows in groups:
+        cells = []
+        for key, default, check, *more in rows:
+            if default is profile.REQUIRED:
+                shown = "required"
+            else:
+                shown = "" if default is None else f"`{json.dumps(default)}`"
+            expected = refused.expected(key, check, more).replace("|", "\\|")
+            cells.append([f"`{key}`", shown, expected, MEANINGS[key]])
+        head = ["key", "default", "value", "what it means"]
+        tables.append(f"**{group.__doc__}**\n\n{_table(head, cells)}")
+    return "\n\n".join(tables)
 
 
 MARK = "<--"  # what an owner has to change in swanctl.conf

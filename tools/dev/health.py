@@ -18,7 +18,7 @@ LEAST = 95  # percent of the core's branches
 # The core needs no board, no socket and no asyncio, but for two modules of these folders.
 CORE = {"config", "crypto", "esp", "handshake", "ike", "kex"}
 CORE_ALONE = {"errors", "explain", "refusals"}
-NOT_CORE = {"config/profile", "esp/child"}
+NOT_CORE = {"config/secrets", "esp/child"}
 # Viper and assembler: CPython cannot run it. host_tests/mlkem and host_tests/esp do so on the unix
 # port, host_tests/asm on an emulated RP2040.
 MACHINE_CODE = {"crypto/octets_viper", "kex/keccak", "kex/mlkem", "kex/x25519_thumb"}

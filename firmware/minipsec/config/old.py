@@ -1,0 +1,49 @@
+"""Profile keys of older versions: read under the name that they have now, or refused with what to do.
+
+Loaded when a profile is refused.
+"""
+
+import json
+
+from .refused import cut, fail
+
+_EXPERIMENTS = ("frag_ack_policy", "max_packets", "readings")  # now in the table `experimental`
+_TYPES = [50201, 50202, 50203]  # what `frag_ack_types` could be to talk with anybody
+
+
+def renewed(values, rows, experimental):
+    """Return a profile's values under the keys of today, whose rows are handed in.
+
+    Raises ProfileError for a key that is gone, and for one that there never was.
+    """
+    if not isinstance(values, dict):
+        return values
+    found = {}
+    moved = {}
+    for key, value in values.items():
+        if key == "gateways":
+            key = "gateway"
+        elif key == "gateway" and "gateways" in values:
+            continue  # the list went before the one host
+        if (key, value) == ("frag_ack", "04"):
+            value = "03"  # the same here
+        if key in _EXPERIMENTS:
+            moved[key] = value
+        elif key != "frag_ack_types":
+            found[key] = value
+        elif value != _TYPES:
+            fail("profile", key, "no longer a key: take it out; both ends have %s" % _TYPES)
+    if moved:
+        table = found.get("experimental", {})
+        found["experimental"] = dict(moved, **table) if isinstance(table, dict) else table
+    _know("profile", found, rows)
+    _know("profile: experimental", found.get("experimental"), experimental)
+    return found
+
+
+def _know(where, given, rows):
+    """Refuse a key that has no row."""
+    known = [row[0] for row in rows]
+    for key in given if isinstance(given, dict) else ():
+        if key not in known:
+            fail(where, cut(json.dumps(key)[1:-1]), "unknown key")

@@ -1,0 +1,125 @@
+"""Proposals for IKE and ESP in strongSwan's words, as transforms: (type, id, key length in bits).
+
+What cannot be read is None here; `refused` says why.
+"""
+
+from micropython import const
+
+from .checks import proposal_names
+
+# A word and its transform.  Ids: RFC 7296 §3.3.2, RFC 5282 (CCM), RFC 8750 (implicit IV, a word of
+# ours), RFC 5903 (P-256), RFC 8031 (Curve25519).
+TRANSFORMS = """
+aes128ccm8 1 14 128
+aes128ccm12 1 15 128
+aes128ccm16 1 16 128
+aes128ccm8iiv 1 29 128
+aes256ccm8 1 14 256
+aes256ccm8iiv 1 29 256
+aes256ccm12 1 15 256
+aes256ccm16 1 16 256
+aes128 1 12 128
+aes256 1 12 256
+prfsha256 2 5 0
+sha256 3 12 0
+x25519 4 31 0
+mlkem512 4 35 0
+mlkem768 4 36 0
+mlkem1024 4 37 0
+ecp256 4 19 0
+modp2048 4 14 0
+none 4 0 0
+noesn 5 0 0
+esn 5 1 0
+"""
+_ALIASES = {"aes": "aes128", "sha2_256": "sha256", "curve25519": "x25519", "modpnone": "none"}
+_ICVS = {"": "16", "64": "8", "96": "12", "128": "16"}  # of CCM: nothing, or bits for octets
+# Transform types, RFC 7296 §3.3.2; types 6 to 12 are further key exchanges, RFC 9370 §2.2.1.
+_ENCR = const(1)
+_PRF = const(2)
+_INTEG = const(3)
+_KEY_EXCHANGE = const(4)
+_ESN = const(5)
+_AES_CBC = const(12)
+_CCM_8_IIV = const(29)
+
+
+def transform(word):
+    """Return (transform type, id, key length) of a word of a proposal, or None.
+
+    ke1_.. to ke7_.. are transform types 6 to 12, additional key exchanges (RFC 9370 §2.2.1).
+    """
+    if word[:2] == "ke" and word[2:3] in tuple("1234567") and word[3:4] == "_":
+        kind, ident, _ = transform(word[4:]) or (0, 0, 0)
+        return (_ESN + int(word[2]), ident, 0) if kind == _KEY_EXCHANGE else None
+    cipher, ccm, icv = word.partition("ccm")
+    word = _ALIASES.get(word, cipher + ccm + _ICVS.get(icv, icv) if ccm else word)
+    _, found, rest = TRANSFORMS.partition("\n" + word + " ")
+    if found:
+        return tuple([int(number) for number in rest.partition("\n")[0].split()])
+
+
+def word_of(kind, ident, bits):
+    """Return the word for a transform, "" for one that stands for nothing."""
+    if kind > _ESN:
+        return ident and "ke%d_" % (kind - _ESN) + word_of(_KEY_EXCHANGE, ident, 0)
+    head, found, _ = TRANSFORMS.partition(" %d %d %d\n" % (kind, ident, bits))
+    return head[head.rfind("\n") + 1 :] if found and ident else ""
+
+
+def split(name):
+    """Return the words of a proposal."""
+    return [word.strip() for word in name.strip().lower().split("-")]
+
+
+def proposals(value, ike):
+    """Return [(name, [transform])] of a list of proposals, or None when one is of no use."""
+    found = []
+    for name in proposal_names(value) or ():
+        words = split(name)
+        transforms = [transform(word) for word in words]
+        if None in transforms or faults(transforms, ike):
+            return None
+        found.append(("-".join(words), _whole(transforms, ike)))
+    return found or None
+
+
+def faults(transforms, ike):
+    """Return what a proposal lacks or has too much, as transform types.
+
+    0 stands for both sorts of ciphers, -1 for an implicit IV where there is none.
+    """
+    if ike and (_ENCR, _CCM_8_IIV) in [one[:2] for one in transforms]:
+        return {-1}
+    kinds = set([kind for kind, ident, _ in transforms if ident or kind == _ESN])
+    ciphers = set([ident == _AES_CBC for kind, ident, _ in transforms if kind == _ENCR])
+    if len(ciphers) > 1:
+        return {0}
+    needed = {_ENCR}
+    if ike:
+        needed = {_ENCR, _PRF, _KEY_EXCHANGE}
+        if _INTEG in kinds:
+            kinds.add(_PRF)  # the PRF follows from the integrity algorithm
+        if True in ciphers:
+            needed.add(_INTEG)
+        return (needed - kinds) | (kinds & {_ESN})
+    # A sensor has no AES-CBC in ESP.
+    return needed - kinds or ({_ENCR} if True in ciphers else set())
+
+
+def _whole(transforms, ike):
+    """Return the transforms that go on the wire; strongSwan adds and leaves out the same."""
+    kinds = [kind for kind, _, _ in transforms]
+    cbc = any([kind == _ENCR and ident == _AES_CBC for kind, ident, _ in transforms])
+    if ike and _PRF not in kinds:
+        transforms = transforms + [transform("prfsha256")]
+    if not ike and _ESN not in kinds:
+        transforms = transforms + [transform("noesn")]
+    found = []
+    for one in transforms:
+        kind, ident, _ = one
+        # An AEAD has no integrity algorithm, and keys of ESP are those of its IKE SA.
+        left_out = kind == _INTEG and not cbc if ike else kind not in (_ENCR, _ESN)
+        if not left_out and one not in found and (ident or kind != _KEY_EXCHANGE):
+            found.append(one)
+    return found

@@ -1,0 +1,94 @@
+"""The files of a device: read, closed to others, and the secrets file's keys."""
+
+import json
+import os
+
+from ..errors import ProfileError
+from .checks import hex_octets
+
+KEYS = ("ppk", "psk", "psk_pad", "seed", "wifi_key")
+
+
+def secret(text):
+    """Return the octets of a secret: 0x and hex digits, 0s and base64, or text; or None.
+
+    Text has neither control characters nor blanks or quotes around it: a file of strongSwan's
+    would lose them, so they are a mistake.
+    """
+    lead = text[:2].lower()
+    if lead == "0x":
+        return hex_octets(text[2:])
+    if lead == "0s":
+        from binascii import a2b_base64, b2a_base64
+
+        text = text[2:].replace("-", "+").replace("_", "/").encode()
+        try:
+            octets = a2b_base64(text)
+        except ValueError:
+            return None
+        return octets if octets and b2a_base64(octets).strip() == text else None
+    if (
+        text
+        and min(text) >= " "
+        and text.strip() == text
+        and text[0] + text[-1] not in ('""', "''")
+    ):
+        return text.encode()
+
+
+def check_secrets(values):
+    """Return the octets of a secrets file's object, whose keys may be:
+
+    psk or psk_pad, one of them; ppk; wifi_key, a str; seed, 32 octets for the random generator.
+    """
+    found = {}
+    for key, value in values.items() if isinstance(values, dict) else ():
+        octets = None
+        if isinstance(value, str):
+            octets = value if key == "wifi_key" else secret(value)
+        if key in ("psk_pad", "seed") and not (octets and len(value) == 66 and len(octets) == 32):
+            octets = None
+        if not octets or key not in KEYS:
+            refuse(key)
+        found[key] = octets
+    if ("psk" in found) == ("psk_pad" in found):
+        refuse()
+    return found
+
+
+def refuse(key=None):
+    from .refused import secret
+
+    secret(key, KEYS)
+
+
+def _fail(what, text):
+    raise ProfileError(what + ": " + text)
+
+
+def load(path, what):
+    """Return the object of a JSON file."""
+    try:
+        with open(path, "rb") as f:
+            text = f.read()
+    except OSError:
+        _fail(what, "cannot read " + path)
+    if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        _fail(what, path + " is UTF-16: save it as UTF-8")
+    try:
+        # Some editors write a mark in front of UTF-8.
+        return json.loads(str(text[3:] if text[:3] == b"\xef\xbb\xbf" else text, "utf-8"))
+    except ValueError:
+        _fail(what, path + " is not JSON")
+
+
+def check_closed(path, what):
+    """Refuse a file or directory that others may read."""
+    try:
+        mode = os.stat(path)[0]
+    except OSError:
+        _fail(what, "cannot read " + path)
+    # A board's file system has no permission bits: they read as 0 there.
+    if mode & 0o077:
+        # A directory without its x is closed to its owner, too.
+        _fail(what, path + " is open to others: chmod %d it" % (700 if mode & 0x4000 else 600))
