@@ -1,5 +1,7 @@
 """Post-quantum with strongSwan 5.9: PPKs, which it has, and ML-KEM, which it has not."""
 
+import re
+
 import pytest
 
 from host_tests.core.checklist import item
@@ -69,6 +71,25 @@ def test_strongswan_finds_the_ppk_by_the_name_that_the_sensor_gives(lab):
     node = sensor(lab, True, readings=1)
     assert came_up(1)[0]["ppk"] == "yes"
     assert node.wait() == 0
+
+
+@item("INT-17", "INT-19")
+def test_the_lines_that_the_page_prints_for_a_ppk_are_all_that_it_needs(lab, root):
+    page = (root / "tools/docs/post-quantum.md").read_text()
+    printed = re.search(r"^    ppk-cellar-1 \{\n(?:    .*\n)+", page, re.M)[0]
+    (setting,) = re.findall(r"one line `(ppk_required = yes)` in the connection", page)
+    assert '`"ppk_id": "cellar-1"`' in page
+    secret = f"secrets {{\n{printed.replace('0x<the same digits>', PPK)}}}\n"
+    edits = [
+        ("    version = 2\n", f"    version = 2\n    {setting}\n"),
+        ("include sensors", secret + "include sensors"),
+    ]
+    came_up = lab.charon(edits=edits).watch()
+    node = lab.sensor(
+        {"ppk_id": "cellar-1", **QUICK}, secrets={"psk": PSK, "ppk": PPK}, readings=1
+    )
+    assert came_up(1)[0]["ppk"] == "yes"
+    assert node.wait() == 0, node.output
 
 
 @item("INT-20")
