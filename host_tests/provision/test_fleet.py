@@ -7,6 +7,7 @@ import collections
 import json
 import os
 import pathlib
+import re
 import time
 
 import pytest
@@ -32,7 +33,12 @@ def cpu(pid):
 def charon(lab, monkeypatch):
     """As a gateway of a fleet is set up: devices behind one address are no attack."""
     # Zero would not mean "off": charon then blocks all but one.
-    settings = {"cookie_threshold": 2000, "cookie_threshold_ip": 1000, "block_threshold": 1001}
+    page = (ROOT / "tools/docs/fleet.md").read_text()
+    settings = dict(re.findall(r"^    (\w+_threshold\w*) = (\d+)$", page, re.M))
+    assert len(settings) == 2
+    for name, value in settings.items():
+        assert f"{name} = {value}" in (ROOT / "tools/docs/doctor.md").read_text()
+    settings["cookie_threshold"] = 2000
     charon = BareCharon(lab.gateway_ns, lab.directory, secrets={}, config="", settings=settings)
     lab.own(charon)
     monkeypatch.setenv("MINIPSEC_VICI", str(charon.socket))

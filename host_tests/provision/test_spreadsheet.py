@@ -1,6 +1,7 @@
 """Tables as spreadsheets write them: taken, or refused in one line that names row and column."""
 
 import json
+import re
 
 import pytest
 
@@ -191,3 +192,12 @@ def test_a_secret_that_the_firmware_refuses_is_refused_here(text):
         with pytest.raises(BadInput) as refused:
             device(given(psk=text * 9 if text[0] not in "0\"'" else text))
         assert len(text) < 7 or text not in str(refused.value)
+
+
+def test_the_table_that_the_page_prints_is_taken(tool, root, tmp_path):
+    page = (root / "tools/docs/fleet.md").read_text()
+    table = re.search(r"^    id,gateway,.*\n(?:    .*\n)+", page, re.M)[0]
+    (tmp_path / "hall.csv").write_text(re.sub("^    ", "", table, flags=re.M))
+    tool("fleet", "import", tmp_path / "hall.csv")
+    shown = tool("list").out
+    assert "hall-1.example.org" in shown and "hall-2.example.org" in shown
