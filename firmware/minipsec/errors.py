@@ -1,7 +1,7 @@
-"""The errors that must be there when there is no memory left for anything else; `errors` has the rest.
+"""The error classes that must be loaded before memory runs out; `refusals` has the rest.
 
-Each error carries `notify`, the name of the notify that the gateway sent or None, and `check`, a
-sentence for the person who has to mend it.
+Each error has `notify`, the name of the notify that the gateway sent or None, and `check`, a sentence
+that tells its reader what to look at.
 """
 
 NO_MEMORY = "not enough memory for this tunnel"
@@ -43,7 +43,7 @@ class Failure(MinipsecError):
 
 
 def typed(error):
-    """Return the MinipsecError that stands for an exception."""
+    """Return the MinipsecError for any exception."""
     if isinstance(error, MinipsecError):
         return error
     if isinstance(error, MemoryError):

@@ -1,6 +1,6 @@
-"""The error for what ended an attempt: what came, in words, and what to check at either end.
+"""Make the error for an attempt that failed: what came, in words, and what to check at each end.
 
-Loaded when an attempt has failed, and forgotten when that is said.
+Loaded when an attempt has failed, then forgotten.
 """
 
 from .refusals import (
@@ -19,8 +19,8 @@ _TS_CHECK = (
     "server, server_port and remote_ts here against local_ts there, without which a gateway offers"
     " itself alone; mode at both ends"
 )
-# What an authenticated answer had that could not be taken, the reason for which it is dropped:
-# (how to say it, None for as it stands; what to check, None for what the class says).
+# The reason why an authenticated answer was refused: (how to say it, None to say the reason as it
+# is; what to check, None for the check of the class).
 _WORDS = {
     "BAD_SA": ("its SA payload is not one choice out of our proposals", None),
     "BAD_TS": ("its traffic selectors are malformed, or more than 64", _TS_CHECK),
@@ -37,7 +37,7 @@ _WORDS = {
         "mode here against mode of the child there",
     ),
 }
-# RFC 7296 §3.8 and IANA's list: how a gateway proves itself where it is not by a secret.
+# How a gateway proves itself if not by a secret (RFC 7296 §3.8, IANA's list).
 _SIGNS = {1: "an RSA signature", 9: "ECDSA", 10: "ECDSA", 11: "ECDSA", 14: "a digital signature"}
 _SIGNS_CHECK = (
     "local there: auth = psk, with a secret for both ends; a certificate or key of the gateway is"
@@ -54,7 +54,7 @@ _ML_KEM = (35, 36, 37)
 _NO_PROPOSAL_CHOSEN = 14
 _NOT_THERE = (7, _NO_PROPOSAL_CHOSEN, 17)  # INVALID_SYNTAX, .., INVALID_KE_PAYLOAD
 
-# Exchanges that stayed without an answer: (what is said, what to check); RFC 7296 §3.1.
+# Exchange types (RFC 7296 §3.1) that got no answer: (name, what to check).
 _UNANSWERED = {
     35: ("IKE_AUTH", "fragment_size at both ends: larger datagrams get lost on the way"),
     43: ("IKE_INTERMEDIATE", "fragment_size at both ends: larger datagrams get lost on the way"),
@@ -93,10 +93,10 @@ def _no_ppk(text):
 
 
 def failure(event, hint=None, profile=None, drops=None):
-    """Return the error for the event with which an Initiator ended.
+    """Return the error for the event with which an IKE SA ended.
 
     `hint` is the type of an unauthenticated error notify that came before a timeout, `profile` a
-    checked one, `drops` {reason: number} of what that Initiator dropped.
+    checked one, `drops` {reason: number} of what that SA dropped.
     """
     if event[0] == "deleted":
         error = SaEnded("the gateway deleted the SA")
@@ -115,7 +115,7 @@ def failure(event, hint=None, profile=None, drops=None):
             if found[0] in _ML_KEM and detail in _NOT_THERE:
                 text = "the gateway agreed on ML-KEM and then refused it: "
                 return _quantum(text + notify_name(detail), detail, _NO_KEM)
-        elif detail == _NO_PROPOSAL_CHOSEN:  # IKE_AUTH had keys already, so it is not about IKE
+        elif detail == _NO_PROPOSAL_CHOSEN:  # in IKE_AUTH: IKE was agreed on, so it means ESP
             text = "the gateway agreed on IKE and refused ESP: "
             check = "esp against esp_proposals there"
             return _refused(detail, text, check + _line("esp_proposals", profile.get("esp")))
@@ -138,7 +138,7 @@ def failure(event, hint=None, profile=None, drops=None):
 
 
 def unreachable(host, error):
-    """Return the error for an OSError of an attempt with a host."""
+    """Return the error for an OSError in an attempt to reach a host."""
     found = LinkDown("cannot reach %s: %r" % (host, error))
     if not (":" in host or host.replace(".", "").isdigit()):
         found.check = (
@@ -160,7 +160,7 @@ def no_network(profile, why):
 
 
 def _line(setting, proposals):
-    """Return the line that a gateway's configuration may lack."""
+    """Return the line that a gateway's configuration may need."""
     return ", like %s = %s" % (setting, ", ".join([p[0] for p in proposals])) if proposals else ""
 
 
@@ -217,7 +217,7 @@ def _misbehaved(detail, found, profile):
 
 
 def who(kind, octets):
-    """Return an identity that a peer sent, safe to print: text where it is, else # and digits."""
+    """Return a peer's identity, safe to print: as text if it is text, else # and hex digits."""
     octets = bytes(octets[:64])
     plain = octets and min(octets) > 32 and max(octets) < 127
     text = octets.decode() if plain else "#" + octets.hex()

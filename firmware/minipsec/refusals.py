@@ -1,6 +1,6 @@
-"""What can go wrong, by whose fault it is, and what to look at then.
+"""The other error classes: what went wrong, by whose fault, and what to look at.
 
-Loaded when the first error is made that is not in `faults`.
+Loaded when the first error is made that is not in `errors`.
 """
 
 from .errors import LinkDown, MinipsecError, OutOfMemory, ProfileError, UsageError  # noqa: F401
@@ -70,7 +70,7 @@ _REFUSALS = {
     ),
     43: ("TEMPORARY_FAILURE", "nothing: the gateway is busy, try again"),
 }
-USE_PPK = 16435  # no error, but told like one: it was missing
+USE_PPK = 16435  # no error notify; stands for its absence
 _made = {}
 
 
@@ -84,7 +84,7 @@ def notify_name(kind):
 def refusal(kind):
     """Return the class for an error notify type: AuthenticationFailed for 24, and so on."""
     if kind not in _REFUSALS:
-        return UnknownRefusal  # one for all of them, as a class takes memory for good
+        return UnknownRefusal  # one class for all of them: a class takes memory for good
     if kind not in _made:
         notify, check = _REFUSALS[kind]
         _made[kind] = type(_class_name(notify), (PeerError,), {"notify": notify, "check": check})

@@ -1,7 +1,7 @@
 """What a value of the profile may be.
 
-Each check is handed the value as it stands in the file, and what its row says behind it.  It returns
-the value in the shape that the stack takes, or None to refuse it; `refused` says what was expected.
+A check gets the value as it stands in the file, and what its row says behind the check.  It returns
+the value in the shape that the stack uses, or None to refuse it; `refused` says what was expected.
 """
 
 # RFC 7296 §3.5
@@ -17,7 +17,7 @@ def boolean(value):
 
 
 def number(value, low, high=1 << 29, also=None):
-    """A whole number from `low` to `high`, or one that is good as well."""
+    """A whole number from `low` to `high`, or the one number `also`."""
     if type(value) is int and (low <= value <= high or value == also):
         return value
 
@@ -77,7 +77,7 @@ def table(value):
 
 
 def _ipv4(text):
-    """Return the octets of numbers with points between them, or None."""
+    """Return octets from numbers with points between them, or None."""
     try:
         return bytes([int(part) for part in text.split(".") if part.isdigit()])
     except ValueError:
@@ -126,10 +126,10 @@ def hex_octets(digits):
 
 
 def identity(value, also=None):
-    """Return (ID type, octets) of an identity (RFC 7296 §3.5), a word that is good as well, or None.
+    """Return (ID type, octets) of an identity (RFC 7296 §3.5), the word `also` itself, or None.
 
-    A prefix names its type, `#` behind it hex digits.  Without one @name is a name, @@a@b an
-    e-mail address and @#00ff a key ID, and all else what it looks like.
+    A prefix names the type; `#` behind it begins hex digits.  Without a prefix, @name is a name,
+    @@a@b an e-mail address and @#00ff a key ID; anything else is what it looks like.
     """
     if value == also or not text(value):
         return value if value == also else None
@@ -142,7 +142,7 @@ def identity(value, also=None):
         elif rest[:1] == "#":
             kind = "keyid"
     elif kind not in ID_KINDS or not colon:
-        # Neither anybody, nor a network, nor a kind that we lack.
+        # Refuse what stands for anybody, a network, and a kind that we do not have.
         found = address(value)
         if (
             value in _ANYBODY

@@ -9,7 +9,7 @@ from .proposals import transform
 
 _ENCR = const(1)
 _KEY_EXCHANGE = const(4)
-_ESN = const(5)  # what is above are further key exchanges, RFC 9370 §2.2.1
+_ESN = const(5)  # higher types are additional key exchanges (RFC 9370 §2.2.1)
 _AES_CBC = const(12)
 _ML_KEM_1024 = const(37)
 _KEM_SIZES = {35: 800, 36: 1184, 37: 1568}  # octets of a public key of ML-KEM (FIPS 203 §8)
@@ -21,7 +21,7 @@ _DATAGRAM_1024 = const(2048)  # to receive ML-KEM-1024, where IKE does not split
 
 
 def _is_quantum_safe(transforms):
-    """Is an ML-KEM part of whatever is chosen out of these transforms?"""
+    """Does every choice out of these transforms contain an ML-KEM?"""
     kinds = {}
     for kind, ident, _ in transforms:
         if kind == _KEY_EXCHANGE or kind > _ESN:
@@ -30,14 +30,14 @@ def _is_quantum_safe(transforms):
 
 
 def fit(profile):
-    """Put ML-KEM into the proposals where `pq` asks for it, and see that all of it fits."""
+    """Put ML-KEM into the proposals if `pq` asks for it, and check that all messages fit."""
     if profile["pq"] != "off":
         profile["ike"] = _with_kem(profile)
     _check_size(profile)
 
 
 def _with_kem(profile):
-    """Return the IKE proposals with an ML-KEM behind each one's own key exchange (RFC 9370)."""
+    """Return the IKE proposals, each with an ML-KEM after its own key exchange (RFC 9370)."""
     word = "ke1_" + profile["pq_method"]
     plain = profile["ike"]
     found = []
@@ -58,10 +58,10 @@ def _with_kem(profile):
 
 
 def _check_size(profile):
-    """Refuse an ML-KEM where a message would not fit: IKE_SA_INIT has one datagram.
+    """Refuse an ML-KEM whose key does not fit: IKE_SA_INIT is one datagram.
 
-    Say how large a datagram may come (the key `datagram`).  And refuse AES-CBC over IPv6 where a
-    fragment would not hold one block of it.
+    Set `datagram`, the size of the largest datagram that may come.  Refuse AES-CBC over IPv6 if a
+    fragment would not hold one block.
     """
     largest = proposals = additional = 0
     least = 128

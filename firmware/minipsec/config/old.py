@@ -1,4 +1,4 @@
-"""Profile keys of older versions: read under the name that they have now, or refused with what to do.
+"""Profile keys of older versions: read under their names of today, or refused with what to do.
 
 Loaded when a profile is refused.
 """
@@ -8,13 +8,13 @@ import json
 from .refused import cut, fail
 
 _EXPERIMENTS = ("frag_ack_policy", "max_packets", "readings")  # now in the table `experimental`
-_TYPES = [50201, 50202, 50203]  # what `frag_ack_types` could be to talk with anybody
+_TYPES = [50201, 50202, 50203]  # the only value of `frag_ack_types` that a gateway knew
 
 
 def renewed(values, rows, experimental):
-    """Return a profile's values under the keys of today, whose rows are handed in.
+    """Return a profile's values under the keys of today; `rows` and `experimental` are theirs.
 
-    Raises ProfileError for a key that is gone, and for one that there never was.
+    Raises ProfileError for a key that was removed, and for one that never was.
     """
     if not isinstance(values, dict):
         return values
@@ -24,7 +24,7 @@ def renewed(values, rows, experimental):
         if key == "gateways":
             key = "gateway"
         elif key == "gateway" and "gateways" in values:
-            continue  # the list went before the one host
+            continue  # with both keys, the list was used
         if (key, value) == ("frag_ack", "04"):
             value = "03"  # the same here
         if key in _EXPERIMENTS:

@@ -1,9 +1,9 @@
-"""The profile: a row for each key, read and checked, in the shape that the rest of minipsec takes.
+"""The profile: a row for each key; read, checked and put into the shape that the stack uses.
 
-A row is (key, default, check, what the check is told besides the value).  The rows of a group are a
-generator: each exists only while its key is looked at, where a tuple of tuples would lie whole in a
-small heap, since functions in it keep it from being a constant.  Flags of the tools, tables of the
-documents and the texts of errors are made from these rows, and from the groups' first lines.
+A row is (key, default, check, what the check gets besides the value).  A group of rows is a
+generator, so each row exists only while its key is checked.  A tuple of tuples would lie in the heap
+as a whole, because the functions in it keep it from being a constant.  The tools' flags, the tables
+on the pages and the texts of errors are made from these rows and from the groups' first lines.
 """
 
 from ..errors import ProfileError
@@ -26,7 +26,7 @@ from .proposals import proposals, word_of
 from .secrets import KEYS, check_closed, check_secrets, load, refuse
 
 REQUIRED = ...
-_DATAGRAM = 1504  # octets to receive in one piece: those of an Ethernet frame, and a bit
+_DATAGRAM = 1504  # octets to receive in one piece: an Ethernet frame and a little more
 
 
 def gateway():
@@ -117,7 +117,7 @@ GROUPS = (gateway, traffic, ike, esp, times, board, sensor)
 
 
 def rows():
-    """Yield the row of each key in its order, but for those of the table `experimental`."""
+    """Yield the row of each key in order, without those of the table `experimental`."""
     for group in GROUPS:
         yield from group()
 
@@ -141,11 +141,11 @@ def _take(profile, given, rows, where):
             value = good
         profile[key] = value
     if given:
-        raise ProfileError  # `old` says which keys, or knows them
+        raise ProfileError  # `old` knows these keys, or says which are unknown
 
 
 def check_profile(values):
-    """Return a whole profile out of a dict as it stands in the file, defaults filled in."""
+    """Return the whole profile, with defaults, for a dict as it stands in the file."""
     try:
         return _checked(values)
     except ProfileError:
@@ -180,7 +180,7 @@ def _checked(values):
 
 
 def _fill_in(profile):
-    """Add what follows from the keys, so that this module can be forgotten."""
+    """Add what the stack derives from the keys, so that this module can be forgotten."""
     profile["datagram"] = _DATAGRAM
     if profile["pq"] != "off" or any(["mlkem" in p or "ccm" not in p for p, _ in profile["ike"]]):
         from .hybrid import fit
@@ -191,7 +191,7 @@ def _fill_in(profile):
         from .refused import FIXED_SPI
 
         profile["warning"] = FIXED_SPI
-    # The words for what may be agreed on.
+    # {transform: its word} for the log, of all that may be agreed on.
     profile["words"] = words = {}
     for _, transforms in profile["ike"] + profile["esp"]:
         for one in transforms:
@@ -201,7 +201,7 @@ def _fill_in(profile):
 
 
 def make_profile(values):
-    """Return a profile out of a dict of its keys and those of the secrets file together."""
+    """Return a profile for a dict with its keys and those of the secrets file together."""
     secrets = {}
     keys = {}
     for key, value in values.items():
@@ -225,7 +225,7 @@ def load_profile(path="profile.json"):
     """
     profile = check_profile(load(path, "profile"))
     directory, slash, _ = path.rpartition("/")
-    # Where snapshots are files, they lie beside the profile, and hold keys.
+    # Snapshots that are files lie beside the profile, and they hold keys.
     directory = profile["directory"] = directory + slash
     secrets = profile["secrets"]
     if secrets[0] != "/":

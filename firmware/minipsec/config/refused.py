@@ -1,6 +1,6 @@
-"""Why a profile or a secret cannot be taken, in one line, and the nearest that can.
+"""Why a profile or a secret is refused, in one line, and the nearest value that is not.
 
-Loaded when one is refused, since its texts are most of what there is to know of a profile.
+Loaded when one is refused, because these texts are larger than all that checks a profile.
 """
 
 import json
@@ -55,12 +55,12 @@ def fail(*texts):
 
 
 def cut(text):
-    """Return a text of the owner's as an error repeats it."""
+    """Return a text of the owner's, cut to what an error repeats of it."""
     return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + ".."
 
 
 def expected(key, check, more=()):
-    """Return what a row expects; `check` may be the text itself."""
+    """Return in words what a row expects; `check` may be the words themselves."""
     if isinstance(check, str):
         return check
     if check is choice:
@@ -93,7 +93,7 @@ def value(where, key, value, check, more=()):
 
 
 def secret(key, known):
-    """Refuse a key of the secrets file; what was there is not repeated: it may be the secret."""
+    """Refuse a key of the secrets file; never repeat its value, which may be the secret."""
     if key is None:
         fail('secrets: expected {"psk": "text or 0xhex"} or {"psk_pad": "0x" + 64 digits}')
     if key == "ppk_id":
@@ -103,7 +103,7 @@ def secret(key, known):
     fail("secrets", key, "expected " + _SECRETS.get(key, "0x and 64 digits"))
 
 
-# What a word begins with: what the words of ours begin with that can stand for it.
+# (how an unknown word begins, how words of ours begin that may be meant)
 _LIKE = (
     ("prf", "prf"), ("sha", "sha"), ("md5", "sha"), ("aesxcbc", "sha"), ("aescmac", "sha"),
     ("modp", "modp"), ("ecp", "ecp"), ("curve", "x2"), ("x", "x2"), ("gost", "x2"),
@@ -119,7 +119,7 @@ _LACKS = {
 
 
 def of_proposals(names, ike):
-    """Return what is wrong with the first proposal at fault."""
+    """Return what is wrong with the first bad proposal."""
     for proposal in names:
         words = split(proposal)
         transforms = [transform(word) for word in words]
@@ -181,7 +181,7 @@ def _distance(a, b):
 
 
 def of_identity(text):
-    """Return what is wrong with an identity, or None where there is no more to say."""
+    """Return what is wrong with an identity, or None if nothing special is."""
     kind, colon, rest = text.partition(":")
     if "*" in text:
         return "a wildcard stands for nobody in particular"

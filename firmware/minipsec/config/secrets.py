@@ -1,4 +1,4 @@
-"""The files of a device: read, closed to others, and the secrets file's keys."""
+"""The secrets file's keys; reading files, and whether they are closed to others."""
 
 import json
 import os
@@ -12,8 +12,8 @@ KEYS = ("ppk", "psk", "psk_pad", "seed", "wifi_key")
 def secret(text):
     """Return the octets of a secret: 0x and hex digits, 0s and base64, or text; or None.
 
-    Text has neither control characters nor blanks or quotes around it: a file of strongSwan's
-    would lose them, so they are a mistake.
+    Control characters, and blanks or quotes around the text, are refused: strongSwan's files would
+    lose them, so the two ends would differ.
     """
     lead = text[:2].lower()
     if lead == "0x":
@@ -37,9 +37,9 @@ def secret(text):
 
 
 def check_secrets(values):
-    """Return the octets of a secrets file's object, whose keys may be:
+    """Return {key: octets} of a secrets file's object.
 
-    psk or psk_pad, one of them; ppk; wifi_key, a str; seed, 32 octets for the random generator.
+    Its keys: either psk or psk_pad; ppk; wifi_key, which stays a str; seed, 32 octets.
     """
     found = {}
     for key, value in values.items() if isinstance(values, dict) else ():
