@@ -1,4 +1,4 @@
-"""What a tunnel does seldom, loaded for it and forgotten again: see tunnel.Tunnel.on_rare."""
+"""What a tunnel does seldom; loaded for one call and forgotten, see tunnel.Tunnel.on_rare."""
 
 from micropython import const
 
@@ -8,14 +8,14 @@ from .tunnel import jittered
 from .tasks import spare
 
 _LONG = const(1 << 28)  # ms: no timer is set for longer
-_MIN_LIFE_MS = const(5000)  # that a gateway's AUTH_LIFETIME is taken for at least
+_MIN_LIFE_MS = const(5000)  # a shorter AUTH_LIFETIME of the gateway counts as this
 
 
 def lifetime(owner, link, seconds):
-    """The gateway ends the SA after so long (RFC 4478): a new one stands there before."""
+    """The gateway will end the SA after `seconds` (RFC 4478): replace it before."""
     if link is owner._link:
         ms = max(_MIN_LIFE_MS, min(seconds * 1000, _LONG))
-        # With time for a handshake that has to resend.
+        # Leave time for a handshake with resends.
         owner._end = min(owner._end, owner.clock.now() + jittered(ms * 8 // 10, ms // 10))
         if link.snapshot:
             link.snapshot.life = owner._end - link.born
@@ -23,15 +23,15 @@ def lifetime(owner, link, seconds):
 
 
 def doubt(owner, link, _):
-    """A question to the gateway is unanswered: readings wait, and a new SA is tried beside."""
+    """The gateway does not answer a check: readings wait, and a new SA is tried beside this one."""
     end = owner._end
     owner.on_stale(link)
-    if owner._end < end:  # said once
+    if owner._end < end:  # only the first time
         owner.log("warning", {"text": "the gateway does not answer: readings wait"})
 
 
 def mute(owner, link, _):
-    """Nothing ever came back through the tunnel, though the gateway itself answers."""
+    """Warn once: the gateway answers, but nothing ever came back through the tunnel."""
     if not owner.mute:
         owner.mute = True
         text = (
@@ -43,7 +43,7 @@ def mute(owner, link, _):
 
 
 def stats(owner, links, _):
-    """Return what Tunnel.stats does."""
+    """Return the counters for Tunnel.stats."""
     drops = dict(owner.drops)
     for link in links:
         for reason, n in link.ike.drops.items():
@@ -76,7 +76,7 @@ def hint(owner, link, kind):
 
 
 def keys(owner, link, event):
-    """Write the keys down that the profile's `keylog` asks for."""
+    """Write keys to the profile's `keylog`."""
     from .config.keylog import write_keylog
 
     write_keylog(owner.profile["keylog"], event)
@@ -90,7 +90,7 @@ def no_address(owner, link, _):
 
 
 def fell(keeper, _, error):
-    """What keeps the tunnel up has failed itself: it lets go of everything and starts anew."""
+    """The task that keeps the tunnel up has failed: close all links and start it anew."""
     for link in keeper._links():
         spare(link.close)
     keeper._link = keeper._next = None
