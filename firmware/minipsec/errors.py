@@ -1,7 +1,7 @@
 """The error classes that must be loaded before memory runs out; `refusals` has the rest.
 
-Each error has `notify`, the name of the notify that the gateway sent or None, and `check`, a sentence
-that tells its reader what to look at.
+Each error has `notify`, the name of the notify that the gateway sent or None, and `check`, a
+sentence that tells its reader what to look at.
 """
 
 NO_MEMORY = "not enough memory for this tunnel"

@@ -23,7 +23,7 @@ def lifetime(owner, link, seconds):
 
 
 def doubt(owner, link, _):
-    """The gateway does not answer a check: readings wait, and a new SA is tried beside this one."""
+    """The gateway does not answer a check: readings wait, and a new SA is tried beside."""
     end = owner._end
     owner.on_stale(link)
     if owner._end < end:  # only the first time

@@ -92,8 +92,8 @@ def wall():
 class Memory:
     """Where an SA outlives a sleep: RTC memory, or the files sa.bin and sa.mark in `directory`.
 
-    With `flash` it uses files even where there is RTC memory, and never the wall clock.  The reader
-    has to notice a write that was cut off.  Only `keep` writes RTC memory.
+    With `flash` it uses files even where there is RTC memory, and never the wall clock.  The
+    reader has to notice a write that was cut off.  Only `keep` writes RTC memory.
     """
 
     def __init__(self, directory="", flash=False):

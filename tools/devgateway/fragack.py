@@ -106,10 +106,10 @@ class Reporter:
 class Flight:
     """The datagrams of one sent message and what the peer reported missing of them.
 
-    What reports can cost is bounded: bursts are at least BURST_GAP_MS apart, `max_idle` of them may
-    bring no progress, and all together resend RESENT_PER_FRAGMENT times the message. A burst is
-    at most twice what arrived of the transmission before, since a receiver with a short queue
-    loses the tail of a longer one each time.
+    What reports can cost is bounded: bursts are at least BURST_GAP_MS apart, `max_idle` of them
+    may bring no progress, and all together resend RESENT_PER_FRAGMENT times the message. A
+    burst is at most twice what arrived of the transmission before, since a receiver with a
+    short queue loses the tail of a longer one each time.
     """
 
     def __init__(self, datagrams, max_idle=MAX_IDLE_BURSTS):

@@ -209,7 +209,7 @@ class Gateway:
         self.send_ike(answer, endpoint)
 
     def _refuse_version(self, data, endpoint):
-        """Tell a peer with a later major version ours, unless it sent a response (RFC 7296 §2.5)."""
+        """Tell a peer with a later major version ours, unless it responds (RFC 7296 §2.5)."""
         self.drop("BAD_VERSION")
         if data[19] & Flag.RESPONSE:
             return

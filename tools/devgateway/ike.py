@@ -263,7 +263,7 @@ class IkeSa:
             self.gateway.count("answers_resent")
             self._send(answered.flight.resend(), endpoint, now)
         elif payload.type == P.SKF:
-            # Fragment 1 of the same request, cut smaller, also asks for the answer (RFC 7383 §2.6.1).
+            # Fragment 1 of the request, cut smaller, also asks for the answer (RFC 7383 §2.6.1).
             fragment = fragments.parse_fragment(data, payload)
             if fragment.number != 1 or fragment.total <= answered.total:
                 raise WireError("OLD_FRAGMENT")
@@ -493,7 +493,7 @@ class IkeSa:
         return False
 
     def _wait_for(self, incoming, kind, now):
-        """Report what an incomplete message lacks, or give it up; the message, None if given up."""
+        """Report what an incomplete message lacks, or give it up and return None."""
         if now >= incoming.pieces.expires:
             self.gateway.count("reassemblies_expired")
             return None

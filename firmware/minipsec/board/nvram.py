@@ -17,7 +17,7 @@ _taken = None  # what the first import took out, until `take` is called
 
 
 def take(memory):
-    """Return (our octets, None), or (b"", the reason) if they are lost; `memory` is RTC().memory."""
+    """Return (our octets, None), or (b"", the reason) if lost; `memory` is RTC().memory."""
     global _taken
     taken = _look(memory) or _taken or (b"", None)
     _taken = None

@@ -1,7 +1,7 @@
 """What a value of the profile may be.
 
-A check gets the value as it stands in the file, and what its row says behind the check.  It returns
-the value in the shape that the stack uses, or None to refuse it; `refused` says what was expected.
+A check gets the value as it stands in the file, and what its row says behind the check.  It
+returns the value in the shape that the stack uses, or None to refuse it; `refused` says why.
 """
 
 # RFC 7296 §3.5

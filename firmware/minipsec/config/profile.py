@@ -1,8 +1,8 @@
 """The profile: a row for each key; read, checked and put into the shape that the stack uses.
 
 A row is (key, default, check, what the check gets besides the value).  A group of rows is a
-generator, so each row exists only while its key is checked.  A tuple of tuples would lie in the heap
-as a whole, because the functions in it keep it from being a constant.  The tools' flags, the tables
+generator, so each row exists only while its key is checked.  A tuple of tuples would lie whole in
+the heap, because the functions in it keep it from being a constant.  The tools' flags, the tables
 on the pages and the texts of errors are made from these rows and from the groups' first lines.
 """
 

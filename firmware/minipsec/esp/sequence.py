@@ -43,9 +43,9 @@ class Sequence:
     def next(self, now):
         """Return the next SN, or 0 when it is a millisecond or two too early for it.
 
-        None means that this SA must send nothing more and a new one is due: the SNs are used up, or
-        the clock jumped so far that the rest of them would be lost, or bursts ran too far ahead of
-        the clock, or no mark could be reserved.
+        None means that this SA must send nothing more and a new one is due: the SNs are used up,
+        or the clock jumped so far that the rest of them would be lost, or bursts ran too far ahead
+        of the clock, or no mark could be reserved.
         """
         if now - self._seen > _MAX_STEP_MS:
             return None
@@ -115,8 +115,8 @@ class ReplayWindow:
     def extend(self, low):
         """Return the SN that 32 received bits most likely mean (RFC 4303 appendix A2).
 
-        Past the end of the 64-bit space it returns an SN that `check` refuses.  Without a window it
-        returns the SN nearest to the top.
+        Past the end of the 64-bit space it returns an SN that `check` refuses.  Without a window
+        it returns the SN nearest to the top.
         """
         high = self.top >> 32
         bottom = (self.top & 0xFFFFFFFF) - (self.size or 1 << 31) + 1

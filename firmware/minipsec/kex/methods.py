@@ -1,9 +1,10 @@
 """Key exchange methods (RFC 7296 §3.4), by their transform ids.
 
-A method is a class.  `Method(rand, step)` makes a key pair; `rand(n)` returns n random octets, and
-a group that takes seconds calls `step()` several times a second, for a watchdog's sake.  `.public` goes into the KE payload and has `.size` octets, as the peer's has.  `.shared(peer)`
-returns g^ir as octets, or None when the peer's value is refused.  `.wipe()`, where a method has it,
-overwrites the private key.
+A method is a class.  `Method(rand, step)` makes a key pair; `rand(n)` returns n random octets.  A
+group that takes seconds calls `step()` several times a second, for the watchdog.  `.public` goes
+into the KE payload and has `.size` octets, as the peer's has.  `.shared(peer)` returns g^ir as
+octets, or None when the peer's value is refused.  `.wipe()`, where a method has it, overwrites the
+private key.
 
 Python integers are not constant time: a listener close enough to time single operations may
 learn something of an ephemeral key.  So each key pair serves one handshake only.  Where
@@ -44,7 +45,7 @@ def wipe(pair):
 def _ladder(k, u):
     """Return k * u on Curve25519 by RFC 7748 §5, on plain integers: 32 octets each, k clamped.
 
-    2^255 = 19 (mod p), so a product t is folded instead of divided: (t mod 2^255) + 19 * (t >> 255)
+    2^255 = 19 (mod p), so a product t is folded and not divided: (t mod 2^255) + 19 * (t >> 255)
     is t modulo p, whatever its size or sign.  Sizes affect speed only, and they stay small.
     Let x2, z2, x3, z3 and u be below 2^255.1 in magnitude.  Then a, b and their like are below
     2^256.1; aa, bb, da, cb, folded once, below 2^261.6; da + cb and da - cb below 2^262.6, their
