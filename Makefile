@@ -71,7 +71,7 @@ histories: venv ## random lives of a sensor that sleeps: no sequence number come
 
 fleet: venv ## 2000 devices told to strongSwan, 400 tunnels at once (FLEET=devices,tunnels,readings,processes)
 	@$(PY) tools/dev/setup/gateway.py --require
-	@FLEET="$${FLEET:-2000,400,5,4}" $(PY) -m pytest -q host_tests/provision/test_fleet.py
+	@FLEET="$${FLEET:-2000,400,5,4}" $(PY) -m pytest -q host_tests/tools/test_fleet.py
 
 #### Measure
 

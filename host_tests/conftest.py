@@ -106,6 +106,6 @@ _WATCHED = [ROOT / "host_tests" / name for name in ("core", "conformance", "frag
 def drops_change_nothing(request, monkeypatch):
     """Around each datagram that a test of these folders hands in; see the module."""
     if set(_WATCHED) & set(request.path.parents):
-        from host_tests.conformance.unchanged import watch
+        from host_tests.unchanged import watch
 
         watch(monkeypatch, lambda reason, state: None)

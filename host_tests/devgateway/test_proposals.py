@@ -2,7 +2,7 @@
 
 import pytest
 
-from host_tests.core import words
+from host_tests.config import words
 from tools.devgateway.numbers import Encr, Group, Integ, Protocol, T
 from tools.devgateway.proposals import offer, parse_suite, select
 from tools.devgateway.wire import Proposal, Transform

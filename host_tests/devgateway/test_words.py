@@ -2,7 +2,7 @@
 
 import pytest
 
-from host_tests.core import words
+from host_tests.config import words
 from tools.devgateway.config import ConfigError, load_secrets, secret_octets
 from tools.devgateway.wire import identity_from_text
 

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from host_tests.conformance.link import Link
+from tools.dev.peers.third_party import Link
 from tools.dev.peers.node import PROFILE, remember_exchanges
 from tools.dev.peers.node import SECRETS as KNOWN
 from minipsec import refusals, explain

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from host_tests.core.checklist import item
+from host_tests.checklist import item
 from host_tests.interop.test_charon import CCM16, assert_all_went_through
 from tools.dev.lab import PSK, SENSOR_ID, Lab
 

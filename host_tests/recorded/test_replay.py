@@ -1,6 +1,6 @@
 """Sessions recorded with real gateways come out the same, octet for octet."""
 
-from host_tests.core.checklist import item
+from host_tests.checklist import item
 from tools.dev.peers.node import SECRETS
 from tools.dev.peers.replay import Replay, load, names
 

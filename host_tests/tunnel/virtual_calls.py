@@ -5,9 +5,9 @@ import json
 from array import array
 
 import minipsec
-from host_tests.core.checklist import item
+from host_tests.checklist import item
 from tools.dev.peers.node import PROFILE
-from host_tests.core.test_report import printed
+from host_tests.app.test_log import printed
 from host_tests.tunnel.virtual_connecting import refused
 from tools.dev.sim.virtual import Log, Net, Time, profile, run
 from minipsec import ProfileError, UsageError

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from host_tests.core.checklist import item
+from host_tests.checklist import item
 from tools.dev.sim.virtual import GATEWAY, LATENCY_MS, Log, Net, Time, profile, run
 from minipsec import refusals as errors
 from minipsec.board import port

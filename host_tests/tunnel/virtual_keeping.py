@@ -2,7 +2,7 @@
 
 import asyncio
 
-from host_tests.core.checklist import item
+from host_tests.checklist import item
 from tools.dev.peers.responder import CREATE_CHILD_SA, INFORMATIONAL
 from tools.dev.sim.virtual import LATENCY_MS, Log, Net, Time, profile, run
 from minipsec.tunnel import Tunnel

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from host_tests.core.checklist import item
+from host_tests.checklist import item
 from host_tests.tunnel.sessions import Peer, connected, sleeping, until
 from tools.dev.sim.virtual import run
 from minipsec.tunnel import Tunnel

@@ -1,7 +1,7 @@
 """`make conformance`: which lines of the checklists hold, and by which tests.
 
 Runs the tests that carry `@pytest.mark.item(..)` and prints one line for each id of
-host_tests/checklist.toml:
+host_tests/rules/checklist.toml:
 
     pass      every test of the line that ran passed, and there is one
     fail      one of them failed or shows a known bug, or there is none though there must be
@@ -21,7 +21,7 @@ import sys
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CHECKLIST = ROOT / "host_tests/checklist.toml"
+CHECKLIST = ROOT / "host_tests/rules/checklist.toml"
 NOT_OURS = ROOT / "host_tests/devgateway"
 TAGS = ("M", "S", "MAY", "o", "K")
 PASS, FAIL, LEFT_OUT, NOT_YET = "pass", "fail", "left out", "not yet"

@@ -3,7 +3,7 @@
 Pictures, firmware/states.svg from the state tables, firmware/house.svg from the imports, firmware/path.svg, and firmware/heap.svg from what
 `make footprint` measured last; and in the pages of BLOCKS what stands between
 `<!-- make docs: NAME -->` and `<!-- end -->`.  The same sources make the same octets, and
-host_tests/conformance/test_docs.py holds the files to them.
+host_tests/rules/test_docs.py holds the files to them.
 """
 
 import argparse

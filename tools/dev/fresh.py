@@ -31,22 +31,22 @@ CLONE = "a folder/minipsec"  # below the home of who runs it
 # Suite -> what of the tests runs there: where places, versions and missing libraries show first, in
 # four minutes for both. What tells the one Debian from the other is asked of both.
 _BOTH = (
-    "host_tests/test_setup.py",
-    "host_tests/test_demo.py",
-    "host_tests/footprint/test_interpreter.py",
+    "host_tests/dev/test_setup.py",
+    "host_tests/dev/test_demo.py",
+    "host_tests/dev/footprint/test_interpreter.py",
     "host_tests/interop/test_lab.py",
     "host_tests/interop/test_libreswan.py",
 )
 SHARES = {
-    "bookworm": ("host_tests/asm/test_bench.py", *_BOTH),
+    "bookworm": ("host_tests/dev/test_bench_asm.py", *_BOTH),
     "trixie": (
-        "host_tests/core/test_on_micropython.py",
+        "host_tests/rules/test_on_micropython.py",
         "host_tests/interop/test_charon.py",
-        "host_tests/oracles/test_tshark.py",
+        "host_tests/ike/test_tshark.py",
         *_BOTH,
     ),
 }
-AS_USER = ("host_tests/test_setup.py", "host_tests/boards/test_selftest.py")
+AS_USER = ("host_tests/dev/test_setup.py", "host_tests/board/test_selftest.py")
 
 # How this machine reaches the registries holds inside, too.
 _PASSED_ON = re.compile(r"(https?|no|all|ftp)_proxy|pip_.*|npm_config_.*|ssl_cert_.*|node_extra_ca_certs|"

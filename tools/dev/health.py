@@ -19,8 +19,8 @@ LEAST = 95  # percent of the core's branches
 CORE = {"config", "crypto", "esp", "handshake", "ike", "kex"}
 CORE_ALONE = {"errors", "explain", "refusals"}
 NOT_CORE = {"config/secrets", "esp/child"}
-# Viper and assembler: CPython cannot run it. host_tests/mlkem and host_tests/esp do so on the unix
-# port, host_tests/asm on an emulated RP2040.
+# Viper and assembler: CPython cannot run it. host_tests/kex and host_tests/esp do so on the unix
+# port, host_tests/kex on an emulated RP2040.
 MACHINE_CODE = {"crypto/octets_viper", "kex/keccak", "kex/mlkem", "kex/x25519_thumb"}
 # Where the core runs under CPython, without a network or another interpreter.
 CORE_TESTS = ("core", "conformance", "dh", "drbg", "esp", "fragments", "hardening", "mlkem", "pq")
@@ -103,7 +103,7 @@ def _judge_coverage(files):
 # Attributes that are None until their phase begins are not annotated, and cost a board nothing so.
 _OFF = ("MemberAccess", "Subscript", "Call", "Operand", "Iterable", "ContextManager")
 _RULES = {f"reportOptional{name}": False for name in _OFF} | {"reportMissingModuleSource": False}
-KNOWN = ROOT / "host_tests/hardening/types.json"  # {file: findings that were looked at}
+KNOWN = ROOT / "host_tests/rules/types.json"  # {file: findings that were looked at}
 
 
 def _pyright(name, config):

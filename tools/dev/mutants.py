@@ -26,23 +26,23 @@ _PATHS = [ROOT, ROOT / "firmware", ROOT / "tools/dev/shims"]
 sys.path[:0] = [str(path) for path in _PATHS if str(path) not in sys.path]
 
 TESTS = {
-    "esp/sequence": ("core/test_sequence.py", "hardening/test_edges.py", "core/test_snapshot.py"),
+    "esp/sequence": ("esp/test_sequence.py", "hardening/test_edges.py", "esp/test_snapshot.py"),
     "crypto/ccm": (
-        "core/test_ccm.py",
+        "crypto/test_ccm.py",
         "hardening/test_edges.py",
-        "core/test_esp.py",
-        "oracles/test_ccm.py",
+        "esp/test_esp.py",
+        "crypto/test_ccm_vectors.py",
     ),
     "esp/sa": (
-        "core/test_esp.py",
+        "esp/test_esp.py",
         "hardening/test_edges.py",
-        "core/test_esp_variants.py",
+        "esp/test_esp_variants.py",
         "hardening/test_published.py",
     ),
     "ike/fragack": (
-        "fragments/test_acks.py",
+        "ike/test_fragack.py",
         "hardening/test_edges.py",
-        "fragments/test_bad_input.py",
+        "ike/test_fragack_bad_input.py",
     ),
 }
 # One replacement of each operator is enough to see whether a test looks at it.

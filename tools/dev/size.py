@@ -5,7 +5,7 @@ numbers), viper code for the Pico's ARMv6-M. RAM is the growth
 of `gc.mem_alloc()` over the import of a module's `.mpy` when all that it imports
 is already there, on the 64-bit unix port: objects there are twice a board's.
 
-The budgets stand in host_tests/budgets.toml; host_tests/test_size.py holds
+The budgets stand in host_tests/rules/budgets.toml; host_tests/rules/test_size.py holds
 every module to them. `python -m tools.dev.size --propose` prints lines for modules
 that have no budget or are over it.
 """
@@ -20,9 +20,9 @@ import tomllib
 from tools.common import mpy
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUDGETS = ROOT / "host_tests/budgets.toml"
+BUDGETS = ROOT / "host_tests/rules/budgets.toml"
 
-# What a session with a default profile loads: host_tests/test_size.py watches one.
+# What a session with a default profile loads: host_tests/rules/test_size.py watches one.
 DEFAULT = set(
     "__init__ app/__init__ app/log board/__init__ board/port config/__init__ config/checks "
     "config/profile config/proposals config/secrets crypto/__init__ crypto/ccm crypto/kdf "
@@ -109,7 +109,7 @@ def measure():
 
 
 def budgets():
-    """Return host_tests/budgets.toml: {"total": {..}, "mpy": {module: octets}, "ram": {..}}."""
+    """Return host_tests/rules/budgets.toml: {"total": {..}, "mpy": {module: octets}, "ram": {..}}."""
     return tomllib.loads(BUDGETS.read_text())
 
 
@@ -137,7 +137,7 @@ def violations(rows, limits):
                 continue
             limit = limits[kind].get(name)
             if limit is None:
-                found.append(f"{name}: no {kind} budget in host_tests/budgets.toml")
+                found.append(f"{name}: no {kind} budget in host_tests/rules/budgets.toml")
             elif row[kind] > limit:
                 found.append(f"{name}: {kind} {row[kind]} is over its budget {limit}")
     for kind, value in totals(rows).items():

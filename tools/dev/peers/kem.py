@@ -2,7 +2,7 @@
 
 Viper code runs on MicroPython only, so the core under CPython gets this in its place: the
 exchanges around ML-KEM are then tested with implementations that are not ours. Ours is compared
-with them in host_tests/mlkem, and runs in test_sensor.py.
+with them in host_tests/kex, and runs in test_sensor.py.
 """
 
 from cryptography.hazmat.primitives.asymmetric import mlkem
