@@ -99,7 +99,7 @@ def micropython(micropython_path, tmp_path):
     return run
 
 
-_WATCHED = [ROOT / "host_tests" / name for name in ("core", "conformance", "fragments", "pq")]
+_WATCHED = [ROOT / "host_tests" / name for name in ("ike", "handshake")]
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import pytest
 from host_tests.board.conftest import PSK, ROOT, item, profile
 
 PROGRAM = """
-from host_tests.boards import broken
+from host_tests.board import broken
 broken.sweep((({name!r}, {directory!r}, {boards!r}), {{}}), {phase!r}, {times})
 """
 QUICK = {

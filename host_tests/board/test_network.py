@@ -17,7 +17,7 @@ QUICK = {
 # uplink gives a network up after 20 s; `after(ms, what)` happens while sensor.py runs.
 PROGRAM = """
 import asyncio, sensor, minipsec
-from host_tests.boards import fake as fakes
+from host_tests.board import fake as fakes
 from minipsec.board import network as uplink
 uplink.asyncio = fakes.Facade(asyncio, sleep_ms=lambda ms: asyncio.sleep_ms(ms // 40))
 forget = minipsec.forget

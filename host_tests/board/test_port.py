@@ -264,7 +264,7 @@ def test_a_driver_that_knows_no_ipv6_or_no_state_joins_all_the_same(fake, name, 
     body = f"""
 def refuse(*_):
     raise ValueError("unknown config param")
-from host_tests.boards import fake
+from host_tests.board import fake
 late = [5]
 for kind in (fake.WLAN, fake.Ethernet):
     kind.{odd} = refuse

@@ -462,7 +462,7 @@ def test_an_interface_that_does_not_tell_its_address_still_carries(fake, gateway
     board.give(profile(gateway, board, readings=1), {"psk": PSK})
     program = f"""
 import network
-from host_tests.boards import fake
+from host_tests.board import fake
 def refuse():
     raise RuntimeError
 for kind in (fake.WLAN, fake.Ethernet):

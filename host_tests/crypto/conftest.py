@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from host_tests.crypto import compute as board
+from host_tests.crypto import compute as program
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -17,13 +17,13 @@ def hexed(case):
 @pytest.fixture(params=["cpython", "micropython"])
 def compute(request, tmp_path):
     def on_cpython(cases):
-        return [board.compute(hexed(case)) for case in cases]
+        return [program.compute(hexed(case)) for case in cases]
 
     def on_micropython(cases):
         run = request.getfixturevalue("micropython")
         path = tmp_path / "cases.json"
         path.write_text(json.dumps([hexed(case) for case in cases]))
-        lines = run(HERE / "board.py", path, heap="32m").stdout.splitlines()
+        lines = run(HERE / "compute.py", path, heap="32m").stdout.splitlines()
         assert len(lines) == len(cases)
         return [None if line == "refused" else bytes.fromhex(line) for line in lines]
 

@@ -126,7 +126,7 @@ def test_keccak_of_every_edge_of_a_block(keccak):
 @pytest.fixture(scope="module")
 def arithmetic(keccak, mlkem):
     """What host_tests/kex has for the unix port, on the emulated functions."""
-    path = pathlib.Path(__file__).parents[1] / "mlkem/board_arithmetic.py"
+    path = pathlib.Path(__file__).parents[1] / "kex/mlkem_arithmetic.py"
     spec = importlib.util.spec_from_file_location("board_arithmetic", path)
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:

@@ -6,15 +6,15 @@ import pathlib
 import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
-RUNNER = HERE.parent / "core/run_tests.py"
+RUNNER = HERE.parents[1] / "tools/dev/run_tests.py"
 
 
 @pytest.mark.parametrize(
     "name",
-    ["board_arithmetic", pytest.param("board_secrets", marks=pytest.mark.item("INT-22"))],
+    ["mlkem_arithmetic", pytest.param("mlkem_secrets", marks=pytest.mark.item("INT-22"))],
 )
 def test_passes_on_the_unix_port(name, root, micropython):
-    done = micropython(RUNNER, f"host_tests.mlkem.{name}", path=[root], check=False)
+    done = micropython(RUNNER, f"host_tests.kex.{name}", path=[root], check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     passed = {line[5:] for line in done.stdout.splitlines() if line.startswith("pass ")}
     tree = ast.parse((HERE / f"{name}.py").read_text())

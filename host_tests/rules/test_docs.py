@@ -257,7 +257,9 @@ def test_every_command_and_file_that_a_page_names_exists(root, name):
             assert (package / path).is_dir() or (package / f"{path}.py").exists(), path
 
 
-@pytest.mark.parametrize("folder", ["host_tests", "host_tests/hardening", "tools", "boards"])
+@pytest.mark.parametrize(
+    "folder", ["host_tests", "host_tests/hardening", "host_tests/rules", "tools", "boards"]
+)
 def test_a_folders_readme_names_what_is_in_it(root, folder):
     text = (root / folder / "README.md").read_text()
     for path in sorted((root / folder).iterdir()):

@@ -29,7 +29,7 @@ _results = {}
 def test_on_a_clock_that_leaps(path, name, root, micropython):
     if path not in _results:
         module = f"host_tests.tunnel.{path.stem}"
-        program = root / "host_tests/run_tests.py"
+        program = root / "tools/dev/run_tests.py"
         _results[path] = micropython(
             program, module, path=[root], heap="6m", check=False, timeout=90
         )

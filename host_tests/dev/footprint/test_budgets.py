@@ -7,7 +7,7 @@ import pytest
 
 from tools.dev.footprint import measure, show
 
-BUDGETS = pathlib.Path(__file__).parents[2] / "budgets.toml"
+BUDGETS = pathlib.Path(__file__).parents[2] / "rules/budgets.toml"
 
 
 def budgets():

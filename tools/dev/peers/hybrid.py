@@ -73,40 +73,15 @@ class Hybrid(stage.Gateway):
 
         return super().init(datagram, extended, **where)
 
-    # Keys
-
-    def _take_keys(self, skeyseed):
-        nonces = self.n_i + self.nonce
-        keys = primitives.prf_plus(skeyseed, nonces + self.spi_i + self.spi_r, 134)
-        self.sk_d, self.sk_pi, self.sk_pr = keys[:32], keys[70:102], keys[102:134]
-        icv = 4 * self.ike[1] - 48
-        self._in = primitives.CCM(keys[32:51], icv)
-        self._out = primitives.CCM(keys[51:70], icv)
-        self._iv = 0
-
     # IKE_INTERMEDIATE
 
     def join(self, datagrams):
         """(exchange, flags, message id, first, plaintext) of a message in SK or in fragments."""
         parts = {}
         for datagram in datagrams:
-            octets = datagram[4:] if datagram[:4] == MARKER else datagram
-            spi_i, spi_r, kind, version, exchange, flags, mid, size = struct.unpack(
-                ">8s8sBBBBII", octets[:28]
-            )
-            assert (spi_i, spi_r, version) == (self.spi_i, self.spi_r, 0x20)
-            assert size == len(octets)
-            ((kind, first, body),) = split(kind, octets[28:])
-            number = total = 1
-            sealed = body
-            if kind == SKF:
-                number, total = struct.unpack(">HH", body[:4])
-                sealed = body[4:]
-            aad = octets[: len(octets) - len(sealed)]
-            text = self._in.open(sealed[:8], sealed[8:], aad)
-            assert text is not None, "the sensor's ICV is wrong"
-            assert text[-1] == 0
-            parts[number] = first, text[:-1]
+            exchange, flags, mid, kind, first, place, text = self.open(datagram)
+            number, total = struct.unpack(">HH", place) if kind == SKF else (1, 1)
+            parts[number] = first, text
         assert sorted(parts) == list(range(1, total + 1)) and total == len(datagrams)
         plain = b"".join(text for _, (_, text) in sorted(parts.items()))
         return exchange, flags, mid, parts[1][0], plain
@@ -184,7 +159,7 @@ class Hybrid(stage.Gateway):
             made = [self.bend(**where, outer=outer, chain=(first, plain))]
         self.auth_mid += 1
         if self.new_keys:
-            self._take_keys(self.new_keys)
+            self._take_keys(self.new_keys, self.ike[1])
             self.new_keys = None
         return made
 
@@ -200,10 +175,8 @@ class Hybrid(stage.Gateway):
         exchange, flags, mid, first, plain = self.join(datagrams)
         assert (exchange, flags, mid) == (IKE_AUTH, I, self.auth_mid)
         payloads = split(first, plain)
-        self.got = {kind: body for kind, _, body in payloads if kind != N}
-        self.auth_notifies = [(b[2] << 8 | b[3], b[4:]) for k, _, b in payloads if k == N]
+        self._take_auth(payloads)
         prf = primitives.prf
-        self.pad = prf(self.psk, b"Key Pad for IKEv2")
         ident = self.got[35]
         signed = self.request_octets + self.nonce
 
@@ -221,7 +194,6 @@ class Hybrid(stage.Gateway):
         elif plain_auth:
             auth = plain_auth[0]
         self.authentic = auth == data(self.sk_pi) and self.got[39][:4] == b"\2\0\0\0"
-        self.spi_sensor = self.got[SA][8:12]
         return payloads
 
     def auth_payloads(self):

@@ -19,8 +19,8 @@ from hashlib import sha1
 from tools.dev.peers import primitives
 
 IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, INFORMATIONAL = 34, 35, 36, 37
-SA, KE, IDI, IDR, AUTH, NONCE, N, D, V, TSI, TSR, SK, CP = (
-    33, 34, 35, 36, 39, 40, 41, 42, 43, 44, 45, 46, 47,
+SA, KE, IDI, IDR, AUTH, NONCE, N, D, V, TSI, TSR, SK, CP, SKF = (
+    33, 34, 35, 36, 39, 40, 41, 42, 43, 44, 45, 46, 47, 53,
 )  # fmt: skip
 I, R = 0x08, 0x20
 NAT_SOURCE, NAT_DESTINATION, COOKIE = 16388, 16389, 16390
@@ -51,7 +51,7 @@ def split(first, octets):
         following, flags, size = struct.unpack(">BBH", octets[:4])
         assert 4 <= size <= len(octets), (first, size)
         body = octets[4:size]
-        if first in (SK, 53):
+        if first in (SK, SKF):
             assert size == len(octets)
             return found + [(first, following, body)]
         found.append((first, flags >> 7, body))
@@ -169,14 +169,16 @@ class Responder:
         return MARKER + octets if self.marker else octets
 
     def _keys(self, shared, cipher):
-        prf = primitives.prf
+        self._take_keys(primitives.prf(self.n_i + self.nonce, shared), cipher)
+
+    def _take_keys(self, skeyseed, cipher):
         nonces = self.n_i + self.nonce
-        skeyseed = prf(nonces, shared)
         keys = primitives.prf_plus(skeyseed, nonces + self.spi_i + self.spi_r, 3 * 32 + 2 * 19)
         self.sk_d, self.sk_pi, self.sk_pr = keys[:32], keys[70:102], keys[102:134]
         icv = {14: 8, 15: 12, 16: 16}[cipher]
         self._in = primitives.CCM(keys[32:51], icv)
         self._out = primitives.CCM(keys[51:70], icv)
+        self._iv = 0
 
     # Protected messages
 
@@ -197,23 +199,28 @@ class Responder:
         first, plain = payload_chain(payloads)
         return self.seal(exchange, flags, mid, first, plain, pad)
 
-    def read(self, datagram):
-        """(exchange, flags, message id, [(type, critical, body)]) of what the sensor protected."""
+    def open(self, datagram):
+        """(exchange, flags, message id, SK or SKF, first payload, SKF's numbers, plaintext)."""
         octets = datagram[4:] if datagram[:4] == MARKER else datagram
         spi_i, spi_r, first, version, exchange, flags, mid, size = struct.unpack(
             ">8s8sBBBBII", octets[:28]
         )
         assert (spi_i, spi_r, version) == (self.spi_i, self.spi_r, 0x20)
         assert size == len(octets)
-        (sealed,) = split(first, octets[28:])
-        kind, first, body = sealed
-        assert kind == SK
-        iv = body[:8]
-        text = self._in.open(iv, body[8:], octets[: len(octets) - len(body)])
+        ((kind, first, body),) = split(first, octets[28:])
+        place = body[:4] if kind == SKF else b""
+        sealed = body[len(place) :]
+        text = self._in.open(sealed[:8], sealed[8:], octets[: len(octets) - len(sealed)])
         assert text is not None, "the sensor's ICV is wrong"
         assert text[-1] == 0
-        self.last_iv = iv
-        return exchange, flags, mid, split(first, text[:-1])
+        self.last_iv = sealed[:8]
+        return exchange, flags, mid, kind, first, place, text[:-1]
+
+    def read(self, datagram):
+        """(exchange, flags, message id, [(type, critical, body)]) of what the sensor protected."""
+        exchange, flags, mid, kind, first, _, plain = self.open(datagram)
+        assert kind == SK
+        return exchange, flags, mid, split(first, plain)
 
     # IKE_AUTH
 
@@ -221,16 +228,17 @@ class Responder:
         """Take an IKE_AUTH request apart and verify its AUTH; `self.got` is {type: body}."""
         exchange, flags, mid, payloads = self.read(datagram)
         assert (exchange, flags, mid) == (IKE_AUTH, I, 1)
+        self._take_auth(payloads)
+        signed = self.request_octets + self.nonce + primitives.prf(self.sk_pi, self.got[IDI])
+        self.authentic = self.got[AUTH] == b"\2\0\0\0" + primitives.prf(self.pad, signed)
+        return payloads
+
+    def _take_auth(self, payloads):
         self.auth_order = [kind for kind, _, _ in payloads]
         self.got = {kind: body for kind, _, body in payloads if kind != N}
         self.auth_notifies = [(b[2] << 8 | b[3], b[4:]) for k, _, b in payloads if k == N]
-        ident = self.got[IDI]
-        prf = primitives.prf
-        self.pad = prf(self.psk, b"Key Pad for IKEv2")
-        signed = self.request_octets + self.nonce + prf(self.sk_pi, ident)
-        self.authentic = self.got[AUTH] == b"\2\0\0\0" + prf(self.pad, signed)
+        self.pad = primitives.prf(self.psk, b"Key Pad for IKEv2")
         self.spi_sensor = self.got[SA][8:12]
-        return payloads
 
     def auth_payloads(self):
         """The payloads of a good IKE_AUTH answer to the request that was read."""
