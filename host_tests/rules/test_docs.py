@@ -250,6 +250,9 @@ def test_every_command_and_file_that_a_page_names_exists(root, name):
     assert set(re.findall(r"^ {4}make ([a-z-]+)", PAGES[name], re.M)) <= targets
     for path in re.findall(r"`((?:boards|host_tests|tools|firmware)/[\w./]+)`", PAGES[name]):
         assert (root / path).exists(), path
+    places = ("", "host_tests", "tools", "tools/dev", "firmware/minipsec")
+    for path in re.findall(r"`(\w+/[\w/]+\.py)`", PAGES[name]):
+        assert any((root / place / path).exists() for place in places), path
     if name.startswith("firmware/"):
         package = root / "firmware/minipsec"
         folders = "|".join(sorted(path.parent.name for path in package.glob("*/__init__.py")))

@@ -43,7 +43,9 @@ def shared():
 )
 def test_passes_on_the_unix_port(path, root, micropython):
     module = ".".join(path.relative_to(root).with_suffix("").parts)
-    done = micropython(HERE.parent / "tools/dev/run_tests.py", module, path=[root], heap="16m", check=False)
+    done = micropython(
+        HERE.parent / "tools/dev/run_tests.py", module, path=[root], heap="16m", check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     passed = {line[5:] for line in done.stdout.splitlines() if line.startswith("pass ")}
     assert passed == names_in(path)
