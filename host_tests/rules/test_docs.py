@@ -12,6 +12,7 @@ from minipsec.config import profile as store
 from minipsec.ike import established
 from tools.common import mpy
 from tools.dev import docs, house
+from tools.fleet import keys as profile_keys
 
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.S)
 
@@ -201,6 +202,10 @@ def test_the_table_names_the_keys_of_a_profile_with_their_defaults():
             assert shown == ""
         else:
             assert json.loads(shown.strip("`")) == default
+
+
+def test_every_key_is_told_what_it_means():
+    assert {row.key for row in profile_keys.rows()} == set(profile_keys.MEANINGS)
 
 
 def examples():

@@ -54,6 +54,24 @@ FULL = {
     "batch": "8",
     "watchdog_ms": "8000",
     "log": "json",
+    "inner_port": "6001",
+    "encap": "no",
+    "ike": "aes128-sha256-x25519,aes128ccm16-prfsha256-x25519",
+    "esp": "aes256ccm16",
+    "pq_method": "mlkem512",
+    "ppk_required": "no",
+    "fragment_size": "1000",
+    "fragment_gap_ms": "5",
+    "frag_ack": "03",
+    "keylog": "keys.csv",
+    "esp_pad_to": "64",
+    "replay_window": "32",
+    "retries": "-1",
+    "retry_max_ms": "60000",
+    "lifetime_ms": "3600000",
+    "liveness_ms": "0",
+    "keepalive_ms": "0",
+    "silent_wakes": "1",
 }
 
 
@@ -84,7 +102,9 @@ def test_every_setting_reaches_the_firmware(tool, inventory, tmp_path):
     assert set(FULL) == set(FIELDS)
     flags = inspect.signature(commands.new).parameters
     assert set(FIELDS) - set(flags) == {"psk", "wifi_key"}  # which are no arguments of a command
-    (tmp_path / "all.json").write_text(json.dumps([FULL]))
+    keylog = tmp_path / "keys.csv"
+    keylog.touch(0o600)
+    (tmp_path / "all.json").write_text(json.dumps([{**FULL, "keylog": str(keylog)}]))
     said = tool("fleet", "import", tmp_path / "all.json").err
     assert "privacy" in said and "DoS" in said  # what fixed SPIs cost
     profile = load(inventory / "devices/cellar@example.org")
@@ -96,6 +116,11 @@ def test_every_setting_reaches_the_firmware(tool, inventory, tmp_path):
     assert profile["batch"] == 8 and profile["watchdog_ms"] == 8000
     assert profile["static_ip"][0] == "10.0.0.5"
     assert profile["spi"] == [4097, 4098]
+    assert profile["encap"] is profile["ppk_required"] is False and profile["retries"] == -1
+    assert [name for name, _ in profile["ike"]][0] == "aes128-sha256-x25519-ke1_mlkem512"
+    # A table that went out and comes in again is the same.
+    tool("fleet", "export", tmp_path / "out.csv")
+    assert "1 was there already" in tool("fleet", "import", tmp_path / "out.csv").out
 
 
 def test_fixed_spis_are_told_what_they_cost_and_random_ones_are_not(tool, inventory):
@@ -152,7 +177,7 @@ def test_the_same_command_again_changes_nothing(tool, device, inventory):
 @pytest.mark.parametrize(
     "flags, words",
     [
-        (("--server", "10.3.0"), ("--server", "an IP address", "'10.3.0'")),
+        (("--server", "10.3.0"), ("--server", "IPv4 or IPv6 address", "'10.3.0'")),
         (("--interval", "10"), ("--interval", "500ms")),
         (("--interval", "7000h"), ("--interval",)),
         (("--gateway", "gw example"), ("--gateway", "host name")),

@@ -20,6 +20,7 @@ from tools.board import doctor
 from tools.common import mpy
 from tools.dev import house, size
 from tools.dev.footprint import show
+from tools.fleet import keys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FIRMWARE = ROOT / "firmware"
@@ -47,64 +48,6 @@ OURS = (
 
 class DocsError(Exception):
     """Something has no words or no place in a README; the text says what."""
-
-
-# What each key of a profile means; keys, defaults and what is expected are store.py's.
-MEANINGS = {
-    "gateway": "where the gateway is; a name is looked up anew for each attempt. Of a list, each in turn",
-    "gateway_id": "who the gateway must prove to be; `any` takes whoever knows the secret",
-    "id": "who the sensor is; the gateway finds the secret by it",
-    "secrets": "the file with the secret, beside the profile; mode 0600 on a PC",
-    "server": "where readings go, behind the gateway; needed, except in transport mode",
-    "server_port": "the server's UDP port",
-    "inner_port": "the sensor's UDP port inside the tunnel",
-    "inner_address": "the sensor's address inside the tunnel; left out, the gateway assigns one",
-    "remote_ts": "what to ask to reach; left out, everything, and the gateway narrows it",
-    "port": "the gateway's IKE port",
-    "natt_port": "the gateway's port for NAT traversal; if equal to `port`, used from the start",
-    "encap": "have ESP in UDP also where no NAT is in between",
-    "ike": "proposals for IKE, best first, in strongSwan's words",
-    "pq": "ML-KEM beside the first key exchange: ask for it, insist on it, or don't",
-    "pq_method": "which ML-KEM",
-    "ppk_id": "use the post-quantum secret of this name; the secrets file has it as `ppk`",
-    "ppk_required": "no tunnel without that secret",
-    "esp": "proposals for ESP, best first",
-    "mode": "tunnel, or transport where the server is the gateway",
-    "spi": "fixed inbound SPIs in place of random ones; two at least, for replacing an SA",
-    "esp_pad_to": "pad each packet so far that readings of different sizes look alike",
-    "fragment_size": "largest IP datagram for IKE; left out, 576 octets, or 1280 with IPv6",
-    "fragment_gap_ms": "pause between two fragments; the gateway's own is learned from what it sends",
-    "frag_ack": "fragment acknowledgment, by which version of its draft, or not at all",
-    "retransmit_ms": "first wait for an answer; each further one is twice as long. Where fragments are "
-    "acknowledged, three round trips (200 ms at least) if that is shorter, and then three times as long",
-    "retransmit_tries": "how often a request is sent while nothing of an answer comes; the sensor gives up "
-    "after retransmit_ms * (2 ** retransmit_tries - 1) in any case",
-    "retries": "attempts after a lost tunnel; -1 for no end",
-    "retry_max_ms": "longest pause between two attempts",
-    "lifetime_ms": "the tunnel is replaced before it is so old",
-    "liveness_ms": "ask whether the gateway lives when a reading was unanswered so long; 0 never",
-    "keepalive_ms": "keep a NAT's mapping by a packet of one octet so often; 0 never",
-    "sn_tick_ms": "a clock step of the ESP sequence number",
-    "replay_window": "how many sequence numbers back a packet of the gateway may be",
-    "sleep": "keep the tunnel over deep sleep: by a clock that goes on, or by marks in flash",
-    "silent_wakes": "wake-ups in a row without an answer, after which the gateway is asked by a new"
-    " tunnel; one is enough where answers used to come",
-    "network": "bring up Wi-Fi or a W5500; `up`: something else does",
-    "ssid": "the Wi-Fi network; the secrets file has its key as `wifi_key`",
-    "country": "where the Wi-Fi is, which decides on its channels; left out, the firmware's own",
-    "security": "what the Wi-Fi must speak, on a Pico W; an ESP32 finds out by itself",
-    "power_saving": "Wi-Fi's own, between handshakes: as the board has it, or never",
-    "static_ip": "the board's own address; left out, DHCP gives one",
-    "watchdog_ms": "a board that hangs so long is reset; 0 is off, an RP2040 takes at most 8388",
-    "batch": "readings that travel in one datagram, a line each",
-    "interval_ms": "pause between two readings",
-    "log": "lines for a person, for a program, of errors only, or none",
-    "keylog": "a file for the keys, to decrypt a capture with; for debugging only",
-    "experimental": "keys for those who measure",
-    "frag_ack_policy": "report missing fragments at once or only after a resend",
-    "max_packets": "the tunnel is replaced before so many packets went through it",
-    "readings": "how many, then the sensor ends; 0 for no end",
-}
 
 
 def firmware(name):
@@ -290,24 +233,17 @@ def _table(head, rows):
 
 
 def profile_keys():
-    """A table for each group of keys, under the first line of what the group says of itself."""
-    profile, refused = firmware("config.profile"), firmware("config.refused")
-    groups = [(group, list(group())) for group in (*profile.GROUPS, profile.experimental)]
-    for key in MEANINGS.keys() ^ {row[0] for _, rows in groups for row in rows}:
-        raise DocsError(f"tools/dev/docs.py: MEANINGS and the rows of a profile differ by {key}")
-    tables = []
-    for group, rows in groups:
-        cells = []
-        for key, default, check, *more in rows:
-            if default is profile.REQUIRED:
-                shown = "required"
-            else:
-                shown = "" if default is None else f"`{json.dumps(default)}`"
-            expected = refused.expected(key, check, more).replace("|", "\\|")
-            cells.append([f"`{key}`", shown, expected, MEANINGS[key]])
-        head = ["key", "default", "value", "what it means"]
-        tables.append(f"**{group.__doc__}**\n\n{_table(head, cells)}")
-    return "\n\n".join(tables)
+    """A table for each group of keys, under what the group says of itself."""
+    tables = {}
+    for row in keys.rows():
+        if row.default is keys.REQUIRED:
+            shown = "required"
+        else:
+            shown = "" if row.default is None else f"`{json.dumps(row.default)}`"
+        cells = [f"`{row.key}`", shown, row.expected.replace("|", "\\|"), row.meaning]
+        tables.setdefault(row.group, []).append(cells)
+    head = ["key", "default", "value", "what it means"]
+    return "\n\n".join(f"**{group}**\n\n{_table(head, t)}" for group, t in tables.items())
 
 
 MARK = "<--"  # what an owner has to change in swanctl.conf

@@ -11,6 +11,7 @@ import typer
 
 from .inventory import STATES
 from .device import FIELDS, FROM_BOARD, REQUIRED, SECRETS, device, duration_text
+from .keys import refused
 from ..common.files import private_file
 from ..common.firmware import board_facts
 from ..common.options import JsonOption, count, fact, say, table, tell_json, warn
@@ -18,145 +19,29 @@ from .options import DeviceArgument, InventoryOption, open_inventory
 from ..common.problem import BadInput, Problem
 from .table import add_devices, differing, read_devices, settings, write_devices
 
-# draft-minimal-esp §3
-FIXED_SPI = (
-    "fixed SPIs let an onlooker count the devices and tell their application or model (privacy), and"
-    " each packet forged with one costs a device an ICV check, that is battery (DoS)"
-)
+# What fixed SPIs cost, in the firmware's words.
+FIXED_SPI = refused.FIXED_SPI.removeprefix("spi: ")
 
 fleet = typer.Typer(no_args_is_help=True, help="Many devices at once: tables in and out.")
 
 
-def _option(name, text):
-    return typer.Option(metavar=name, help=text)
-
-
-def _rare(name, text):
-    return typer.Option(metavar=name, help=text, rich_help_panel="Seldom needed")
-
-
-def new(
-    id: Annotated[str | None, _option("IDENTITY", "Who the device is: sensor-1.example.org.")] = (
-        None
-    ),
-    gateway: Annotated[str | None, _option("HOST", "The gateway's name or address.")] = None,
-    gateway_id: Annotated[
-        str | None, _option("IDENTITY", "The gateway's identity; its name when left out.")
-    ] = None,
-    server: Annotated[
-        str | None, _option("ADDRESS", "Where readings go, behind the gateway.")
-    ] = None,
-    server_port: Annotated[str | None, _option("PORT", "Its UDP port; 5000.")] = None,
-    reach: Annotated[
-        str | None, _option("NETWORK", "What the device may reach; the server alone.")
-    ] = None,
-    inner_address: Annotated[
-        str | None, _option("ADDRESS", "Its address in the tunnel; the gateway gives one.")
-    ] = None,
-    interval: Annotated[str | None, _option("TIME", "Between readings: 500ms, 10s, 5min.")] = None,
-    board: Annotated[
-        str | None,
-        _option("BOARD", "Its board, RPI_PICO_W for one: network and watchdog follow from it."),
-    ] = None,
-    network: Annotated[
-        str | None, _option("up|wifi|ethernet", "How it comes online; its board tells.")
-    ] = None,
-    ssid: Annotated[
-        str | None,
-        _option("NAME", "Its Wi-Fi network; the key is asked for, or MINIPSEC_WIFI_KEY."),
-    ] = None,
-    pq: Annotated[
-        str | None,
-        _option(
-            "off|prefer|require",
-            "ML-KEM-768 beside X25519 (strongSwan 6); prefer may end without.",
-        ),
-    ] = None,
-    ppk: Annotated[
-        bool, typer.Option("--ppk", help="A post-quantum preshared key as well (RFC 8784).")
-    ] = False,
-    sleep: Annotated[
-        str | None,
-        _option("off|on|clock|mark", "Deep sleep between readings; on: as its board can."),
-    ] = None,
-    log: Annotated[str | None, _option("text|json|errors|off", "What the device prints.")] = None,
-    batch: Annotated[str | None, _rare("NUMBER", "Readings in one datagram; 1.")] = None,
-    country: Annotated[str | None, _rare("CC", "Where its Wi-Fi is, like DE.")] = None,
-    security: Annotated[
-        str | None,
-        _rare("WORD", "What its Wi-Fi speaks (Pico W): auto, wpa_wpa2, wpa2_wpa3 or wpa3."),
-    ] = None,
-    power_saving: Annotated[
-        str | None, _rare("on|off", "Wi-Fi's power saving between handshakes.")
-    ] = None,
-    static_ip: Annotated[
-        str | None,
-        _rare("A,M,G,D", "Its own address, mask, gateway and DNS server, in place of DHCP."),
-    ] = None,
-    watchdog_ms: Annotated[
-        str | None, _rare("MS|off", "Reset it when it hangs so long; its board tells.")
-    ] = None,
-    sn_tick_ms: Annotated[
-        str | None, _rare("MS", "A step of the clock that sequence numbers follow; 100.")
-    ] = None,
-    spi: Annotated[
-        str | None,
-        _rare("N,N,..", "Fixed inbound SPIs in place of random ones, and what they cost."),
-    ] = None,
-    port: Annotated[str | None, _rare("PORT", "The gateway's IKE port; 500.")] = None,
-    natt_port: Annotated[str | None, _rare("PORT", "Its port behind NATs; 4500.")] = None,
-    retransmit_ms: Annotated[
-        str | None, _rare("MS", "First wait for an answer of the gateway; 1000.")
-    ] = None,
-    retransmit_tries: Annotated[str | None, _rare("NUMBER", "Attempts until it gives up; 5.")] = (
-        None
-    ),
-    csv: Annotated[
-        pathlib.Path | None, _option("FILE", "Many devices: a CSV or JSON file, one a row.")
-    ] = None,
-    inventory: InventoryOption = None,
-):
+def new(csv=None, inventory=None, **given):
     """Make a device: a profile, a secret key of 32 octets, a row in the inventory.
 
     What is not given is asked for. With --csv the flags stand in for missing columns.
     """
-    given = {
-        "id": id,
-        "gateway": gateway,
-        "gateway_id": gateway_id,
-        "server": server,
-        "server_port": server_port,
-        "reach": reach,
-        "inner_address": inner_address,
-        "interval": interval,
-        "board": board,
-        "network": network,
-        "ssid": ssid,
-        "wifi_key": os.environ.get("MINIPSEC_WIFI_KEY"),
-        "pq": pq,
-        "ppk": "yes" if ppk else None,
-        "sleep": sleep,
-        "log": log,
-        "batch": batch,
-        "country": country,
-        "security": security,
-        "power_saving": power_saving,
-        "static_ip": static_ip,
-        "watchdog_ms": watchdog_ms,
-        "sn_tick_ms": sn_tick_ms,
-        "spi": spi,
-        "port": port,
-        "natt_port": natt_port,
-        "retransmit_ms": retransmit_ms,
-        "retransmit_tries": retransmit_tries,
-    }
+    given["wifi_key"] = os.environ.get("MINIPSEC_WIFI_KEY")
+    given["ppk"] = "yes" if given.get("ppk") else None
+    given = {name: given.get(name) for name in FIELDS}
     if csv:
-        if id:
+        if given["id"]:
             raise BadInput("--id and --csv: the identities stand in the file")
         _import(csv, given, inventory)
         return
     if sys.stdin.isatty():
-        _ask(given, inventory, all_of_it=not (id and gateway and server))
+        _ask(
+            given, inventory, all_of_it=not (given["id"] and given["gateway"] and given["server"])
+        )
     wanted = device(given)
     if wanted.network == "wifi" and not wanted.given["wifi_key"]:
         warn(f"no key for the Wi-Fi network {wanted.ssid}: it is taken for an open one")
@@ -260,8 +145,41 @@ def _matters(name, given):
     return True
 
 
-_NEW = inspect.signature(new).parameters
-_EDITABLE = [name for name in _NEW if name in FIELDS and name not in ("id", "ppk")]
+def _options(names):
+    """Parameters of a command, one for each of these fields: what typer makes its flags of."""
+    found = []
+    for name in names:
+        entry = FIELDS[name]
+        panel = None if entry.often else "Seldom needed"
+        if name == "ppk":
+            kind, default = Annotated[bool, typer.Option("--ppk", help=entry.help)], False
+        else:
+            option = typer.Option(metavar=entry.metavar, help=entry.help, rich_help_panel=panel)
+            kind, default = Annotated[str | None, option], None
+        found.append(inspect.Parameter(name, _PARAMETER, default=default, annotation=kind))
+    return found
+
+
+def _with_options(command, *parameters):
+    """Give a command its flags."""
+    command.__signature__ = inspect.Signature(parameters)
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+
+
+_PARAMETER = inspect.Parameter.POSITIONAL_OR_KEYWORD
+_INVENTORY = inspect.Parameter("inventory", _PARAMETER, default=None, annotation=InventoryOption)
+_CSV = inspect.Parameter(
+    "csv",
+    _PARAMETER,
+    default=None,
+    annotation=Annotated[
+        pathlib.Path | None,
+        typer.Option(metavar="FILE", help="Many devices: a CSV or JSON file, one a row."),
+    ],
+)
+_FLAGS = [name for name in FIELDS if name not in SECRETS]  # a secret is no argument of a command
+_EDITABLE = [name for name in _FLAGS if name not in ("id", "ppk")]
+_with_options(new, *_options(_FLAGS), _CSV, _INVENTORY)
 
 
 def edit(name, inventory=None, **given):
@@ -299,18 +217,8 @@ def edit(name, inventory=None, **given):
         )
 
 
-# The same options as `new` has.
-edit.__signature__ = inspect.Signature(
-    [
-        inspect.Parameter(
-            "name", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=DeviceArgument
-        ),
-        *(_NEW[option] for option in (*_EDITABLE, "inventory")),
-    ]
-)
-edit.__annotations__ = {"name": DeviceArgument} | {
-    option: _NEW[option].annotation for option in (*_EDITABLE, "inventory")
-}
+_NAME = inspect.Parameter("name", _PARAMETER, annotation=DeviceArgument)
+_with_options(edit, _NAME, *_options(_EDITABLE), _INVENTORY)
 
 
 def _import(path, defaults, inventory):

@@ -1,4 +1,7 @@
-"""What a device is told about: one table for flags, questions, CSV columns and JSON keys."""
+"""What a device is told about: one table for flags, questions, CSV columns and JSON keys.
+
+Most of it is made from the rows of the firmware, see keys.py.
+"""
 
 import ipaddress
 import re
@@ -9,6 +12,7 @@ from ..devgateway.config import secret_octets
 from ..common.firmware import board_facts, board_name, known_boards
 from ..common.identity import EXPECTED, Identity, NoIdentity
 from ..common.problem import BadInput, shortened
+from .keys import REQUIRED, checks, proposals, rows
 
 _UNITS = {"ms": 1, "s": 1000, "min": 60000, "h": 3600000}
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -61,25 +65,6 @@ def duration_text(milliseconds):
     return f"{milliseconds}ms"
 
 
-def _whole(low, high):
-    def check(text):
-        number = int(text) if re.fullmatch(r"\d{1,10}", text) else -1
-        if not low <= number <= high:
-            raise ValueError
-        return number
-
-    return check
-
-
-def _one_of(*words):
-    def check(text):
-        if text not in words:
-            raise ValueError
-        return text
-
-    return check
-
-
 def _yes_no(text):
     return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[
         text.lower()
@@ -93,42 +78,12 @@ def _board(text):
     return name
 
 
-def _watchdog(text):
-    return 0 if text in ("0", "off") else _whole(5000, _MAX_INTERVAL_MS)(text)
-
-
-def _ssid(text):
-    if not 1 <= len(text.encode()) <= 32:
-        raise ValueError
-    return text
-
-
-def _country(text):
-    if not re.fullmatch("[A-Za-z]{2}", text):
-        raise ValueError
-    return text.upper()
-
-
 def _wifi_key(text):
     if re.fullmatch("[0-9a-fA-F]{64}", text):
         return text  # the key itself, as WPA makes it out of a passphrase and the network's name
     if not 8 <= len(text) <= 63 or not text.isprintable():
         raise ValueError
     return text
-
-
-def _four(text):
-    addresses = [str(ipaddress.IPv4Address(word)) for word in text.replace(",", " ").split()]
-    if len(addresses) != 4:
-        raise ValueError
-    return addresses
-
-
-def _spis(text):
-    numbers = [_whole(256, (1 << 31) - 1)(word) for word in text.replace(",", " ").split()]
-    if not 2 <= len(set(numbers)) == len(numbers) <= 8:
-        raise ValueError
-    return numbers
 
 
 def _secret(text):
@@ -139,134 +94,221 @@ def _secret(text):
     return text
 
 
+def _words(text):
+    return text.replace(",", " ").split()
+
+
+def _integer(text):
+    return int(text) if re.fullmatch(r"-?\d{1,10}", text) else None
+
+
+def _hosts(text):
+    found = [_host(word.strip()) for word in text.split(",")]
+    return found if found[1:] else found[0]
+
+
 @dataclass(frozen=True)
 class Field:
-    """One thing to know of a device. `key` is its profile key, where that has another name."""
+    """One thing to know of a device: a flag, a column, perhaps a question. `row` is its profile key's."""
 
     name: str
-    check: object
+    parse: object
     expected: str
     default: object = None
     question: str = ""
-    key: str = ""
+    help: str = ""
+    metavar: str = "WORD"
+    often: bool = False
     secret: bool = False
+    row: object = None
+
+    @property
+    def key(self):
+        """Its profile key, None where it has none."""
+        return self.row and self.row.key
 
     def read(self, text):
-        """Return the checked value of a text; ValueError otherwise."""
+        """Return the checked value of a text, as it stands in a profile; ValueError otherwise."""
         try:
-            return self.check(str(text).strip())
+            value = self.parse(str(text).strip())
         except NoIdentity:
             raise  # it knows more
         except (ValueError, KeyError):
             raise ValueError(self.expected) from None
+        if self.row and value not in self.beside and not self.row.takes(value):
+            raise ValueError(self.expected)
+        return value
+
+    @property
+    def beside(self):
+        """What a flag takes besides what the firmware does."""
+        return ("on",) if self.name == "sleep" else ()
 
 
-REQUIRED = object()
-
-# The order is that of questions and of exported columns.
-FIELDS = {
-    entry.name: entry
-    for entry in (
-        Field("gateway", _host, "a host name or address", REQUIRED, "The gateway's address"),
-        Field("gateway_id", _gateway_id, EXPECTED, None, "The gateway's identity"),
-        Field("id", _identity, EXPECTED, REQUIRED, "The device's identity"),
-        Field("server", _address, "an IP address", REQUIRED, "Address that readings go to"),
-        Field("server_port", _whole(1, 65535), "a port from 1 to 65535", 5000, "Its UDP port"),
-        Field("reach", _network, "a network like 10.3.0.0/16", None, key="remote_ts"),
-        Field(
-            "inner_address",
-            _address,
-            "an IP address",
-            None,
-            "The device's address in the tunnel (empty: the gateway gives one)",
-        ),
-        Field(
-            "interval",
-            _duration,
-            "a time like 500ms, 10s, 5min or 1h, 6 days at most",
-            10000,
-            "Time between readings",
-            key="interval_ms",
-        ),
-        Field(
-            "board",
-            _board,
-            f"one of {', '.join(known_boards())}, or nothing for another board",
-            None,
-            f"The board: {', '.join(known_boards())} (empty: another one)",
-        ),
-        Field(
-            "network",
-            _one_of("up", "wifi", "ethernet"),
-            "up, wifi or ethernet",
-            None,
-            "How it comes online: wifi, ethernet, or up when something else sees to it",
-        ),
-        Field("ssid", _ssid, "a name of 1 to 32 octets", None, "Its Wi-Fi network"),
-        Field(
-            "wifi_key",
-            _wifi_key,
-            "8 to 63 characters or 64 hex digits",
-            None,
-            "The Wi-Fi key",
-            secret=True,
-        ),
-        Field("country", _country, "two letters, like DE"),
-        Field(
-            "security",
-            _one_of("auto", "wpa_wpa2", "wpa2_wpa3", "wpa3"),
-            "auto, wpa_wpa2, wpa2_wpa3 or wpa3",
-        ),
-        Field("power_saving", _one_of("on", "off"), "on or off"),
-        Field(
-            "sleep",
-            _one_of("off", "on", "clock", "mark"),
-            "off, on, clock or mark",
-            None,
-            "Deep sleep between readings, as batteries need it (off, on)",
-        ),
-        Field(
-            "static_ip",
-            _four,
-            "address, mask, gateway and DNS server, like 10.0.0.5,255.255.255.0,10.0.0.1,10.0.0.1",
-        ),
-        Field("pq", _one_of("off", "prefer", "require"), "off, prefer or require", "off"),
-        Field("ppk", _yes_no, "yes or no", False),
-        Field(
-            "psk",
-            _secret,
-            "0x and at least 32 hex digits, 0s and base64 of as many, or 20 characters",
-            secret=True,
-        ),
-        # Further keys of the profile, left out of it unless they are given.
-        Field("port", _whole(1, 65535), "a port from 1 to 65535"),
-        Field("natt_port", _whole(1, 65535), "a port from 1 to 65535"),
-        Field("sn_tick_ms", _whole(1, 3600000), "milliseconds from 1 to 3600000"),
-        Field("spi", _spis, "2 to 8 different numbers from 256 to 2147483647, like 4097,4098"),
-        Field("retransmit_ms", _whole(50, 60000), "milliseconds from 50 to 60000"),
-        Field("retransmit_tries", _whole(1, 10), "a number from 1 to 10"),
-        Field("batch", _whole(1, 64), "a number from 1 to 64"),
-        Field("watchdog_ms", _watchdog, "off, or milliseconds, 5000 at least"),
-        Field("log", _one_of("text", "json", "errors", "off"), "text, json, errors or off"),
-    )
+# What text is in a profile, by the check of its row (all else is text there, too), and what stands
+# for it in a help.
+_READ = {
+    checks.number: (_integer, "NUMBER"),
+    checks.boolean: (_yes_no, "yes|no"),
+    checks.spis: (lambda text: [_integer(word) for word in _words(text)], "N,N,.."),
+    checks.four_addresses: (_words, "A,M,G,D"),
+    checks.country: (str.upper, "CC"),
+    checks.address: (_address, "ADDRESS"),
+    checks.subnet: (_network, "NETWORK"),
+    checks.identity: (_identity, "IDENTITY"),
+    checks.hosts: (_hosts, "HOST"),
+    checks.name: (str, "NAME"),
+    checks.text: (str, "FILE"),
+    proposals: (_words, "WORDS,.."),
 }
-_EXTRA = (
-    *(
-        "network",
-        "ssid",
-        "country",
-        "security",
-        "power_saving",
-        "static_ip",
-        "port",
-        "natt_port",
-        "sn_tick_ms",
-        "spi",
-        "sleep",
-    ),
-    *("retransmit_ms", "retransmit_tries", "batch", "watchdog_ms", "log"),
-)
-FROM_BOARD = ("sleep", "watchdog_ms")  # 0 and "off" may be left out of a profile
+_WIDEST = 20  # columns of a help for the words that a flag takes
+# Keys without a flag: three are written for each device, and `gateway config` knows tunnels alone.
+_NO_FLAG = ("secrets", "ppk_id", "experimental", "mode")
+_BOARDS = ", ".join(known_boards())
+# What flags have that no row has, or say in other words: questions, their order, what the PC checks
+# before. `key` is the profile key where that has another name; None where there is none.
+_TOLD = {
+    "gateway": {
+        "expected": "a host name or address",
+        "default": REQUIRED,
+        "question": "The gateway's address",
+    },
+    "gateway_id": {
+        "parse": _gateway_id,
+        "expected": EXPECTED,
+        "question": "The gateway's identity",
+        "help": "The gateway's identity; its name when left out.",
+    },
+    "id": {
+        "expected": EXPECTED,
+        "default": REQUIRED,
+        "question": "The device's identity",
+        "help": "Who the device is: sensor-1.example.org.",
+    },
+    "server": {"default": REQUIRED, "question": "Address that readings go to"},
+    "server_port": {"default": 5000, "question": "Its UDP port"},
+    "reach": {
+        "key": "remote_ts",
+        "help": "What the device may reach; the server alone.",
+        "often": True,
+    },
+    "inner_address": {
+        "question": "The device's address in the tunnel (empty: the gateway gives one)",
+        "help": "Its address in the tunnel; the gateway gives one.",
+    },
+    "interval": {
+        "key": "interval_ms",
+        "parse": _duration,
+        "expected": "a time like 500ms, 10s, 5min or 1h, 6 days at most",
+        "default": 10000,
+        "question": "Time between readings",
+        "help": "Between readings: 500ms, 10s, 5min.",
+        "metavar": "TIME",
+    },
+    "board": {
+        "key": None,
+        "parse": _board,
+        "expected": f"one of {_BOARDS}, or nothing for another board",
+        "question": f"The board: {_BOARDS} (empty: another one)",
+        "help": "Its board, RPI_PICO_W for one: network and watchdog follow from it.",
+        "metavar": "BOARD",
+    },
+    "network": {
+        "question": "How it comes online: wifi, ethernet, or up when something else sees to it",
+        "help": "How it comes online; its board tells.",
+    },
+    "ssid": {
+        "question": "Its Wi-Fi network",
+        "help": "Its Wi-Fi network; the key is asked for, or MINIPSEC_WIFI_KEY.",
+    },
+    "wifi_key": {
+        "key": None,
+        "parse": _wifi_key,
+        "expected": "8 to 63 characters or 64 hex digits",
+        "question": "The Wi-Fi key",
+        "secret": True,
+    },
+    "country": {},
+    "security": {},
+    "power_saving": {},
+    "sleep": {
+        "expected": "off, on, clock or mark",
+        "question": "Deep sleep between readings, as batteries need it (off, on)",
+        "help": "Deep sleep between readings; on: as its board can.",
+        "metavar": "off|on|clock|mark",
+    },
+    "static_ip": {
+        "expected": "address, mask, gateway and DNS server, like"
+        " 10.0.0.5,255.255.255.0,10.0.0.1,10.0.0.1",
+        "help": "Its own address, mask, gateway and DNS server, in place of DHCP.",
+    },
+    "pq": {"default": "off", "often": True},
+    "ppk": {
+        "key": None,
+        "parse": _yes_no,
+        "expected": "yes or no",
+        "default": False,
+        "help": "A post-quantum preshared key as well (RFC 8784).",
+        "often": True,
+    },
+    "psk": {
+        "key": None,
+        "parse": _secret,
+        "expected": "0x and at least 32 hex digits, 0s and base64 of as many, or 20 characters",
+        "secret": True,
+    },
+    "log": {"often": True},
+    "watchdog_ms": {
+        "parse": lambda text: 0 if text == "off" else _integer(text),
+        "expected": "off, or milliseconds, 5000 at least",
+        "help": "Reset it when it hangs so long; its board tells.",
+        "metavar": "MS|off",
+    },
+    "spi": {"help": "Fixed inbound SPIs in place of random ones, and what they cost."},
+}
+
+
+def _fields():
+    """{name: Field}, of `_TOLD` in its order and then of all other rows."""
+    found = {}
+    known = {row.key: row for row in rows() if row.key not in _NO_FLAG and not row.experimental}
+    for name, told in _TOLD.items():
+        key = told.get("key", name)
+        row = known.pop(key) if key else None
+        told = {word: value for word, value in told.items() if word != "key"}
+        found[name] = Field(name, **_of_row(row) | {"often": "question" in told} | told)
+    return found | {key: Field(key, **_of_row(row)) for key, row in known.items()}
+
+
+def _of_row(row):
+    """What a field is by its row."""
+    if not row:
+        return {}
+    parse, metavar = _READ.get(row.check, (str, "WORD"))
+    expected = row.expected
+    if row.check is checks.choice:
+        expected = f"{', '.join(row.more[:-1])} or {row.more[-1]}"
+        words = "|".join(row.more)
+        metavar = words if len(words) <= _WIDEST else metavar
+    elif row.check is checks.boolean:
+        expected = "yes or no"
+    elif row.check is checks.number and row.key.endswith("_ms"):
+        metavar = "MS"
+    words = row.meaning.partition(";")[0].replace("`", "").partition(". ")[0] or row.expected
+    default = row.default if isinstance(row.default, (int, str)) else None
+    if isinstance(default, bool):
+        default = "yes" if default else "no"
+    told = words[0].upper() + words[1:]
+    if row.check is checks.choice and metavar == "WORD":
+        told += f": {expected}"
+    told += f"; {default}." if default is not None else "."
+    return {"row": row, "parse": parse, "expected": expected, "metavar": metavar, "help": told}
+
+
+FIELDS = _fields()
+FROM_BOARD = ("sleep", "watchdog_ms")  # these follow from it
+# Values that may as well be left out of a profile.
+_LEFT_OUT = {"pq": "off", "sleep": "off", "watchdog_ms": 0}
 SECRETS = tuple(name for name, entry in FIELDS.items() if entry.secret)
 
 
@@ -289,26 +331,14 @@ class Device:
 
     def profile(self):
         """The profile.json that the firmware reads."""
-        v = self.values
-        profile = {
-            "gateway": v["gateway"],
-            "gateway_id": v["gateway_id"],
-            "id": v["id"],
-            "secrets": "secrets.json",
-            "server": v["server"],
-            "server_port": v["server_port"],
-            "remote_ts": v["reach"],
-            "interval_ms": v["interval"],
-        }
-        if v["inner_address"]:
-            profile["inner_address"] = v["inner_address"]
-        if v["pq"] != "off":
-            profile["pq"] = v["pq"]
-        if v["ppk"]:
-            profile["ppk_id"] = "ppk-" + v["id"]
-        for key in _EXTRA:
-            if v[key] is not None and not (key in FROM_BOARD and v[key] in (0, "off")):
-                profile[key] = v[key]
+        profile = {"secrets": "secrets.json"}
+        for name, entry in FIELDS.items():
+            value = self.values.get(name)
+            if entry.key and value is not None and value != _LEFT_OUT.get(name, ...):
+                profile[entry.key] = value
+        profile["gateway"] = self.values["gateways"] or self.values["gateway"]
+        if self.values["ppk"]:
+            profile["ppk_id"] = "ppk-" + self.values["id"]
         return profile
 
     def new_secrets(self):
@@ -356,6 +386,10 @@ def device(given, where=lambda name: f"--{name.replace('_', '-')}"):
             got = "" if entry.secret else f", got {shortened(repr(text))}"
             raise BadInput(f"{where(name)}: expected {problem}{got}") from None
     given = {name: values.pop(name) for name in SECRETS}
+    # The first of several stands for all of them in the inventory.
+    hosts = values["gateway"] if isinstance(values["gateway"], list) else None
+    values["gateways"] = hosts
+    values["gateway"] = hosts[0] if hosts else values["gateway"]
     values["gateway_id"] = values["gateway_id"] or _identity_of_host(values["gateway"], where)
     server = ipaddress.ip_address(values["server"])
     values["reach"] = values["reach"] or f"{server}/{server.max_prefixlen}"

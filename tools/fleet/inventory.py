@@ -23,6 +23,7 @@ import time
 from ..common.files import check_closed, make_directory, read_json, write_json
 from ..common.identity import Identity
 from ..common.problem import BadInput, Problem, shortened
+from .keys import renewed
 
 STATES = ("new", "provisioned", "active", "revoked")
 _FEW = 20  # devices whose files are brought to disk one by one, not all at once
@@ -459,7 +460,7 @@ class Inventory:
         profile = read_json(self.profile_path(row))
         if profile.get("id") != row["id"] and _key(profile.get("id")) != row["key"]:
             raise Problem(f"{self.profile_path(row)}: its id is not {row['id']}")
-        return profile
+        return renewed(profile, self.profile_path(row))
 
     def secrets(self, row, coming=False):
         """The keys of a device as an object; None when there are none (any more)."""

@@ -150,8 +150,10 @@ def _setting(name, row, profile, value):
         return row["board"]
     if name in FROM_BOARD and row["board"]:
         return value or "off"  # else it would follow from the board
-    if name in ("static_ip", "spi"):
-        return " ".join(map(str, value)) if value else None
+    if isinstance(value, list):
+        return ("," if name == "gateway" else " ").join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if name == "ppk":
         return "yes" if "ppk_id" in profile else None
     return value
@@ -159,7 +161,9 @@ def _setting(name, row, profile, value):
 
 def write_devices(file, entries, form):
     """Write [{column: value}] as "csv" or "json", without columns that are empty throughout."""
-    columns = [name for name in (*FIELDS, "state") if any(e.get(name) for e in entries)]
+    columns = [
+        name for name in (*FIELDS, "state") if any(e.get(name) not in (None, "") for e in entries)
+    ]
     if form == "json":
         found = [{c: e[c] for c in columns if e.get(c) is not None} for e in entries]
         json.dump({"devices": found}, file, indent=1)

@@ -274,8 +274,8 @@ def _device(inventory, row, identity, inner):
                     f"{inventory.profile_path(row)}: {key}: expected {problem},"
                     f" got {profile[key]!r}"
                 ) from None
-    if isinstance(profile.get("gateways"), list):
-        profile.setdefault("gateway", *profile["gateways"][:1])
+    if isinstance(profile.get("gateway"), list):
+        profile["gateway"] = profile["gateway"][0] if profile["gateway"] else None
     for key in (
         "gateway_id",
         "server",

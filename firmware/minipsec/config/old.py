@@ -11,10 +11,10 @@ _EXPERIMENTS = ("frag_ack_policy", "max_packets", "readings")  # now in the tabl
 _TYPES = [50201, 50202, 50203]  # the only value of `frag_ack_types` that a gateway knew
 
 
-def renewed(values, rows, experimental):
-    """Return a profile's values under the keys of today; `rows` and `experimental` are theirs.
+def renewed(values, rows=(), experimental=()):
+    """Return a profile's values under the keys of today.
 
-    Raises ProfileError for a key that was removed, and for one that never was.
+    Raises ProfileError for a key that was removed and, where rows are given, for one without a row.
     """
     if not isinstance(values, dict):
         return values
@@ -45,5 +45,5 @@ def _know(where, given, rows):
     """Refuse a key that has no row."""
     known = [row[0] for row in rows]
     for key in given if isinstance(given, dict) else ():
-        if key not in known:
+        if known and key not in known:
             fail(where, cut(json.dumps(key)[1:-1]), "unknown key")
