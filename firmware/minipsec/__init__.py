@@ -3,7 +3,6 @@
 The public names are loaded when they are first used, so that `import minipsec` costs little.
 """
 
-import gc
 import sys
 
 __version__ = "0.1.0"
@@ -20,11 +19,6 @@ _HOME = {
     "OutOfMemory": "errors",
     "UsageError": "errors",
 }
-
-
-# MicroPython's table of names grows once in a session by 640 names, in one piece: too large for what
-# modules leave of a small heap, so that piece is set apart before the first of them.
-_ROOM = 7680
 
 
 def load_profile(path="profile.json"):
@@ -45,34 +39,10 @@ def profile(**keys):
 
 
 def _checked(function, given):
-    room = bytearray(_ROOM)
-    try:
-        module = __import__("minipsec.config.profile", None, None, (function,))
-        profile = getattr(module, function)(given)
-    finally:
-        module = None
-        forget("config")
-    if profile["sleep"] == "off":
-        # What a handshake takes, the largest first: a small heap has room for them in this order.
-        names = ["tunnel", "link", "handshake.sa_init", "ike.sa"]
-        if __file__.endswith(".py"):
-            # Sources, whose compiler needs several times what it leaves: now or never.
-            names = (
-                ["board.address", "ike.established", "esp.child", "esp.sa"] + names[2:] + names[:1]
-            )
-        while names:
-            gc.collect()
-            try:
-                __import__("minipsec." + names[-1])
-            except MemoryError:
-                if room:
-                    room = None
-                    gc.collect()
-                    # A name that is new: if that table is full it grows now, into that piece.
-                    getattr(room, "a name that is new", room)
-                    continue
-            names.pop()  # what did not fit says so when it is needed
-    return profile
+    from .heap import read
+
+    forget("heap")
+    return read(function, given)
 
 
 def forget(*names):

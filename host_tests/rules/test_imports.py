@@ -121,6 +121,7 @@ LATE |= {
 # These see both sides and may import everything.
 OPEN = {
     "__init__",
+    "heap",
     "tunnel",
     "rare",
     "link",

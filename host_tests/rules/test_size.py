@@ -39,6 +39,7 @@ def look(*_):
 
 def load(path):
     import minipsec.config.profile
+    import minipsec.heap
 
     look()
     return load_profile(path)

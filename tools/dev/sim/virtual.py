@@ -120,7 +120,7 @@ class QuickExchange:
 
     size = 32
 
-    def __init__(self, rand):
+    def __init__(self, rand, *_):
         self.public = bytes(rand(32))
 
     def shared(self, peer):
