@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 if sys.platform == "esp32":
     from .board import nvram  # noqa: F401  before the application looks at RTC memory
 
-# Where public names live; each other one with a capital is an error of `refusals`.
+# Where public names live; any other name with a capital is an error class of `refusals`.
 _HOME = {
     "Tunnel": "tunnel",
     "ProfileError": "errors",
@@ -24,16 +24,16 @@ _HOME = {
 def load_profile(path="profile.json"):
     """Return the profile of a file; see config.profile.load_profile.
 
-    The module that checks profiles is by far the largest, and is forgotten when it is done.
+    The modules that check profiles are large; they are forgotten when that is done.
     """
     return _checked("load_profile", path)
 
 
 def profile(**keys):
-    """Return the profile that a program makes of its keys and those of its secrets.
+    """Return a profile made of keyword arguments: keys of the profile and of the secrets file.
 
-    profile(gateway=.., gateway_id=.., id=.., server=.., psk=..): the same keys, values and defaults
-    as in the two files.  Raises ProfileError.
+    profile(gateway=.., gateway_id=.., id=.., server=.., psk=..) has the keys, values and defaults of
+    the two files.  Raises ProfileError.
     """
     return _checked("make_profile", keys)
 
@@ -59,7 +59,7 @@ def forget(*names):
                 try:
                     delattr(sys.modules[home], last)
                 except (AttributeError, KeyError):
-                    pass  # nobody took it from there, or its folder went first
+                    pass  # it is no attribute there, or its folder went first
 
 
 def __getattr__(name):

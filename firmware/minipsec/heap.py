@@ -1,10 +1,9 @@
-"""What is loaded in which order, so that a session fits into a small heap; forgotten after that.
+"""Load modules in an order that fits a session into a small heap.  Forgotten after that.
 
-While modules are loaded garbage is collected early: what stays then lies close together, and what
-needs one piece finds one, above all MicroPython's table of names, which doubles at the 620th name:
-4.5 KB on a board, 7 KB on the 64-bit port.  That saves 12 KiB of 128 on that port, and makes
-a heap that is large enough for some number of names large enough for a few more or fewer:
-host_tests/tunnel/test_heap.py.
+While modules are loaded, garbage is collected early.  What stays then lies close together, and
+whatever needs one large piece finds one.  Above all that is MicroPython's table of names: it doubles
+at the 620th name, 4.5 KB on a board, 7 KB on the 64-bit port.  This saves 12 KiB of 128 on that
+port, and a few names more or fewer no longer decide: host_tests/tunnel/test_heap.py.
 """
 
 import gc
@@ -12,19 +11,19 @@ from micropython import const
 
 from . import forget
 
-_OFTEN = const(16)  # collections while all of the free heap is given out once
+_OFTEN = const(16)  # collect whenever this part of the free heap was allocated
 
-# What a handshake loads, the largest first: a small heap has room for them in this order.
+# What a handshake needs, the largest first: in this order a small heap has room.
 _ORDER = ("ike.sa", "handshake.sa_init", "link", "tunnel")
-# Sources, whose compiler takes several times what it leaves: now or never.
+# Sources: their compiler needs several times what it leaves, so load all of them now.
 _SOURCES = (
     "tunnel", "ike.sa", "handshake.sa_init", "esp.sa", "esp.child", "ike.established", "board.address"
 )  # fmt: skip
 
 
 def read(function, given):
-    """Return config.profile's function(given), with that module forgotten and the next ones loaded."""
-    # What is collected soon leaves no holes between what stays.
+    """Return config.profile's function(given); forget that module, load the next ones."""
+    # Garbage that is collected soon leaves no holes between what stays.
     threshold = gc.threshold()
     gc.threshold(gc.mem_free() // _OFTEN)
     try:
@@ -40,11 +39,11 @@ def _read(function, given):
     finally:
         module = None
         forget("config")
-    if profile["sleep"] == "off":  # else a wake-up, which needs no handshake
+    if profile["sleep"] == "off":  # a wake-up needs no handshake
         for name in _SOURCES if __file__.endswith(".py") else _ORDER:
             gc.collect()
             try:
                 __import__("minipsec." + name)
             except MemoryError:
-                pass  # what does not fit says so when it is needed
+                pass  # a module that did not fit raises when it is needed
     return profile
