@@ -13,7 +13,7 @@ import struct
 from tools.dev.peers import stage
 from tools.dev.peers import primitives
 from tools.dev.peers.node import SECRETS, Node, Rand, profile
-from tools.dev.peers.responder import (
+from tools.dev.peers.messages import (
     IKE_AUTH,
     KE,
     MARKER,
@@ -24,6 +24,7 @@ from tools.dev.peers.responder import (
     notify,
     payload_chain,
     proposal,
+    protected,
     split,
 )
 from tools.dev.peers import kem
@@ -88,16 +89,10 @@ class Hybrid(stage.Gateway):
 
     def covered(self, flags, mid, first, plain, reserved=0, outer=()):
         """A | P of RFC 9242 §3.3.2, drawn as the figure there."""
-        size = 4 + len(plain)
-        front = b""
-        kinds = [kind for kind, _ in outer] + [SK]
-        for (_, body), following in zip(outer, kinds[1:], strict=True):
-            front += struct.pack(">BBH", following, 0, 4 + len(body)) + body
-        head = struct.pack(
-            ">8s8sBBBBII", self.spi_i, self.spi_r, kinds[0], 0x20, IKE_INTERMEDIATE, flags, mid,
-            28 + len(front) + size,
+        return protected(
+            self.spi_i, self.spi_r, IKE_INTERMEDIATE, flags, mid, first, len(plain),
+            lambda _: plain, outer=outer, reserved=reserved,
         )  # fmt: skip
-        return head + front + struct.pack(">BBH", first, reserved, size) + plain
 
     def read_intermediate(self, datagrams):
         """Take a request of the sensor's; [(type, body)] of it."""

@@ -1,6 +1,6 @@
 """A scripted IKEv2 responder that does as it is told, right or wrong.
 
-It has a codec and a reading of the RFCs of its own and takes nothing from firmware/, except under
+It has a reading of the RFCs of its own, its messages are those of messages.py, and it takes nothing from firmware/, except under
 MicroPython, where `cryptography` is missing, the primitives (AES-CCM, SHA-256, X25519) themselves.
 
     gateway = Responder()
@@ -14,86 +14,20 @@ MicroPython, where `cryptography` is missing, the primitives (AES-CCM, SHA-256, 
 """
 
 import struct
-from hashlib import sha1
 
 from tools.dev.peers import primitives
-
-IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, INFORMATIONAL = 34, 35, 36, 37
-SA, KE, IDI, IDR, AUTH, NONCE, N, D, V, TSI, TSR, SK, CP, SKF = (
-    33, 34, 35, 36, 39, 40, 41, 42, 43, 44, 45, 46, 47, 53,
+from tools.dev.peers.messages import (
+    AUTH, COOKIE, CP, CREATE_CHILD_SA, D, FRAGMENTATION, HEADER_SIZE, I, IDI, IDR, IKE_AUTH,
+    IKE_SA_INIT, INFORMATIONAL, KE, MARKER, N, NAT_DESTINATION, NAT_SOURCE, NONCE, R, SA, SK, SKF,
+    TSI, TSR, V, message, nat_hash, notify, parsed, payload_chain, proposal, protected, selector,
+    split,
 )  # fmt: skip
-I, R = 0x08, 0x20
-NAT_SOURCE, NAT_DESTINATION, COOKIE = 16388, 16389, 16390
-FRAGMENTATION = 16430
-MARKER = bytes(4)
 
 PSK = bytes(range(7, 39))
 GATEWAY_ID = (2, b"gw.example.org")
 ASSIGNED = bytes((10, 9, 0, 1))
 SERVER = bytes((10, 3, 0, 10))
 ANYWHERE = (bytes(4), b"\xff" * 4)
-
-
-def payload_chain(payloads):
-    """(first type, octets) of [(type, body)] or [(type, body, critical)]."""
-    out = b""
-    kinds = [payload[0] for payload in payloads] + [0]
-    for i, payload in enumerate(payloads):
-        critical = 0x80 if len(payload) > 2 and payload[2] else 0
-        out += struct.pack(">BBH", kinds[i + 1], critical, 4 + len(payload[1])) + payload[1]
-    return kinds[0], out
-
-
-def split(first, octets):
-    """[(type, critical, body)] of a chain; ends at an SK payload, whose body is (first, octets)."""
-    found = []
-    while first:
-        following, flags, size = struct.unpack(">BBH", octets[:4])
-        assert 4 <= size <= len(octets), (first, size)
-        body = octets[4:size]
-        if first in (SK, SKF):
-            assert size == len(octets)
-            return found + [(first, following, body)]
-        found.append((first, flags >> 7, body))
-        octets = octets[size:]
-        first = following
-    assert not octets
-    return found
-
-
-def message(spi_i, spi_r, exchange, flags, mid, payloads):
-    first, body = payload_chain(payloads)
-    head = struct.pack(
-        ">8s8sBBBBII", spi_i, spi_r, first, 0x20, exchange, flags, mid, 28 + len(body)
-    )
-    return head + body
-
-
-def notify(kind, data=b""):
-    return N, struct.pack(">BBH", 0, 0, kind) + data
-
-
-def proposal(number, protocol, spi, transforms):
-    """SA payload body with one proposal; transforms are (type, id, key bits or 0)."""
-    body = b""
-    for i, (kind, ident, bits) in enumerate(transforms):
-        attribute = struct.pack(">HH", 0x800E, bits) if bits else b""
-        more = 3 if i + 1 < len(transforms) else 0
-        body += struct.pack(">BBHBBH", more, 0, 8 + len(attribute), kind, 0, ident) + attribute
-    head = struct.pack(
-        ">BBHBBBB", 0, 0, 8 + len(spi) + len(body), number, protocol, len(spi), len(transforms)
-    )
-    return head + spi + body
-
-
-def selector(first, last, protocol=0, ports=(0, 65535)):
-    """TS payload body with one IPv4 range."""
-    head = struct.pack(">B3xBBHHH", 1, 7, protocol, 16, *ports)
-    return head + first + last
-
-
-def nat_hash(spi_i, spi_r, address, port):
-    return sha1(spi_i + spi_r + address + struct.pack(">H", port)).digest()
 
 
 class Responder:
@@ -126,11 +60,10 @@ class Responder:
         self.marker = datagram[:4] == MARKER
         octets = datagram[4:] if self.marker else datagram
         self.request_octets = octets
-        self.spi_i, _, first, _, exchange, flags, mid, size = struct.unpack(
-            ">8s8sBBBBII", octets[:28]
-        )
-        assert (exchange, flags, mid, size) == (IKE_SA_INIT, I, 0, len(octets))
-        payloads = split(first, octets[28:])
+        head = parsed(octets)
+        self.spi_i = head.spi_i
+        assert head[4:] == (IKE_SA_INIT, I, 0, len(octets))
+        payloads = split(head.first, octets[HEADER_SIZE:])
         self.order = [kind for kind, _, _ in payloads]
         self.init_got = {kind: body for kind, _, body in payloads if kind != N}
         self.init_notifies = [(b[2] << 8 | b[3], b[4:]) for k, _, b in payloads if k == N]
@@ -182,18 +115,19 @@ class Responder:
 
     # Protected messages
 
+    def protect(self, text, exchange, flags, mid, first, spi_i=None, spi_r=None, **bent):
+        """A datagram with an SK payload around `text`, which has its padding; see `protected`."""
+        self._iv += 1
+        iv = struct.pack(">Q", self._iv)
+        return MARKER + protected(
+            spi_i or self.spi_i, spi_r or self.spi_r, exchange, flags, mid, first,
+            8 + len(text) + self._out.icv, lambda aad: iv + self._out.seal(iv, text, aad), **bent,
+        )  # fmt: skip
+
     def seal(self, exchange, flags, mid, first, plain, pad=0, spi_r=None):
         """A datagram with an SK payload around octets of any kind."""
-        self._iv += 1
         text = plain + bytes(pad) + bytes((pad,))
-        size = 4 + 8 + len(text) + self._out.icv
-        head = struct.pack(
-            ">8s8sBBBBIIBBH",
-            self.spi_i, spi_r or self.spi_r, SK, 0x20, exchange, flags, mid, 28 + size,
-            first, 0, size,
-        )  # fmt: skip
-        iv = struct.pack(">Q", self._iv)
-        return MARKER + head + iv + self._out.seal(iv, text, head)
+        return self.protect(text, exchange, flags, mid, first, spi_r=spi_r)
 
     def send(self, exchange, flags, mid, payloads, pad=0):
         first, plain = payload_chain(payloads)
@@ -202,19 +136,17 @@ class Responder:
     def open(self, datagram):
         """(exchange, flags, message id, SK or SKF, first payload, SKF's numbers, plaintext)."""
         octets = datagram[4:] if datagram[:4] == MARKER else datagram
-        spi_i, spi_r, first, version, exchange, flags, mid, size = struct.unpack(
-            ">8s8sBBBBII", octets[:28]
-        )
-        assert (spi_i, spi_r, version) == (self.spi_i, self.spi_r, 0x20)
-        assert size == len(octets)
-        ((kind, first, body),) = split(first, octets[28:])
+        head = parsed(octets)
+        assert (head.spi_i, head.spi_r, head.version) == (self.spi_i, self.spi_r, 0x20)
+        assert head.size == len(octets)
+        ((kind, first, body),) = split(head.first, octets[HEADER_SIZE:])
         place = body[:4] if kind == SKF else b""
         sealed = body[len(place) :]
         text = self._in.open(sealed[:8], sealed[8:], octets[: len(octets) - len(sealed)])
         assert text is not None, "the sensor's ICV is wrong"
         assert text[-1] == 0
         self.last_iv = sealed[:8]
-        return exchange, flags, mid, kind, first, place, text[:-1]
+        return head.exchange, head.flags, head.mid, kind, first, place, text[:-1]
 
     def read(self, datagram):
         """(exchange, flags, message id, [(type, critical, body)]) of what the sensor protected."""

@@ -34,20 +34,12 @@ class Gateway(Responder):
         payloads=(),
         chain=None,
         pad_length=0,
-        outer=(),
-        spi_i=None,
-        spi_r=None,
-        version=0x20,
-        length=0,
-        reserved=0,
-        kind=SK,
-        place=b"",
+        **bent,
     ):
         """A message under the right ICV, whatever else is wrong with it.
 
         `chain` is (first, octets) in place of well-formed payloads; `pad_length` is written as
-        it stands, behind no padding; `outer` stands before SK in the clear; `length` is added to
-        the header's Length, `reserved` goes beside SK's Next Payload, `place` are SKF's numbers.
+        it stands, behind no padding; `bent` is for `messages.protected`.
         """
         first, plain = chain or payload_chain(list(payloads) or [(0, b"")])[:2]
         if chain is None and not payloads:
@@ -55,22 +47,7 @@ class Gateway(Responder):
         if mid is None:
             mid = self.mid
             self.mid += 1
-        text = plain + bytes((pad_length,))
-        size = 4 + len(place) + 8 + len(text) + self._out.icv
-        kinds = [payload[0] for payload in outer] + [kind]
-        front = b"".join(
-            struct.pack(">BBH", following, 0, 4 + len(payload[1])) + payload[1]
-            for payload, following in zip(outer, kinds[1:], strict=True)
-        )
-        head = struct.pack(
-            ">8s8sBBBBII",
-            spi_i or self.spi_i, spi_r or self.spi_r, kinds[0], version, exchange, flags, mid,
-            28 + len(front) + size + length,
-        )  # fmt: skip
-        aad = head + front + struct.pack(">BBH", first, reserved, size) + place
-        self._iv += 1
-        iv = struct.pack(">Q", self._iv)
-        return MARKER + aad + iv + self._out.seal(iv, text, aad)
+        return self.protect(plain + bytes((pad_length,)), exchange, flags, mid, first, **bent)
 
     def answers(self, datagram):
         """[(type, body)] of what the sensor answered under protection."""

@@ -8,7 +8,8 @@ comes in, a response of a given size goes out.
 import struct
 from dataclasses import dataclass, field
 
-HEADER = struct.Struct(">8s8sBBBBII")
+from tools.dev.peers import messages
+
 SK, SKF, NOTIFY, VENDOR = 46, 53, 41, 43
 RESPONSE, INITIATOR = 0x20, 0x08
 MARKER = bytes(4)
@@ -103,8 +104,8 @@ class Responder:
         if datagram[:4] != MARKER or len(datagram) < 36:
             return self._drop("short")
         message = datagram[4:]
-        *spis, payload, version, exchange, flags, mid, length = HEADER.unpack_from(message)
-        if b"".join(spis) != self.spis or version != 0x20 or length != len(message):
+        spi_i, spi_r, payload, version, exchange, flags, mid, length = messages.parsed(message)
+        if spi_i + spi_r != self.spis or version != 0x20 or length != len(message):
             return self._drop("not ours")
         if (exchange, mid) != (self.exchange, self.mid) or not flags & INITIATOR:
             return self._drop("another exchange")
@@ -181,20 +182,13 @@ class Responder:
         self._out += self._answered
 
     def _seal(self, payload, inner, place, plain):
-        size = 4 + len(place) + self.sealer.size(len(plain))
-        head = HEADER.pack(
-            self.spis[:8],
-            self.spis[8:],
-            payload,
-            0x20,
-            self.exchange,
-            RESPONSE,
-            self.mid,
-            28 + size,
-        )
-        head += struct.pack(">BBH", inner, 0, size) + place
         self.iv += 1
-        return MARKER + head + bytes(self.sealer.seal(head, self.iv.to_bytes(8, "big"), plain))
+        iv = self.iv.to_bytes(8, "big")
+        return MARKER + messages.protected(
+            self.spis[:8], self.spis[8:], self.exchange, RESPONSE, self.mid, inner,
+            self.sealer.size(len(plain)), lambda aad: bytes(self.sealer.seal(aad, iv, plain)),
+            kind=payload, place=place,
+        )  # fmt: skip
 
     # Asking for the request (§6.1).
 
