@@ -4,6 +4,7 @@ try:
     from pytest import mark
 
     item = mark.item
+    long = mark.long
 
     def fails(reason):
         """The test shows a bug that is still there; it must flip when the bug is mended."""
@@ -13,6 +14,9 @@ except ImportError:
 
     def item(*ids):
         return lambda test: test
+
+    def long(test):
+        return test
 
     def fails(reason):
         def wrap(test):

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent
 sys.path[:0] = [str(ROOT / "tools/dev/setup")]
 
 import gateway as gateway_packages
@@ -22,13 +23,29 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _LACKING = pytest.StashKey()
+# Of these folders, the tests that run the core under CPython carry the mark `core`.
+CORE = {"config", "crypto", "esp", "handshake", "hardening", "ike", "kex", "recorded"}
+ELSEWHERE = {"fake", "lab", "micropython", "micropython_path"}  # fixtures of another interpreter
 
 
+def _elsewhere(item):
+    """Does another interpreter run it?"""
+    chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    names = {*getattr(item, "fixturenames", ()), *(word for word in chosen if type(word) is str)}
+    return ELSEWHERE & names
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(config, items):
-    """Everything under interop/ carries the mark."""
-    interop = [item for item in items if ROOT / "host_tests/interop" in item.path.parents]
-    for item in interop:
-        item.add_marker("interop")
+    """Marks by folder: interop, and core but for what runs elsewhere or is marked `long`."""
+    interop = []
+    for item in items:
+        folder = item.path.relative_to(HERE).parts[0] if HERE in item.path.parents else ""
+        if folder == "interop":
+            item.add_marker("interop")
+            interop.append(item)
+        elif folder in CORE and not _elsewhere(item) and not item.get_closest_marker("long"):
+            item.add_marker("core")
     config.stash[_LACKING] = gateway_packages.lacking() if interop else None
 
 

@@ -14,6 +14,8 @@ from minipsec.crypto import octets as loops
 
 from tools.dev.bench import cortex
 
+pytestmark = pytest.mark.long
+
 COUNT = 10_000
 
 

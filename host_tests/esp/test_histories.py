@@ -8,6 +8,8 @@ from minipsec.esp import sequence, snapshot
 
 from host_tests.esp import histories
 
+pytestmark = pytest.mark.long
+
 SHARE = int(os.environ.get("HISTORIES", "16000"))
 PARTS = 8
 

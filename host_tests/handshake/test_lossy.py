@@ -12,6 +12,8 @@ from tools.dev.peers.node import remember_exchanges
 from tools.dev.peers import kem
 from tools.dev.sim import handshake, link
 
+pytestmark = pytest.mark.long
+
 item = pytest.mark.item
 
 

@@ -14,6 +14,8 @@ from tools.dev.lab import Sensor
 from tools.dev.peers.hybrid import CCM, NAMES
 from tools.devgateway import RunningGateway
 
+pytestmark = pytest.mark.long
+
 PSK = "a pre-shared key"
 PPK = "0x" + "ab" * 32
 PPKS = {b"ppk-1": bytes.fromhex("ab" * 32)}

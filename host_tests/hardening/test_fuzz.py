@@ -6,6 +6,8 @@ import pytest
 
 from tools.dev import fuzzing
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = {"stranger": 1500, "plaintext": 1500, "esp": 4000, "turns": 600, "codec": 8000}
 SEEDS = list(fuzzing.corpus())
 

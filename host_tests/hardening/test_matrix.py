@@ -9,6 +9,8 @@ from tools.dev.peers.node import remember_exchanges
 from host_tests.hardening.session import FAULTS, GATEWAY, SENSOR, VARIANTS, Session, gave_up_ms
 from minipsec import refusals, explain
 
+pytestmark = pytest.mark.long
+
 IKE_SA_INIT = 34
 SENT = [b"reading 0", b"reading 1", b"reading 2"]
 

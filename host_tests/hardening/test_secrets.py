@@ -23,6 +23,8 @@ from minipsec.ike import established
 from tools.devgateway import Config, RunningGateway, Secrets
 from tools.devgateway.esp import ChildSa
 
+pytestmark = pytest.mark.long
+
 PSK = bytes(range(7, 39))
 PPK = bytes(range(32))
 WIFI_KEY = "correct horse battery"

@@ -4,6 +4,8 @@ import pytest
 
 from tools.dev import soak
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("mode", soak.MODES)
 def test_every_reading_of_some_hours_of_trouble_has_one_fate(mode):

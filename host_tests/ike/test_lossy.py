@@ -13,6 +13,8 @@ from tools.dev.sim import exchange, link
 from tools.dev.sim.exchange import SIZE
 from tools.dev.sim.pcap import Recorder
 
+pytestmark = pytest.mark.long
+
 item = pytest.mark.item
 SEEDS = range(25)
 

@@ -20,6 +20,8 @@ from tools.dev.peers.responder import (
 )  # fmt: skip
 from host_tests.esp.test_esp import receiver, sealed
 
+pytestmark = pytest.mark.long
+
 # The same examples each time: a failure on one machine is one on all.
 few = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 many = settings(max_examples=200, deadline=None, derandomize=True, database=None)

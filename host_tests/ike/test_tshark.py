@@ -15,6 +15,8 @@ from scapy.utils import wrpcap
 
 from tools.dev.peers.replay import Replay, load
 
+pytestmark = pytest.mark.long
+
 SENSOR, GATEWAY = "10.77.0.2", "10.77.0.1"
 
 

@@ -16,6 +16,7 @@ def check(case):
     assert ours.shared(case.peer) == case.shared
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("ident", "count"), [(X25519, 150), (P256, 80), (MODP2048, 25)])
 def test_openssl_comes_to_the_same_secret(ident, count):
     for case in cases.random_cases(ident, count):

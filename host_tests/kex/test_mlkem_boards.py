@@ -4,6 +4,8 @@ import pytest
 
 from tools.common import mpy
 
+pytestmark = pytest.mark.long
+
 # Octets of both `.mpy` files together; a Pico may spend 18 KiB on ML-KEM.
 LIMITS = {"armv6m": 12600, "xtensawin": 14400, "rv32imc": 14000}
 

@@ -6,6 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import mlkem as openssl
 from kyber_py.ml_kem import ML_KEM_512, ML_KEM_768, ML_KEM_1024
 
+pytestmark = pytest.mark.long
+
 KYBER_PY = {35: ML_KEM_512, 36: ML_KEM_768, 37: ML_KEM_1024}
 OPENSSL = {
     36: (openssl.MLKEM768PrivateKey, openssl.MLKEM768PublicKey),

@@ -7,6 +7,8 @@ import pathlib
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 SETS = {35: 512, 36: 768, 37: 1024}
 CIPHERTEXT = {35: 768, 36: 1088, 37: 1568}
 

@@ -72,6 +72,7 @@ def test_the_exponent_has_256_bits_whatever_is_drawn():
         assert ours.public == pow(2, k, PRIME).to_bytes(256, "big")
 
 
+@pytest.mark.long
 def test_windows_come_to_what_pow_comes_to():
     rng = random.Random(7)
     for base in (2, 3, PRIME - 2, 2**2047 + 1, *(rng.randrange(PRIME) for _ in range(6))):

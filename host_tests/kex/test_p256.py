@@ -59,6 +59,7 @@ def test_nist_validity():
     assert kinds == {0, 1, 2, 5, 6, 7, 8}
 
 
+@pytest.mark.long
 def test_wycheproof():
     done = list(cases.wycheproof_p256())
     assert len(done) > 350 and sum(case.shared is None for case in done) > 30

@@ -38,6 +38,7 @@ def test_rfc7748_vectors(k, u, result):
     assert half(X25519, octets(k)).shared(octets(u)).hex() == result
 
 
+@pytest.mark.long
 def test_rfc7748_a_thousand_times_over():
     k = u = (9).to_bytes(32, "little")
     for i in range(1000):
@@ -59,6 +60,7 @@ def test_rfc7748_alice_and_bob():
     assert alice.shared(bob.public).hex() == bob.shared(alice.public).hex() == secret
 
 
+@pytest.mark.long
 def test_wycheproof():
     """518 cases: twist, low order, u >= p, edges of the multiplication."""
     done = list(cases.wycheproof_x25519())
@@ -116,6 +118,7 @@ BOUNDS = {
 }
 
 
+@pytest.mark.long
 def test_lazily_folded_numbers_stay_below_their_bounds():
     seen = dict.fromkeys(BOUNDS, 0)
     code = methods._ladder.__code__

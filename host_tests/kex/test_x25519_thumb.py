@@ -13,6 +13,8 @@ from host_tests.kex.cases import X25519, half
 from tools.common import mpy
 from tools.dev.bench import cortex
 
+pytestmark = pytest.mark.long
+
 P = 2**255 - 19
 THUMB = mpy.FIRMWARE / "minipsec/kex/x25519_thumb.py"
 

@@ -8,6 +8,8 @@ import pytest
 from tools.dev.bench import cortex
 from tools.dev.bench.asm import ADD, AGAIN, END, MULTIPLY, SCALE, SQUARE, SUBTRACT, SWAP
 
+pytestmark = pytest.mark.long
+
 P = 2**255 - 19
 TOP = 2**256 - 1
 COUNT = 10_000

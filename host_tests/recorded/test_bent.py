@@ -5,7 +5,7 @@ The unix port is fed every eighth of them.
 
 import sys
 
-from host_tests.checklist import item
+from host_tests.checklist import item, long
 from tools.dev.peers.node import remember_exchanges
 from host_tests.recorded.bent import Bender
 from tools.dev.peers.replay import Replay, load, names
@@ -49,6 +49,7 @@ def incoming(name):
     return [replay.datagram(index) for index in replay.inputs]
 
 
+@long
 @item("MIN-03", "MIN-08", "MIN-16")
 def test_bent_datagrams_are_dropped_and_counted_and_the_genuine_one_still_counts():
     restore = remember_exchanges()
@@ -72,6 +73,7 @@ def test_bent_datagrams_are_dropped_and_counted_and_the_genuine_one_still_counts
     assert not missing or SHARE > 1, missing
 
 
+@long
 def test_readings_in_any_order_arrive_once():
     replay = Replay(load("charon-virtual"))
     esp = [i for i in replay.inputs if replay.datagram(i)[:4] != bytes(4) and i > replay.inputs[1]]
@@ -84,6 +86,7 @@ def test_readings_in_any_order_arrive_once():
     assert replay.node.drops == {"REPLAY": 10}
 
 
+@long
 def test_fragments_in_any_order_make_the_same_message():
     for turn in range(4):
         replay = Replay(load("charon-fragments"))
@@ -96,6 +99,7 @@ def test_fragments_in_any_order_make_the_same_message():
         assert not replay.node.ike.drops
 
 
+@long
 def test_an_answer_that_overtakes_its_question_is_dropped():
     for name in ("charon-virtual", "devgateway-plain"):
         replay = Replay(load(name))

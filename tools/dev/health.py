@@ -22,15 +22,6 @@ NOT_CORE = {"config/secrets", "esp/child"}
 # Viper and assembler: CPython cannot run it. host_tests/kex and host_tests/esp do so on the unix
 # port, host_tests/kex on an emulated RP2040.
 MACHINE_CODE = {"crypto/octets_viper", "kex/keccak", "kex/mlkem", "kex/x25519_thumb"}
-# Where the core runs under CPython, without a network or another interpreter.
-CORE_TESTS = ("core", "conformance", "dh", "drbg", "esp", "fragments", "hardening", "mlkem", "pq")
-CORE_TESTS += ("recorded",)
-# What takes another interpreter, or long without taking another branch.
-NOT_HERE = (
-    "interop or micropython or unix_port or board or sensor or docs or main or port or checklist"
-    " or soak or matrix or fuzz or mutants or random or lossy or handshake or thousand or histories"
-    " or wycheproof or any_time or later_one or rejection_secret or lazily or come_to_the_same"
-)
 
 
 def is_core(name):
@@ -39,27 +30,14 @@ def is_core(name):
     return name in CORE_ALONE or folder in CORE and name not in NOT_CORE
 
 
-def _tests():
-    return [str(ROOT / "host_tests" / name) for name in CORE_TESTS]
-
-
 def coverage(_):
-    """Run the core's tests under CPython; report branches per module; 1 when below LEAST."""
+    """Run what is marked `core`; report branches per module; 1 when below LEAST."""
     require("coverage", "coverage")
     PLACE.mkdir(parents=True, exist_ok=True)
     data = f"--data-file={PLACE / 'coverage'}"
     source = f"--source={ROOT / 'firmware/minipsec'}"
     command = [sys.executable, "-m", "coverage", "run", data, "--branch", source, "-m", "pytest"]
-    command += [
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "tools.dev.quick",
-        "-k",
-        f"not ({NOT_HERE})",
-        *_tests(),
-    ]
+    command += ["-q", "-m", "core", "-p", "no:cacheprovider", "-p", "tools.dev.quick"]
     failed = subprocess.run(command, cwd=ROOT, check=False).returncode != 0
     found = PLACE / "coverage.json"
     subprocess.run(
