@@ -79,7 +79,7 @@ def _esp():
     from .esp.sa import Receiver, Sender
     from .esp.sequence import ReplayWindow, Sequence
 
-    child = {"spi_out": b"\1\2\3\4", "key_out": _KEY, "icv": 8}
+    child = {"spi_out": b"\1\2\3\4", "key_out": _KEY, "cipher": 14}
     child["spi_in"], child["key_in"] = child["spi_out"], _KEY
     ends = b"\x0a\x09\0\5", b"\x0a\3\0\x0a", 5000, 5000
     packet = bytes(Sender(child, ends, Sequence(0)).seal(b"21.5", 0))

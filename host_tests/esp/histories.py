@@ -377,7 +377,7 @@ class History:
     def child(self, key):
         octets = key.to_bytes(19, "big")
         self.keys[octets] = key
-        child = dict(port=50000, icv=8, transport=False, iiv=False, esn=self.scenario.esn)
+        child = dict(port=50000, cipher=14, transport=False, esn=self.scenario.esn)
         child.update(nat=False, spi_in=bytes(4), spi_out=bytes(4), key_in=bytes(19))
         child.update(key_out=octets, inner=bytes(4), server=bytes(4))
         return child

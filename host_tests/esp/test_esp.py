@@ -20,7 +20,7 @@ def child(icv=8):
         "spi_out": SPI_OUT,
         "key_in": KEY_IN,
         "key_out": KEY_OUT,
-        "icv": icv,
+        "cipher": {8: 14, 12: 15, 16: 16}[icv],
     }
 
 

@@ -523,7 +523,7 @@ def test_the_up_event_carries_all_that_esp_needs():
     node, gateway = established()
     child = node.child
     assert child["spi_in"] == gateway.spi_sensor and child["spi_out"] == gateway.spi_esp
-    assert child["icv"] == 8 and child["inner"] == ASSIGNED
+    assert child["cipher"] == 14 and child["inner"] == ASSIGNED
     assert child["key_in"] != child["key_out"] and len(child["key_in"]) == 19
 
 

@@ -206,8 +206,8 @@ def test_nothing_is_written_behind_the_end_of_a_buffer(monkeypatch):
 # esp
 
 ENDS = (bytes((10, 9, 0, 5)), bytes((10, 3, 0, 10)), 5000, 5000)
-CHILD = {"spi_out": b"\1\2\3\4", "key_out": bytes(range(19)), "icv": 8, "transport": True}
-BACK = {"spi_in": CHILD["spi_out"], "key_in": CHILD["key_out"], "icv": 8, "transport": True}
+CHILD = {"spi_out": b"\1\2\3\4", "key_out": bytes(range(19)), "cipher": 14, "transport": True}
+BACK = {"spi_in": CHILD["spi_out"], "key_in": CHILD["key_out"], "cipher": 14, "transport": True}
 
 
 def packet(plaintext, sn=1):

@@ -180,7 +180,7 @@ def test_no_datagram_is_larger_than_the_profile_says(size, cipher):
     bench.sa._tx = {
         "ccm8": lambda: CCM(bytes(19), 8),
         "ccm16": lambda: CCM(bytes(19), 16),
-        "cbc": lambda: CBC(bytes(16), bytes(32)),
+        "cbc": lambda: CBC(bytes(48), 16),
     }[cipher]()
     datagrams = bench.request(800)
     assert all(len(datagram) <= size - 28 for datagram in datagrams)

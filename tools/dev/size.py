@@ -26,9 +26,9 @@ BUDGETS = ROOT / "host_tests/rules/budgets.toml"
 DEFAULT = set(
     "__init__ app/__init__ app/log board/__init__ board/port config/__init__ config/checks "
     "config/profile config/proposals config/secrets crypto/__init__ crypto/ccm crypto/kdf "
-    "crypto/octets errors esp/__init__ esp/child esp/inner esp/sa esp/sequence handshake/__init__ "
-    "handshake/auth handshake/auth_method handshake/sa_init heap ike/__init__ ike/established ike/sa "
-    "ike/wire kex/__init__ kex/methods link tasks "
+    "crypto/octets crypto/suites errors esp/__init__ esp/child esp/inner esp/sa esp/sequence "
+    "handshake/__init__ handshake/auth handshake/auth_method handshake/sa_init heap ike/__init__ "
+    "ike/established ike/sa ike/wire kex/__init__ kex/methods link tasks "
     "tunnel".split()
 )
 

@@ -2,10 +2,13 @@
 
 from micropython import const
 
+from ..crypto.suites import suite
 from .secrets import check_closed
 
 _ENCR = const(1)
-_AES_CBC = const(12)
+_ROW_MAC = const(1)  # see suites.suite
+_ROW_ICV = const(3)
+_ROW_MODULE = const(5)
 
 
 def write_keylog(path, keys):
@@ -17,12 +20,14 @@ def write_keylog(path, keys):
     check_closed(path, "profile: keylog")
     spi_i, spi_r, picked, sk_ei, sk_er, sk_ai, sk_ar = keys
     ident, bits = picked[_ENCR]
-    integ = "NONE [RFC4306]"
-    if ident == _AES_CBC:
-        encr = "AES-CBC-%d [RFC3602]" % bits
+    cipher = suite(ident)
+    encr = "AES-%s-%d" % (cipher[_ROW_MODULE:].decode().upper(), bits)
+    if cipher[_ROW_MAC]:
+        encr += " [RFC3602]"
         integ = "HMAC_SHA2_256_128 [RFC4868]"
     else:
-        encr = "AES-CCM-%d with %d octet ICV [RFC5282]" % (bits, 4 * ident - 48)
+        encr += " with %d octet ICV [RFC5282]" % cipher[_ROW_ICV]
+        integ = "NONE [RFC4306]"
     with open(path, "a") as f:
         for value in (spi_i, spi_r, sk_ei, sk_er):
             f.write(value.hex() + ",")

@@ -5,21 +5,26 @@ What cannot be read is None here; `refused` says why.
 
 from micropython import const
 
+from ..crypto.suites import ROWS, WIDTH, suite
 from .checks import proposal_names
 
-# A word and its transform.  Ids: RFC 7296 §3.3.2, RFC 5282 (CCM), RFC 8750 (implicit IV, a word of
-# ours), RFC 5903 (P-256), RFC 8031 (Curve25519).
-TRANSFORMS = """
-aes128ccm8 1 14 128
-aes128ccm12 1 15 128
-aes128ccm16 1 16 128
-aes128ccm8iiv 1 29 128
-aes256ccm8 1 14 256
-aes256ccm8iiv 1 29 256
-aes256ccm12 1 15 256
-aes256ccm16 1 16 256
-aes128 1 12 128
-aes256 1 12 256
+
+def _ciphers():
+    """Return a line for each cipher of suites with each length of its key."""
+    lines = ""
+    for at in range(0, len(ROWS), WIDTH):
+        ident, _, mac, iv, icv = ROWS[at : at + 5]
+        word = ROWS[at + 6 : at + WIDTH].decode() + str(icv) + ("" if iv else "iiv")
+        for bits in (128, 256):
+            lines += "\naes%d%s 1 %d %d" % (bits, "" if mac else word, ident, bits)
+    return lines
+
+
+# A word and its transform.  Ids: suites, RFC 7296 §3.3.2, RFC 5903 (P-256), RFC 8031 (Curve25519).
+# An implicit IV is a word of ours.
+TRANSFORMS = (
+    _ciphers()
+    + """
 prfsha256 2 5 0
 sha256 3 12 0
 x25519 4 31 0
@@ -32,16 +37,18 @@ none 4 0 0
 noesn 5 0 0
 esn 5 1 0
 """
+)
 _ALIASES = {"aes": "aes128", "sha2_256": "sha256", "curve25519": "x25519", "modpnone": "none"}
-_ICVS = {"": "16", "64": "8", "96": "12", "128": "16"}  # of CCM: nothing, or bits for octets
+_ICVS = {"": "16", "64": "8", "96": "12", "128": "16"}  # of AEADs: nothing, or bits for octets
 # Transform types, RFC 7296 §3.3.2; types 6 to 12 are further key exchanges, RFC 9370 §2.2.1.
 _ENCR = const(1)
 _PRF = const(2)
 _INTEG = const(3)
 _KEY_EXCHANGE = const(4)
 _ESN = const(5)
-_AES_CBC = const(12)
-_CCM_8_IIV = const(29)
+_ROW_MAC = const(1)  # see suites.suite
+_ROW_IV = const(2)
+_ROW_PAD = const(4)
 
 
 def transform(word):
@@ -52,8 +59,11 @@ def transform(word):
     if word[:2] == "ke" and word[2:3] in tuple("1234567") and word[3:4] == "_":
         kind, ident, _ = transform(word[4:]) or (0, 0, 0)
         return (_ESN + int(word[2]), ident, 0) if kind == _KEY_EXCHANGE else None
-    cipher, ccm, icv = word.partition("ccm")
-    word = _ALIASES.get(word, cipher + ccm + _ICVS.get(icv, icv) if ccm else word)
+    word = _ALIASES.get(word, word)
+    for at in range(WIDTH, len(ROWS) + 1, WIDTH):
+        head, mode, icv = word.partition(ROWS[at - 3 : at].decode())
+        if mode:
+            word = head + mode + _ICVS.get(icv, icv)
     _, found, rest = TRANSFORMS.partition("\n" + word + " ")
     if found:
         return tuple([int(number) for number in rest.partition("\n")[0].split()])
@@ -89,28 +99,30 @@ def faults(transforms, ike):
 
     0 stands for both sorts of ciphers, -1 for an implicit IV where there is none.
     """
-    if ike and (_ENCR, _CCM_8_IIV) in [one[:2] for one in transforms]:
-        return {-1}
     kinds = set([kind for kind, ident, _ in transforms if ident or kind == _ESN])
-    ciphers = set([ident == _AES_CBC for kind, ident, _ in transforms if kind == _ENCR])
-    if len(ciphers) > 1:
+    macs, ivs, pads = set(), set(), set()
+    for kind, ident, _ in transforms:
+        if kind == _ENCR:
+            one = suite(ident)
+            macs.add(one[_ROW_MAC])
+            ivs.add(one[_ROW_IV])
+            pads.add(one[_ROW_PAD])
+    if ike and 0 in ivs:
+        return {-1}
+    if len(macs) > 1:
         return {0}
-    needed = {_ENCR}
-    if ike:
-        needed = {_ENCR, _PRF, _KEY_EXCHANGE}
-        if _INTEG in kinds:
-            kinds.add(_PRF)  # the PRF follows from the integrity algorithm
-        if True in ciphers:
-            needed.add(_INTEG)
-        return (needed - kinds) | (kinds & {_ESN})
-    # A sensor has no AES-CBC in ESP.
-    return needed - kinds or ({_ENCR} if True in ciphers else set())
+    needed = {_ENCR, _INTEG} if any(macs) else {_ENCR}
+    if not ike:
+        return {_ENCR} if 0 in pads else needed - kinds
+    if _INTEG in kinds:
+        kinds.add(_PRF)  # the PRF follows from the integrity algorithm
+    return (needed | {_PRF, _KEY_EXCHANGE}) - kinds | kinds & {_ESN}
 
 
 def _whole(transforms, ike):
     """Return the transforms that go on the wire; strongSwan adds and leaves out the same."""
     kinds = [kind for kind, _, _ in transforms]
-    cbc = any([kind == _ENCR and ident == _AES_CBC for kind, ident, _ in transforms])
+    macs = any([kind == _ENCR and suite(ident)[_ROW_MAC] for kind, ident, _ in transforms])
     if ike and _PRF not in kinds:
         transforms = transforms + [transform("prfsha256")]
     if not ike and _ESN not in kinds:
@@ -119,7 +131,7 @@ def _whole(transforms, ike):
     for one in transforms:
         kind, ident, _ = one
         # An AEAD has no integrity algorithm, and keys of ESP are those of its IKE SA.
-        left_out = kind == _INTEG and not cbc if ike else kind not in (_ENCR, _ESN)
+        left_out = not ike and kind not in (_ENCR, _INTEG, _ESN) or kind == _INTEG and not macs
         if not left_out and one not in found and (ident or kind != _KEY_EXCHANGE):
             found.append(one)
     return found

@@ -4,7 +4,9 @@ Loaded when one is refused, because these texts are larger than all that checks 
 """
 
 import json
+from micropython import const
 
+from ..crypto.suites import suite
 from ..errors import ProfileError
 from .checks import (
     address,
@@ -24,8 +26,8 @@ from .checks import (
 )
 from .proposals import TRANSFORMS, faults, proposals, split, transform, word_of
 
-_MAX_SHOWN = 64
-_AES_CBC = 12
+_MAX_SHOWN = const(64)
+_ROW_PAD = const(4)  # see suites.suite
 _EXPECTED = {
     "ppk_id": "an identifier",
     address: "an IPv4 or IPv6 address",
@@ -145,9 +147,13 @@ def _fault(kind, words, transforms, ike):
     if kind == 5:
         return "esn and noesn belong into esp"
     for word, (one, ident, bits) in zip(words, transforms):
-        if one == kind == 1 and ident == _AES_CBC and not ike:
+        if one == kind == 1 and not ike and not _in_esp(ident):
             return "%s is not here for ESP, the nearest is aes%dccm8" % (word, bits)
     return "it lacks " + _LACKS[kind]
+
+
+def _in_esp(ident):
+    return suite(ident)[_ROW_PAD]
 
 
 def nearest(word, ike=True):
@@ -158,7 +164,7 @@ def nearest(word, ike=True):
         return like if transform(like) else "ke1" + like[3:]
     like = word.replace("gcm", "ccm").replace("192", "256")
     found = transform(like)
-    if found and found[0] < 6 and (ike or found[:2] != (1, _AES_CBC)):
+    if found and found[0] < 6 and (ike or found[0] != 1 or _in_esp(found[1])):
         return word_of(*found)
     for start, ours in _LIKE:
         if word.startswith(start):

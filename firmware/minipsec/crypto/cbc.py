@@ -11,17 +11,18 @@ from .ccm import equal
 from .kdf import HMAC
 
 _CBC = const(2)
+_MAC_KEY = const(32)
 _ICV = const(16)  # HMAC-SHA-256 cut to its first half (RFC 4868 §2.1.1)
 
 
 class CBC:
-    """One direction's keys: SK_e, 16 or 32 octets for AES, and SK_a, 32 octets for HMAC."""
+    """One direction's keys joined: SK_e, 16 or 32 octets for AES, and SK_a, 32 octets for HMAC."""
 
     icv = _ICV
 
-    def __init__(self, key, mac_key):
-        self._key = key
-        self._mac = HMAC(mac_key)
+    def __init__(self, key, _):
+        self._key = key[:-_MAC_KEY]
+        self._mac = HMAC(key[-_MAC_KEY:])
 
     def size(self, n):
         """Octets of IV, ciphertext and ICV for `n` octets of plaintext and its least padding."""

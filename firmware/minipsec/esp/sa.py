@@ -1,20 +1,23 @@
-"""ESP with AES-CCM: seal one reading, open one packet (RFC 4303, RFC 4309, RFC 8750).
+"""ESP: seal one reading, open one packet (RFC 4303, RFC 4309, RFC 8750).
 
 The IV is the 64-bit sequence number, so it is as fresh as that is; with implicit IV it does not
-travel.  A child is the dict that `ike` makes, see `Initiator._child`.
+travel.  A cipher that wants another IV writes it in front of the text itself.  A child is the dict
+that auth._child returns.
 """
 
 import struct
 from micropython import const
 
 from . import inner
-from ..crypto.ccm import CCM
+from ..crypto.suites import aead, suite
 from .sequence import ReplayWindow
 
 _IPV4 = const(4)
 _UDP = const(17)
 _IPV6 = const(41)
 _DUMMY = const(59)
+_ROW_IV = const(2)  # see suites.suite
+_ROW_PAD = const(4)
 MAX_PAYLOAD = const(1200)
 
 _PADDING = memoryview(bytes(range(1, 256)))
@@ -28,8 +31,10 @@ class _End:
 
     def __init__(self, child, way, addresses):
         self.spi = child["spi_" + way]
-        self._ccm = CCM(child["key_" + way], child["icv"])
-        self._head = 8 if child.get("iiv") else 16  # SPI | SN | IV
+        self._cipher = aead(child["cipher"], child["key_" + way])
+        found = suite(child["cipher"])
+        self._head = 8 + found[_ROW_IV]  # SPI | SN | IV
+        self._unit = found[_ROW_PAD]
         self._esn = child.get("esn")
         self._ends = addresses
         self._six = len(addresses[0]) == 16
@@ -68,13 +73,14 @@ class Sender(_End):
             raise ValueError
         n += len(self._inner) + 2
         # RFC 4303 §2.4: to 4 octets at least.
-        pad = -n & 3
+        unit = self._unit
+        pad = -n & unit - 1
         more = self._pad_to - n - pad
         if more > 0:
-            pad += more & -4
+            pad += more & -unit
         n += pad
         head = self._head
-        end = head + n + self._ccm.icv
+        end = head + n + self._cipher.icv
         if end > len(self._buf):
             self._buf = memoryview(bytearray(end))
         buf = self._buf
@@ -92,7 +98,7 @@ class Sender(_End):
         buf[at] = pad
         buf[at + 1] = kind
         # RFC 4106 §5, RFC 4309 §5: SPI and the whole sequence number.
-        self._ccm.seal_into(buf, head, n, iv, self.spi + iv if self._esn else buf[:8])
+        self._cipher.seal_into(buf, head, n, iv, self.spi + iv if self._esn else buf[:8])
         return buf[:end]
 
 
@@ -113,8 +119,8 @@ class Receiver(_End):
         The window moves for what was all right, dummies included, and for nothing else.
         """
         head = self._head
-        n = len(packet) - head - self._ccm.icv
-        if n < 2 or n & 3:
+        n = len(packet) - head - self._cipher.icv
+        if n < 2 or n & self._unit - 1:
             return "BAD_LENGTH"
         if packet[:4] != self.spi:
             return "UNKNOWN_SPI"
@@ -127,7 +133,7 @@ class Receiver(_End):
             return "REPLAY"
         iv = sn.to_bytes(8, "big")
         aad = self.spi + iv if self._esn else buf[:8]
-        if not self._ccm.open_in(buf, head, n, iv if head == 8 else buf[8:16], aad):
+        if not self._cipher.open_in(buf, head, n, buf[8:head] if head > 8 else iv, aad):
             return "BAD_ICV"
         n += head - 2
         pad, kind = buf[n : n + 2]

@@ -27,9 +27,9 @@ _AHEAD = const(16)  # SNs that a mark may be ahead of the SA's age after a reset
 _ALL = const(0xFFFFFFFFFFFFFFFF)  # a window that ends here, all of it seen, lets nothing in
 _SEEN = (1 << 128) - 1
 
-_HEAD = const(">QBBBH5B")  # birth, octets of key and address, which gateway, _NUMBERS
-_SIZE = const(18)
-_NUMBERS = ("port", "icv", "transport", "iiv", "esn", "nat")
+_HEAD = const(">QBBBH4B")  # birth, octets of key and address, which gateway, _NUMBERS
+_SIZE = const(17)
+_NUMBERS = ("port", "cipher", "transport", "esn", "nat")
 _OCTETS = ("spi_in", "spi_out", "key_out", "key_in", "inner", "server")
 _STATE = const(">QQIQ16sBI")  # clock, last SN, packets, window's top and bits, silent, life
 
@@ -51,7 +51,7 @@ def _digest(octets):
 def _seal(profile, octets):
     # Any change of the profile, or of this module's version, ends the SA.  `words` has tuples for
     # keys, whose order may be another one at each boot.
-    return _digest(octets + repr((5, dict(profile, words=0))).encode())
+    return _digest(octets + repr((6, dict(profile, words=0))).encode())
 
 
 class Snapshot:

@@ -6,6 +6,7 @@ from micropython import const
 from ..crypto import kdf
 from ..ike import wire
 from ..crypto.kdf import prf
+from ..crypto.suites import key_sizes
 from ..ike.sa import sort, spi
 from ..ike.wire import Drop
 
@@ -27,7 +28,8 @@ _PPK_IDENTITY = const(16436)
 _NO_PPK_AUTH = const(16437)
 
 _ESP = const(3)
-_ENCR_AES_CCM_8_IIV = const(29)
+_ENCR = const(1)  # transform types
+_ESN = const(5)
 _INTERNAL_IP4_ADDRESS = const(1)
 _INTERNAL_IP6_ADDRESS = const(8)
 
@@ -157,8 +159,8 @@ def answer(sa, payloads, now):
 def _child(sa, found, notifies):
     """Return what the Child SA needs, as a dict, or raise Drop with what is wrong.
 
-    Keys: spi_in, spi_out (4 octets), key_in, key_out (AES key and salt), icv (octets),
-    picked ({type: (id, bits)}), inner, server (packed addresses), transport, iiv, esn (flags).
+    Keys: spi_in, spi_out (4 octets), cipher (transform id), key_in, key_out (see suites.aead),
+    picked ({type: (id, bits)}), inner, server (packed addresses), transport, esn (flags).
     """
     if not (_SA in found and _TSI in found and _TSR in found):
         raise Drop("no Child SA")
@@ -183,29 +185,20 @@ def _child(sa, found, notifies):
         ts_r = _within(found[_TSR], *ts_r)
         _covers(ts_i, inner, p["inner_port"], "TSi without our inner address")
         _covers(ts_r, server, p["server_port"], "TSr without server")
-    ident, bits = picked[1]
-    key_out, key_in = kdf.child_keys(sa.sk_d, sa.nonces(), bits // 8 + 3)
+    size = sum(key_sizes(*picked[_ENCR]))
+    key_out, key_in = kdf.child_keys(sa.sk_d, sa.nonces(), size)
     return {
         "spi_in": sa.spi_in,
         "spi_out": spi_out,
         "key_out": key_out,
         "key_in": key_in,
-        "icv": icv_size(ident),
+        "cipher": picked[_ENCR][0],
         "picked": picked,
         "inner": inner,
         "server": server,
         "transport": transport,
-        "iiv": ident == _ENCR_AES_CCM_8_IIV,
-        "esn": picked.get(5) == (1, 0),
+        "esn": picked.get(_ESN) == (1, 0),
     }
-
-
-def icv_size(ident):
-    """Octets of ICV of an AES-CCM transform id: 14, 15, 16 are 8, 12, 16 (RFC 5282 §7.2).
-
-    29 is the one of 8 with an implicit IV (RFC 8750 §5).
-    """
-    return 8 if ident == _ENCR_AES_CCM_8_IIV else 4 * ident - 48
 
 
 def _id_body(identity):

@@ -21,7 +21,7 @@ from . import auth
 from .auth_method import chosen
 from ..crypto import kdf
 from ..ike import wire
-from ..crypto.ccm import CCM
+from ..crypto.suites import aead, key_sizes
 from ..ike.sa import Machine, sort
 from ..ike.wire import Drop
 
@@ -47,7 +47,7 @@ _IKEV2_FRAGMENTATION_SUPPORTED = const(16430)
 _USE_PPK = const(16435)
 _INTERMEDIATE_EXCHANGE_SUPPORTED = const(16438)
 
-_ENCR_AES_CBC = const(12)
+_ENCR = const(1)  # transform type
 _ADDKE1 = const(6)  # transform types 6..12 are ADDKE1..7 (RFC 9370 §2.2.1)
 _ADDKE7 = const(12)
 
@@ -260,20 +260,12 @@ class Initiator(Machine):
 
     def make_keys(self, skeyseed):
         """Make the keys of IKE out of SKEYSEED (RFC 7296 §2.14)."""
-        ident, bits = self.picked[1]
-        cbc = ident == _ENCR_AES_CBC
-        size = bits // 8 if cbc else bits // 8 + 3
+        ident, bits = self.picked[_ENCR]
         spis = self.spi_i + self.spi_r
-        keys = kdf.sk_keys(skeyseed, self.nonces(), spis, size, 32 if cbc else 0)
+        keys = kdf.sk_keys(skeyseed, self.nonces(), spis, *key_sizes(ident, bits))
         self.sk_d, sk_ai, sk_ar, sk_ei, sk_er, self.sk_pi, self.sk_pr = keys
-        if cbc:
-            from ..crypto.cbc import CBC
-
-            self._tx = CBC(sk_ei, sk_ai)
-            self._rx = CBC(sk_er, sk_ar)
-        else:
-            self._tx = CCM(sk_ei, auth.icv_size(ident))
-            self._rx = CCM(sk_er, auth.icv_size(ident))
+        self._tx = aead(ident, sk_ei + sk_ai)
+        self._rx = aead(ident, sk_er + sk_ar)
         self._iv = 0
         if self.profile["keylog"]:
             self.event("keys", self.spi_i, self.spi_r, self.picked, sk_ei, sk_er, sk_ai, sk_ar)

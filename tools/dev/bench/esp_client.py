@@ -39,7 +39,9 @@ def senders():
     for transport in (False, True):
         for iiv in (False, True):
             child = {"spi_in": b"spi.", "spi_out": b"spi.", "key_in": KEY + b"slt"}
-            child.update(key_out=KEY + b"slt", icv=8, transport=transport, iiv=iiv, esn=False)
+            child.update(
+                key_out=KEY + b"slt", cipher=29 if iiv else 14, transport=transport, esn=False
+            )
             name = "transport" if transport else "tunnel"
             ends = (bytes((10, 9, 0, 1)), bytes((10, 3, 0, 10)), 5000, 5000)
             found[name + (" implicit IV" if iiv else "")] = Sender(child, ends, Sequence(0, 1))

@@ -121,7 +121,7 @@ async def exchange(group):
 
 
 def sender():
-    child = {"spi_in": b"spi.", "spi_out": b"spi.", "key_in": KEY, "key_out": KEY, "icv": 8}
+    child = {"spi_in": b"spi.", "spi_out": b"spi.", "key_in": KEY, "key_out": KEY, "cipher": 14}
     return child, Sender(child, ENDS, Sequence(0, 1))
 
 
