@@ -1,4 +1,4 @@
-"""Known answers, to be asked for on the board itself: `from minipsec import selftest; selftest.run()`.
+"""Known answers, computed on the board itself: `from minipsec import selftest; selftest.run()`.
 
 A line each, with the milliseconds it took; True when all is well.  On a PC also
 `micropython -m minipsec.selftest`.  A wrong line means that nothing here may be trusted, neither
@@ -56,7 +56,7 @@ def _ccm():
 
     ccm = CCM(_KEY, 16)
     iv = bytes(range(1, 9))
-    for n in (1, 40):  # the second one also where work space is used again
+    for n in (1, 40):  # the second one reuses work space
         sealed = ccm.seal(b"header", iv, bytes(range(n)))
     if ccm.open(b"header", sealed) != bytes(range(40)):
         return b"opened", ""
@@ -109,7 +109,7 @@ def _keccak():
 
 
 def _ml_kem():
-    # FIPS 203, ML-KEM-512: the key pair of a seed, and what it answers to nonsense
+    # FIPS 203, ML-KEM-512: the key pair of a seed, and the secret for a bad ciphertext
     from .kex.mlkem import method
 
     pair = method(35)(lambda n: bytes(range(n)))
@@ -132,7 +132,7 @@ _CHECKS = (
 
 
 def run():
-    """Run all checks, print a line each; return whether nothing was wrong."""
+    """Run all checks and print a line for each; return True if all is well."""
     good = True
     before = set(sys.modules)
     for name, check in _CHECKS:

@@ -1,6 +1,6 @@
 """Proposals for IKE and ESP in strongSwan's words, as transforms: (type, id, key length in bits).
 
-What cannot be read is None here; `refused` says why.
+A word or proposal that cannot be read is None here; `refused` says why.
 """
 
 from micropython import const
@@ -70,7 +70,7 @@ def transform(word):
 
 
 def word_of(kind, ident, bits):
-    """Return the word for a transform, "" for one that stands for nothing."""
+    """Return the word for a transform; "" for NONE and for an unknown one."""
     if kind > _ESN:
         return ident and "ke%d_" % (kind - _ESN) + word_of(_KEY_EXCHANGE, ident, 0)
     head, found, _ = TRANSFORMS.partition(" %d %d %d\n" % (kind, ident, bits))
@@ -83,7 +83,7 @@ def split(name):
 
 
 def proposals(value, ike):
-    """Return [(name, [transform])] of a list of proposals, or None when one is of no use."""
+    """Return [(name, [transform])] of a list of proposals, or None if one cannot be used."""
     found = []
     for name in proposal_names(value) or ():
         words = split(name)
@@ -95,9 +95,9 @@ def proposals(value, ike):
 
 
 def faults(transforms, ike):
-    """Return what a proposal lacks or has too much, as transform types.
+    """Return the transform types that a proposal lacks or must not have.
 
-    0 stands for both sorts of ciphers, -1 for an implicit IV where there is none.
+    {0} means both AES-CCM and AES-CBC, {-1} an implicit IV in IKE.
     """
     kinds = set([kind for kind, ident, _ in transforms if ident or kind == _ESN])
     macs, ivs, pads = set(), set(), set()
@@ -120,7 +120,7 @@ def faults(transforms, ike):
 
 
 def _whole(transforms, ike):
-    """Return the transforms that go on the wire; strongSwan adds and leaves out the same."""
+    """Return the transforms that go on the wire; strongSwan adds and omits the same ones."""
     kinds = [kind for kind, _, _ in transforms]
     macs = any([kind == _ENCR and suite(ident)[_ROW_MAC] for kind, ident, _ in transforms])
     if ike and _PRF not in kinds:
@@ -130,7 +130,7 @@ def _whole(transforms, ike):
     found = []
     for one in transforms:
         kind, ident, _ = one
-        # An AEAD has no integrity algorithm, and keys of ESP are those of its IKE SA.
+        # Omit an AEAD's integrity algorithm, and ESP's key exchange: its keys come from IKE.
         left_out = not ike and kind not in (_ENCR, _INTEG, _ESN) or kind == _INTEG and not macs
         if not left_out and one not in found and (ident or kind != _KEY_EXCHANGE):
             found.append(one)

@@ -1,19 +1,19 @@
-"""A Child SA that outlives a sleep: put away, and taken up again only where that is safe.
+"""A Child SA that outlives a sleep: put away, and taken up again only if that is safe.
 
-Two pieces lie in a port.Memory.  "bin" is what never changes: keys, SPIs, addresses, the wall
-clock at the SA's birth; no IKE SA, whose counters a copy would repeat.  "mark" is the rest, whole
-only together with its "bin": an SN above all that were ever used, the clock, the replay window.
-No packet leaves before a mark above its SN is there.  Two policies, the profile key `sleep`:
+Two pieces lie in a sleep.Memory.  "bin" is what never changes: keys, SPIs, addresses, the wall
+clock at the SA's birth.  It has no IKE SA, since a copy would repeat its counters.  "mark" is the
+rest, valid only with its "bin": an SN above all that were ever used, the clock, the replay window.
+No packet leaves before a mark above its SN is there.  The profile key `sleep` chooses a policy:
 
 "clock"  Both pieces lie in memory that survives the sleep and costs no flash, where the board has
          it.  A wake-up goes on above the mark and above the SA's age in milliseconds by the wall
-         clock.  No SN was ever above the age at which it went out; so an older copy that comes
-         back repeats none either.
-"mark"   For boards whose clock starts anew: both lie in files, and the mark alone counts.
+         clock.  No SN was ever above the age at which it went out, so even an older copy that
+         comes back repeats none.
+"mark"   For boards whose clock starts anew.  Both pieces lie in files, and the mark alone counts.
 
-What is not whole, of another profile or SA, older than the SA may become, or doubted by the clock
-is refused, and a new IKE SA is made (draft-minimal-esp §4, RFC 9333 §10).  Not to be told from
-the truth: a "mark" put back by hand, with "clock" also the wall clock with it.
+A snapshot is refused, and a new IKE SA made, if it is not whole, belongs to another profile or SA,
+is older than the SA may become, or contradicts the clock (draft-minimal-esp §4, RFC 9333 §10).
+Cannot be detected: a restored "mark" (and, with "clock", a wall clock set back with it).
 """
 
 import struct
@@ -23,8 +23,8 @@ from micropython import const
 from .sequence import ReplayWindow, Sequence
 
 _CHECK = const(8)  # octets of SHA-256
-_AHEAD = const(16)  # SNs that a mark may be ahead of the SA's age after a reset
-_ALL = const(0xFFFFFFFFFFFFFFFF)  # a window that ends here, all of it seen, lets nothing in
+_AHEAD = const(16)  # after a reset a mark may be so many SNs ahead of the SA's age
+_ALL = const(0xFFFFFFFFFFFFFFFF)  # a window with this top, all seen, lets nothing in
 _SEEN = (1 << 128) - 1
 
 _HEAD = const(">QBBBH4B")  # birth, octets of key and address, which gateway, _NUMBERS
@@ -41,7 +41,7 @@ _AGE = "TOO_OLD"
 
 
 class Refused(Exception):
-    """There is a snapshot, and it proves too little; the text is the reason."""
+    """There is a snapshot, but it proves too little; the text is the reason."""
 
 
 def _digest(octets):
@@ -49,8 +49,8 @@ def _digest(octets):
 
 
 def _seal(profile, octets):
-    # Any change of the profile, or of this module's version, ends the SA.  `words` has tuples for
-    # keys, whose order may be another one at each boot.
+    # Any change of the profile, or of this module's version, ends the SA.  `words` is left out:
+    # its keys are tuples, whose order may differ at each boot.
     return _digest(octets + repr((6, dict(profile, words=0))).encode())
 
 
@@ -77,17 +77,17 @@ class Snapshot:
         self.child = child = dict(zip(_NUMBERS + _OCTETS, numbers))
         self.nat = child["nat"]
         self.host = profile["gateways"][i]
-        # After a reset without a farewell it hears nothing, so a new one is due.
+        # After a reset without a farewell its window is closed, so a new SA is due at once.
         self.age = profile["lifetime_ms"] if top == _ALL else age
         self.window = ReplayWindow(profile["replay_window"], top, int.from_bytes(seen, "big"))
-        self.mark = mark  # what must stand in memory, or another wake-up goes on with this SA
+        self.mark = mark  # if memory holds another mark, another wake-up goes on with this SA
         self._memory = memory
         self.octets = octets
         self._seal = _seal(profile, octets)
         self.clock = clock
         self.packets = packets
         self.silent = silent  # wake-ups in a row without an answer
-        # The age at which a new SA is due, ms; less where the gateway has it so (RFC 4478).
+        # The age in ms at which a new SA is due; the gateway may shorten it (RFC 4478).
         self.life = life or profile["lifetime_ms"]
         tick = paced = None
         if profile["sleep"] == "clock":
@@ -96,7 +96,7 @@ class Snapshot:
         self.numbers = Sequence(now - age, tick, last, child["esn"], self._reserve, paced)
 
     def _reserve(self, last):
-        # While its "bin" is not in memory no wake-up goes on with this SA, so no mark is needed.
+        # Without its "bin" in memory no wake-up can go on with this SA, so no mark is needed.
         return self._write(last) or not self.mark
 
     def _write(self, last, top=_ALL, seen=_SEEN):
@@ -112,7 +112,7 @@ class Snapshot:
         return memory.write("mark", mark)
 
     def save(self, packets, window, clock):
-        """Put the SA away: no SN comes from it any more.  True when it is safe in memory.
+        """Put the SA away: it gives out no SN any more.  Return True when it is safe in memory.
 
         `clock` is the wall clock, with "mark" the SA's age, in milliseconds.
         """
