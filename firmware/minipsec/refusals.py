@@ -1,6 +1,7 @@
 """The other error classes: what went wrong, by whose fault, and what to look at.
 
-Loaded when the first error is made that is not in `errors`.
+Loaded when the first error is made that is not in `errors`.  It stands apart from the texts of
+`explain`, which are three times as large: a hint in the middle of a handshake needs a name alone.
 """
 
 from .errors import LinkDown, MinipsecError, OutOfMemory, ProfileError, UsageError  # noqa: F401

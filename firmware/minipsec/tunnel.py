@@ -129,7 +129,7 @@ class Tunnel:
                 spare(take_up, self)
             if self.profile.get("warning") and not self._link:
                 self.log("warning", {"text": self.profile["warning"]})
-            for _ in self.profile["gateways"]:
+            for _ in self.profile["gateway"]:
                 if self._link:
                     break
                 online = await self._online()
@@ -277,7 +277,7 @@ class Tunnel:
 
     def _attempt(self, online=True):
         """Start a link with the next gateway of the profile."""
-        hosts = self.profile["gateways"]
+        hosts = self.profile["gateway"]
         host = hosts[self._turn % len(hosts)]
         self.counters["attempts"] += 1
         self._tries += 1

@@ -370,7 +370,7 @@ class History:
             "interval_ms": s.interval_ms,
             "lifetime_ms": s.lifetime_ms,
             "replay_window": 64,
-            "gateways": ["gw"],
+            "gateway": ["gw"],
             "version": self.version,
         }
 

@@ -14,7 +14,7 @@ KEY_OUT, KEY_IN = bytes(range(19)), bytes(range(19, 38))
 
 
 def profile(**more):
-    values = {"gateways": ["gw.example.org"], "gateway_id": "gw.example.org", "id": "sensor-1@x"}
+    values = {"gateway": ["gw.example.org"], "gateway_id": "gw.example.org", "id": "sensor-1@x"}
     values.update(server="10.3.0.10", sleep="clock", interval_ms=600_000)
     values.update(more)
     return check_profile(values)
@@ -51,7 +51,7 @@ class Memory:
 
 def fresh(p, memory, made=None, now=0, wall=WALL):
     clock = wall if p["sleep"] == "clock" else 0
-    return snapshot.fresh(p, memory, made or child(), p["gateways"][0], now, clock)
+    return snapshot.fresh(p, memory, made or child(), p["gateway"][0], now, clock)
 
 
 def put_away(p=None, made=None, age=5000, count=3):
@@ -68,7 +68,7 @@ def put_away(p=None, made=None, age=5000, count=3):
 
 
 def test_what_was_put_away_is_taken_up():
-    p = profile(gateways=["a", "gw.example.org"])
+    p = profile(gateway=["a", "gw.example.org"])
     for made in (
         child(),
         child(cipher=29, transport=True, esn=True, nat=True),
@@ -265,7 +265,7 @@ def test_any_change_of_the_profile_is_refused():
     for change in (
         {"server": "10.3.0.11"},
         {"id": "sensor-2@x"},
-        {"gateways": ["other.example.org"]},
+        {"gateway": ["other.example.org"]},
         {"sleep": "mark"},
         {"sn_tick_ms": 50},
         {"esp": ["aes128ccm16"]},
@@ -376,7 +376,7 @@ def test_a_step_of_years_ends_the_sa():
 
 
 def test_the_largest_snapshot_takes_195_octets_of_2048():
-    p = profile(gateways=["g" * 255])
+    p = profile(gateway=["g" * 255])
     six = child(key_out=bytes(35), key_in=bytes(35), inner=bytes(16), server=bytes(16))
     memory = put_away(p, six)
     sizes = [len(memory.pieces[name]) for name in ("bin", "mark")]

@@ -413,3 +413,18 @@ def test_every_class_of_the_table_of_errors_can_be_imported():
     for name in ("NoSuchError", "Initiator", "address_text"):
         with pytest.raises(AttributeError):
             getattr(minipsec, name)
+
+
+@item("K3")
+def test_they_can_be_imported_on_a_board_before_the_first_error(tmp_path, root, micropython):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from minipsec import AuthenticationFailed, LinkDown, PeerError, SaEnded\n"
+        "from minipsec.refusals import refusal\n"
+        "try:\n    raise refusal(24)('no')\n"
+        "except AuthenticationFailed as e:\n    print(isinstance(e, PeerError), e.notify)\n"
+        "try:\n    from minipsec import NoSuchError\n"
+        "except (AttributeError, ImportError):\n    print('none')\n"
+    )
+    done = micropython(program, path=[root / "firmware"])
+    assert done.stdout.split() == ["True", "AUTHENTICATION_FAILED", "none"]

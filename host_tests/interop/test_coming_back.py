@@ -254,7 +254,7 @@ def test_gateways_of_a_list_are_tried_in_turn_at_first_and_later(lab):
     lab.gateway_ns.ip("addr", "add", f"{ELSEWHERE}/24", "dev", "wan")
     lab.charon()
     echo = lab.echo()
-    sensor = running(lab, gateway=None, gateways=["10.77.0.9", "nowhere.invalid", GATEWAY_4, ELSEWHERE])  # fmt: skip
+    sensor = running(lab, gateway=["10.77.0.9", "nowhere.invalid", GATEWAY_4, ELSEWHERE])  # fmt: skip
     assert sensor.first("up")["gateway"] == GATEWAY_4
     assert len(sensor.all("error")) == 2
     lab.gateway_ns.drop(f"ip daddr {GATEWAY_4} udp dport {{ 500, 4500 }}")
@@ -324,7 +324,7 @@ def test_twenty_replacements_lose_double_and_delay_no_reading(lab):
     other = {"id": "sensor-2.example.org", "inner_port": 5002, "interval_ms": 25}
     sensors = [
         lab.sensor(steady, {"psk": psk}, readings=830),
-        lab.sensor(other | {"max_packets": 10}, {"psk": psk}, readings=880),
+        lab.sensor(other | {"experimental": {"max_packets": 10}}, {"psk": psk}, readings=880),
     ]
     assert [sensor.wait() for sensor in sensors] == [0, 0]
     for sensor, port in zip(sensors, (5000, 5002), strict=True):

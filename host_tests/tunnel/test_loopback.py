@@ -76,7 +76,7 @@ def test_a_static_ipv6_address_inside(started):
 
 def test_the_gateway_may_be_a_name(started):
     with RunningGateway({"any": PSK}) as gateway:
-        sensor = started(gateway, {"gateways": ["gateway.invalid", "localhost"]}, readings=1)
+        sensor = started(gateway, {"gateway": ["gateway.invalid", "localhost"]}, readings=1)
         # localhost may be ::1 first, where nobody listens.
         code = sensor.wait()
         assert code == 0 or sensor.all("error")[-1]["error"] == "LinkDown"

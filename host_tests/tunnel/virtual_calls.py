@@ -216,7 +216,7 @@ def test_what_is_no_profile_is_refused_where_it_is_given():
 
 @item("K4")
 def test_a_profile_that_was_spoilt_after_its_check_ends_connect():
-    for key, value in (("gateways", [17]), ("gateways", None), ("ike", 7), ("retransmit_ms", "a")):
+    for key, value in (("gateway", [17]), ("gateway", None), ("ike", 7), ("retransmit_ms", "a")):
         Net().gateway()
         spoilt = profile()
         spoilt[key] = value

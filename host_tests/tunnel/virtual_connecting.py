@@ -65,7 +65,7 @@ def test_connect_goes_on_to_the_next_gateway_when_the_first_is_silent():
     net = Net()
     second = net.gateway(SECOND)
     log = Log()
-    tunnel = Tunnel(profile(gateways=[GATEWAY, SECOND]), log)
+    tunnel = Tunnel(profile(gateway=[GATEWAY, SECOND]), log)
     began = Time.now
     run(tunnel.connect())
     assert Time.now - began == GIVES_UP_MS + 4 * LATENCY_MS
@@ -82,7 +82,7 @@ def test_connect_goes_on_at_once_when_the_first_refuses_or_has_no_name():
     net.hosts["nowhere"] = None
     log = Log()
     began = Time.now
-    run(Tunnel(profile(gateways=["nowhere", GATEWAY, SECOND]), log).connect())
+    run(Tunnel(profile(gateway=["nowhere", GATEWAY, SECOND]), log).connect())
     assert Time.now - began == 8 * LATENCY_MS
     assert [line["error"] for line in log.all("error")] == ["LinkDown", "AuthenticationFailed"]
 
@@ -91,7 +91,7 @@ def test_connect_raises_the_last_gateways_error():
     net = Net()
     net.gateway().refuses = 38
     net.gateway(SECOND).refuses = 24
-    tunnel = Tunnel(profile(gateways=[GATEWAY, SECOND]))
+    tunnel = Tunnel(profile(gateway=[GATEWAY, SECOND]))
     error = refused(errors.PeerError, tunnel.connect)
     assert error.notify == "AUTHENTICATION_FAILED"
     assert tunnel.error is error
@@ -311,7 +311,7 @@ def test_silence_moves_on_to_the_next_gateway_and_a_delete_does_not():
     net = Net()
     first, second = net.gateway(), net.gateway(SECOND)
     log = Log()
-    tunnel = Tunnel(profile(gateways=[GATEWAY, SECOND]), log)
+    tunnel = Tunnel(profile(gateway=[GATEWAY, SECOND]), log)
 
     async def main():
         await tunnel.connect()
@@ -617,7 +617,7 @@ def test_a_tunnel_closed_while_it_connects_stays_closed():
             if not silent:
                 net.gateway()
             log = Log()
-            tunnel = Tunnel(profile(gateways=[GATEWAY, SECOND]), log)
+            tunnel = Tunnel(profile(gateway=[GATEWAY, SECOND]), log)
             online = port.online
 
             async def slow(*_):

@@ -435,7 +435,7 @@ def test_an_old_sa_whose_gateway_never_answers_the_delete_goes_away():
 
 
 def test_a_replacement_goes_to_the_gateway_that_carries():
-    _, gateway, log, tunnel = world(gateways=["10.77.0.9", GATEWAY], lifetime_ms=5000)
+    _, gateway, log, tunnel = world(gateway=["10.77.0.9", GATEWAY], lifetime_ms=5000)
 
     async def main():
         await tunnel.connect()

@@ -163,7 +163,6 @@ def _checked(values):
         _refuse("profile", "", values, table)
     _take(profile, values, rows(), "profile")
     _take(profile, profile.pop("experimental"), experimental(), "profile: experimental")
-    profile["gateways"] = profile["gateway"]
     profile["frag_ack_types"] = (50201, 50202, 50203)
     server = profile["server"]
     if profile["mode"] == "tunnel" and not server:

@@ -76,7 +76,7 @@ class Snapshot:
         numbers += struct.unpack_from("4s4s%ds%ds%ds%ds" % (k, k, a, a), octets, _SIZE)
         self.child = child = dict(zip(_NUMBERS + _OCTETS, numbers))
         self.nat = child["nat"]
-        self.host = profile["gateways"][i]
+        self.host = profile["gateway"][i]
         # After a reset without a farewell its window is closed, so a new SA is due at once.
         self.age = profile["lifetime_ms"] if top == _ALL else age
         self.window = ReplayWindow(profile["replay_window"], top, int.from_bytes(seen, "big"))
@@ -130,7 +130,7 @@ def fresh(profile, memory, child, host, now, clock):
     """Return the Snapshot of a new SA; an older one's is forgotten."""
     memory.erase()
     values = [child[key] for key in _OCTETS]
-    head = len(values[2]), len(values[4]), profile["gateways"].index(host)
+    head = len(values[2]), len(values[4]), profile["gateway"].index(host)
     octets = struct.pack(_HEAD, clock, *head, *[child[key] for key in _NUMBERS])
     octets += b"".join(values)
     return Snapshot(profile, memory, octets, None, now, 0, clock)
