@@ -127,6 +127,10 @@ def types(options):
                     for n in ("esp_client", "fleet", "handshake_client")
                 ),
                 f"{up}/tools/dev/footprint/board",
+                *(
+                    f"{up}/tools/dev/{n}"
+                    for n in ("lab/rom.py", "peers", "run_tests.py", "shims", "sim", "soak_day.py")
+                ),
             ],
             "venvPath": up,
             "venv": ".venv",
