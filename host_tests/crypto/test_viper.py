@@ -1,4 +1,4 @@
-"""The viper functions of fast, keccak and mlkem as an RP2040 runs them, against Python."""
+"""The viper functions of octets, keccak and mlkem as an RP2040 runs them, against Python."""
 
 import hashlib
 import importlib.util
@@ -25,51 +25,63 @@ def fast():
 
 
 @pytest.fixture(scope="module")
-def keccak():
-    return cortex.whole("kex/keccak", cortex.leaves("kex/keccak"))
+def keccak(fast):
+    loops = {"copy": fast["copy"], "xor": fast["xor"]}
+    return cortex.whole("kex/keccak", cortex.leaves("kex/keccak"), **loops)
 
 
 @pytest.fixture(scope="module")
 def mlkem(keccak):
     return cortex.whole(
-        "kex/mlkem", cortex.leaves("kex/mlkem"), Sponge=keccak.Sponge, mix=keccak.mix
+        "kex/mlkem",
+        cortex.leaves("kex/mlkem"),
+        Sponge=keccak.Sponge,
+        copy=keccak.copy,
+        xor=keccak.xor,
     )
 
 
-def mixes(source, count):
-    """Arguments of mix: any alignment, any size, in place or apart."""
+def places(source, count):
+    """Arguments of copy, and of xor but for the last: any alignment, any size."""
     for _ in range(count):
         n = source.choice((0, 1, 3, 4, 8, 12, 16, 31, 64, 65))
         step = source.choice((1, 4))
         at, x_at = (source.randrange(0, 20, step) for _ in range(2))
         end = source.choice((0, 0, 1, at + n, at + n + source.randrange(1, 16)))
-        yield bytearray(source.randbytes(104)), bytearray(source.randbytes(104)), at, x_at, n, end
+        yield bytearray(source.randbytes(104)), at, bytearray(source.randbytes(104)), x_at, n, end
 
 
-def test_mix_does_what_its_plain_sister_does(fast):
-    for out, x, at, x_at, n, end in mixes(random.Random(1), COUNT):
+def test_xor_and_copy_do_what_their_plain_sisters_do(fast):
+    for out, *rest, end in places(random.Random(1), COUNT):
         same = bytearray(out)
-        loops.mix(same, x, at, x_at, n, end)
-        fast["mix"](out, x, at, x_at, n, end)
+        loops.xor(same, *rest)
+        fast["xor"](out, *rest)
+        assert out == same
+        loops.copy(same, *rest, end)
+        fast["copy"](out, *rest, end)
         assert out == same
 
 
-def test_mix_in_place(fast):
-    for buf, _, at, _, n, end in mixes(random.Random(2), 1000):
+def test_xor_and_copy_in_place(fast):
+    for buf, at, _, _, n, end in places(random.Random(2), 1000):
         same = bytearray(buf)
-        loops.mix(same, same, at, at, n, end)
-        fast["mix"](buf, buf, at, at, n, end)
+        loops.copy(same, at, same, at, n, end)
+        fast["copy"](buf, at, buf, at, n, end)
         assert buf == same
+        loops.xor(same, at, same, at, n)
+        fast["xor"](buf, at, buf, at, n)
+        assert buf == same and buf[at : at + n] == bytes(n)
 
 
 def test_no_word_is_taken_from_an_odd_address():
     """An M0+ would stop: nothing but octets where a buffer, a place or a size is odd."""
     strict = cortex.leaves("crypto/octets_viper", strict=True)
     source = random.Random(3)
-    for out, x, at, x_at, n, end in mixes(source, 100):
+    for out, at, x, x_at, n, end in places(source, 100):
         for skip in (0, 1, 2, 3):
-            strict["mix"](memoryview(out)[skip:], x, at, x_at, n, end)
-            strict["mix"](out, memoryview(x)[skip:], at, x_at, n, end)
+            for here in (memoryview(out)[skip:], at, x), (out, at, memoryview(x)[skip:]):
+                strict["xor"](*here, x_at, n)
+                strict["copy"](*here, x_at, n, end)
     for skip in range(4):
         octets = memoryview(bytearray(source.randbytes(40)))[skip:]
         strict["total"](octets, 33)

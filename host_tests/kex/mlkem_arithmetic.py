@@ -183,15 +183,15 @@ def test_a_difference_in_any_octet_and_bit_is_seen():
     assert mlkem._differ(a, 0, b"\0" + a, 1, 100) == 0
 
 
-def test_mix_copies_and_adds_from_and_to_any_place():
+def test_octets_are_copied_and_added_from_and_to_any_place():
     for at in range(5):
         for start in range(5):
             for size in range(10):
                 data = bytes(range(200, 220))
                 copied = bytearray(range(20))
                 added = bytearray(range(20))
-                keccak.mix(copied, at, data, start, size, 0)
-                keccak.mix(added, at, data, start, size, -1)
+                keccak.copy(copied, at, data, start, size, 0)
+                keccak.xor(added, at, data, start, size)
                 for i in range(20):
                     x = data[start + i - at] if at <= i < at + size else None
                     assert copied[i] == (i if x is None else x)

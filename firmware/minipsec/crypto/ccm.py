@@ -11,7 +11,7 @@ import struct
 from cryptolib import aes
 from micropython import const
 
-from .octets import mix, spread, total
+from .octets import copy, spread, total, xor
 
 _ECB = const(1)
 _CBC = const(2)
@@ -96,7 +96,7 @@ class CCM:
 
         The AAD is under 0xff00 octets.
         """
-        mix(buf, self._pass(buf, at, n, iv, aad, False), at + n, 0, self.icv, 1)
+        copy(buf, at + n, self._pass(buf, at, n, iv, aad, False), 0, self.icv, 0)
 
     def open_in(self, buf, at, n, iv, aad):
         """Decrypt buf[at:at + n] in place, the ICV standing behind it; True when it fits.
@@ -104,7 +104,7 @@ class CCM:
         After False the text in `buf` is meaningless and must be thrown away.
         """
         icv = self._pass(buf, at, n, iv, aad, True)
-        mix(icv, buf, 0, at + n, self.icv, 0)
+        xor(icv, 0, buf, at + n, self.icv)
         return not total(icv, self.icv)
 
     def _pass(self, buf, at, n, iv, aad, opening):
@@ -115,18 +115,18 @@ class CCM:
         spread(counters, self._head, iv, size)
         self._ecb.encrypt(head, stream)
         if opening:
-            mix(buf, stream, at, 16, n, 0)
+            xor(buf, at, stream, 16, n)
         spread(blocks, self._first, iv, 16)
         struct.pack_into(">IH", blocks, 12, n, k)
-        mix(blocks, aad, 18, 0, k, start)
-        mix(blocks, buf, start, at, n, end)
+        copy(blocks, 18, aad, 0, k, start)
+        copy(blocks, start, buf, at, n, end)
         tag = self._tag
-        mix(blocks, tag, 0, 0, 16, 0)
+        xor(blocks, 0, tag, 0, 16)
         self._cbc.encrypt(view, blocks)
-        mix(tag, blocks, 0, end - 16, 16, 16)
+        copy(tag, 0, blocks, end - 16, 16, 0)
         if not opening:
-            mix(buf, stream, at, 16, n, 0)
-        mix(stream, tag, 0, 0, 16, 0)
+            xor(buf, at, stream, 16, n)
+        xor(stream, 0, tag, 0, 16)
         return stream
 
     # The shape that IKE's SK payload takes: IV | ciphertext | ICV (RFC 5282 §3).

@@ -4,18 +4,19 @@
 """
 
 
-def mix(out, x, at, x_at, n, end):
-    """Set `n` octets of out[at:] to their XOR with those of x[x_at:]; or, unless `end` is 0, to the
-    latter, and what is behind up to out[end] to 0.
-    """
-    x = memoryview(x)[x_at : x_at + n]
-    behind = at + n
-    if not end:
-        value = int.from_bytes(memoryview(out)[at:behind], "big") ^ int.from_bytes(x, "big")
-        x = value.to_bytes(n, "big")
-    out[at:behind] = x
-    if behind < end:
-        out[behind:end] = bytes(end - behind)
+def xor(out, at, x, x_at, n):
+    """Set `n` octets of out[at:] to their XOR with those of x[x_at:]."""
+    value = int.from_bytes(memoryview(out)[at : at + n], "big")
+    value ^= int.from_bytes(memoryview(x)[x_at : x_at + n], "big")
+    out[at : at + n] = value.to_bytes(n, "big")
+
+
+def copy(out, at, x, x_at, n, end):
+    """Set out[at:] to `n` octets of x[x_at:], and what is behind them up to out[end] to 0."""
+    out[at : at + n] = memoryview(x)[x_at : x_at + n]
+    at += n
+    if at < end:
+        out[at:end] = bytes(end - at)
 
 
 def spread(blocks, head, iv, size):
@@ -31,6 +32,6 @@ def total(octets, n):
 
 
 try:
-    from .octets_viper import mix, spread, total
+    from .octets_viper import copy, spread, total, xor
 except Exception:  # whatever fails there, use the functions above
     pass

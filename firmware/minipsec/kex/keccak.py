@@ -6,28 +6,7 @@ a secret.  On a port without a native emitter this module does not compile.
 """
 # ruff: noqa: F821  the types of viper are names to its compiler only
 
-
-@micropython.viper
-def mix(out: ptr8, at: int, data: ptr8, start: int, size: int, keep: int):
-    """Set `size` octets of out[at:] to (what is there & keep) ^ data[start:].
-
-    keep = 0 copies, keep = -1 XORs; a buffer that is mixed into itself with -1 is wiped.
-    It works by words where both places and the size allow it.
-    """
-    at += int(out)
-    start += int(data)
-    if (at | start | size) & 3:
-        while size:
-            ptr8(at)[0] = ptr8(at)[0] & keep ^ ptr8(start)[0]
-            at += 1
-            start += 1
-            size -= 1
-    else:
-        while size:
-            ptr32(at)[0] = ptr32(at)[0] & keep ^ ptr32(start)[0]
-            at += 4
-            start += 4
-            size -= 4
+from ..crypto.octets import copy, xor
 
 
 @micropython.viper
@@ -425,7 +404,7 @@ class Sponge:
 
     def start(self, kind):
         """Forget all and begin a hash of this kind."""
-        mix(self.work, 0, self.work, 0, 200, -1)
+        xor(self.work, 0, self.work, 0, 200)
         self._kind = kind
         self._at = 0
 
@@ -436,7 +415,7 @@ class Sponge:
         rate = self._kind >> 8
         while size:
             n = min(size, rate - self._at)
-            mix(self.work, self._at, data, start, n, -1)
+            xor(self.work, self._at, data, start, n)
             start += n
             size -= n
             self._at += n
@@ -465,11 +444,11 @@ class Sponge:
             if self._kind & 255 or self._at == rate:
                 self.block()
             n = min(size, rate - self._at)
-            mix(out, at, self.work, self._at, n, 0)
+            copy(out, at, self.work, self._at, n, 0)
             at += n
             size -= n
             self._at += n
 
     def wipe(self):
         """Overwrite both copies of the state with zeros."""
-        mix(self.work, 0, self.work, 0, 400, -1)
+        xor(self.work, 0, self.work, 0, 400)

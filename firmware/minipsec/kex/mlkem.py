@@ -24,7 +24,8 @@ between two reductions there is room to be lazy; the bounds stand beside the loo
 from array import array
 from micropython import const
 
-from .keccak import Sponge, mix
+from ..crypto.octets import copy, xor
+from .keccak import Sponge
 
 _SHA3_256 = const(0x8806)  # H; rate << 8 | suffix, see keccak.Sponge
 _SHA3_512 = const(0x4806)  # G
@@ -359,9 +360,9 @@ class _Work:
     def wipe(self):
         self.sponge.wipe()
         for p in self.vector:
-            mix(p, 0, p, 0, 512, -1)
-        mix(self.sum, 0, self.sum, 0, 512, -1)
-        mix(self.term, 0, self.term, 0, 512, -1)
+            xor(p, 0, p, 0, 512)
+        xor(self.sum, 0, self.sum, 0, 512)
+        xor(self.term, 0, self.term, 0, 512)
 
     def hash(self, out, kind, first, second=b""):
         """Fill `out` with the hash of first | second."""
@@ -416,7 +417,7 @@ class _Method:
             work.sponge.absorb(bytes((k,)))
             work.sponge.squeeze(ek, 384 * k, 32)
             work.sponge.squeeze(secret, 0, 32)
-            mix(secret, 32, seed, 32, 32, 0)
+            copy(secret, 32, seed, 32, 32, 0)
             for j in range(k):
                 work.noise_ntt(work.vector[j], secret, j, self.eta_1)
             for i in range(k):
@@ -436,7 +437,7 @@ class _Method:
     def wipe(self):
         """Overwrite the private key; `shared` refuses from then on."""
         if self._secret:
-            mix(self._secret, 0, self._secret, 0, 64, -1)
+            xor(self._secret, 0, self._secret, 0, 64)
             self._secret = None
 
     def shared(self, ciphertext):
@@ -484,9 +485,9 @@ class _Method:
         finally:
             work.wipe()
             self.wipe()
-            mix(message, 0, message, 0, 32, -1)
-            mix(keys, 0, keys, 0, 64, -1)
-            mix(other, 0, other, 0, 32, -1)
+            xor(message, 0, message, 0, 32)
+            xor(keys, 0, keys, 0, 64)
+            xor(other, 0, other, 0, 32)
 
     @classmethod
     def _encrypt(cls, work, ek, message, coins, c, check):
@@ -516,7 +517,7 @@ class _Method:
             if check:
                 differ |= _differ(work.term, 0, c, at, 32 * d)
             else:
-                mix(c, at, work.term, 0, 32 * d, 0)
+                copy(c, at, work.term, 0, 32 * d, 0)
             at += 32 * d
         return differ
 
@@ -550,7 +551,7 @@ class _Method:
             return bytes(c), bytes(memoryview(keys)[:32])
         finally:
             work.wipe()
-            mix(keys, 0, keys, 0, 64, -1)
+            xor(keys, 0, keys, 0, 64)
 
 
 def _scale(d):

@@ -99,14 +99,20 @@ def small(loops, keccak, mlkem, constants, table):
     def with_table(p):
         return bytearray(p), 0, table
 
-    yield "mix: XOR of 64 octets", loops["mix"], lambda r: (
-        bytearray(r.randbytes(80)), bytearray(r.randbytes(80)), 8, 16, 64, 0,
+    yield "xor: 64 octets", loops["xor"], lambda r: (
+        bytearray(r.randbytes(80)), 8, bytearray(r.randbytes(80)), 16, 64,
     )  # fmt: skip
-    yield "mix: the same, not aligned", loops["mix"], lambda r: (
-        bytearray(r.randbytes(80)), bytearray(r.randbytes(80)), 8, 15, 64, 0,
+    yield "xor: the same, not aligned", loops["xor"], lambda r: (
+        bytearray(r.randbytes(80)), 8, bytearray(r.randbytes(80)), 15, 64,
     )  # fmt: skip
-    yield "mix: 8 octets of AAD with their padding", loops["mix"], lambda r: (
-        bytearray(r.randbytes(80)), bytearray(r.randbytes(8)), 18, 0, 8, 32,
+    yield "xor: 136 octets", loops["xor"], lambda r: (
+        bytearray(r.randbytes(136)), 0, bytearray(r.randbytes(136)), 0, 136,
+    )  # fmt: skip
+    yield "copy: 64 octets", loops["copy"], lambda r: (
+        bytearray(r.randbytes(80)), 8, bytearray(r.randbytes(80)), 16, 64, 0,
+    )  # fmt: skip
+    yield "copy: 8 octets of AAD with their padding", loops["copy"], lambda r: (
+        bytearray(r.randbytes(80)), 18, bytearray(r.randbytes(8)), 0, 8, 32,
     )  # fmt: skip
     yield "spread: five counter blocks", loops["spread"], lambda r: (
         bytearray(80), bytearray(r.randbytes(4)), bytearray(r.randbytes(8)), 80,
@@ -116,9 +122,6 @@ def small(loops, keccak, mlkem, constants, table):
     )  # fmt: skip
     yield "Keccak-f[1600]", keccak["_permute"], lambda r: (
         bytearray(r.randbytes(400)) + constants,
-    )  # fmt: skip
-    yield "mix of keccak: 136 octets", keccak["mix"], lambda r: (
-        bytearray(r.randbytes(136)), 0, bytearray(r.randbytes(136)), 0, 136, -1,
     )  # fmt: skip
     yield "NTT", mlkem["_ntt"], lambda r: with_table(words(r, Q + 4))
     yield "NTT, inverse", mlkem["_intt"], lambda r: with_table(words(r, 4 * Q - 3))
@@ -165,9 +168,10 @@ class Machine:
             for name in ("kex/x25519_thumb", "crypto/octets_viper", "kex/keccak", "kex/mlkem")
         }
         self.thumb = cortex.whole("kex/x25519_thumb", self.leaves["kex/x25519_thumb"])
-        self.keccak = cortex.whole("kex/keccak", self.leaves["kex/keccak"])
+        loops = {name: self.leaves["crypto/octets_viper"][name] for name in ("copy", "xor")}
+        self.keccak = cortex.whole("kex/keccak", self.leaves["kex/keccak"], **loops)
         self.mlkem = cortex.whole(
-            "kex/mlkem", self.leaves["kex/mlkem"], Sponge=self.keccak.Sponge, mix=self.keccak.mix
+            "kex/mlkem", self.leaves["kex/mlkem"], Sponge=self.keccak.Sponge, **loops
         )
         self.ccm = cortex.whole("crypto/ccm", self.leaves["crypto/octets_viper"])
         vars(self.ccm)["aes"] = self._aes
