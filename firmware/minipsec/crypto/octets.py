@@ -27,7 +27,7 @@ def spread(blocks, head, iv, size):
 
 
 def total(octets, n):
-    """Return a number that is, modulo 0xFFFF, the sum of `n` octets as 16-bit words; 0 for zeros."""
+    """Return a number equal, modulo 0xFFFF, to the sum of `n` octets as words; 0 for zeros."""
     return int.from_bytes(memoryview(octets)[:n], "big") << (n & 1) * 8
 
 

@@ -8,8 +8,8 @@ wrong answer below) and keeps its own loops, which give the same results.
 import micropython
 
 
-# On ARM the first two variables of a function are registers: so `out` becomes what is read.  Words
-# only where all of it is aligned, else an M0+ has a HardFault; ESP's 4 octets see to that.
+# On ARM the first two variables of a function are registers, so `out` is reused for what is read.
+# Words are used only where all is aligned, as ESP's 4 octets make it: others fault on an M0+.
 
 
 @micropython.viper
