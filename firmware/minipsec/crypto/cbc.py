@@ -10,9 +10,12 @@ from micropython import const
 from .ccm import equal
 from .kdf import HMAC
 
-_CBC = const(2)
+# RFC 4868 §2.1.1
 _MAC_KEY = const(32)
-_ICV = const(16)  # HMAC-SHA-256 cut to its first half (RFC 4868 §2.1.1)
+_ICV = const(16)  # HMAC-SHA-256 cut to its first half
+
+# Ours
+_CBC = const(2)  # a mode of cryptolib
 
 
 class CBC:

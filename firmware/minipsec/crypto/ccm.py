@@ -13,10 +13,13 @@ from micropython import const
 
 from .octets import copy, spread, total, xor
 
-_ECB = const(1)
-_CBC = const(2)
+# RFC 4309 §4, RFC 3610 §2.1
 _SALT = const(3)
 _L = const(4)  # octets of the length field: 15 - (3 + 8)
+
+# Ours
+_ECB = const(1)  # modes of cryptolib
+_CBC = const(2)
 _SMALL = const(128)  # octets of work space to begin with
 _KEEP = const(1344)  # octets of work space that are kept for the next packet
 _PLANS = const(8)  # sizes of packets for which plans are kept

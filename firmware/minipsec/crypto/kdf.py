@@ -3,8 +3,8 @@
 from hashlib import sha256
 from micropython import const
 
-_BLOCK = const(64)
-_PRF_SIZE = const(32)
+_BLOCK = const(64)  # of SHA-256 (RFC 2104 §2)
+_PRF_SIZE = const(32)  # RFC 4868 §2.1.2
 
 
 def _masked(key, octet):

@@ -6,6 +6,7 @@ sequence of multiplications, and P-256 works on coordinates that are blinded eac
 
 from micropython import const
 
+# Transform ids of type 4 (RFC 7296 §3.3.2, RFC 5903)
 _P256 = const(19)
 _MODP2048 = const(14)
 

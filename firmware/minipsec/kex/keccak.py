@@ -17,6 +17,9 @@ def _permute(p: ptr32):
     A round reads one copy of the state and writes the other.  `p` and `t` come first because the
     first two live in registers.  With 64-bit words a shift to the left leaves bits above, so a
     store to memory or `mask` keeps each value below 2^32 before it is shifted right.
+
+    Each lane is written out, since viper has no rotation and no arrays of registers.  No script
+    makes this: change it here.  host_tests/crypto/test_viper.py compares it with hashlib.
     """
     t = uint(0xFFFF)
     mask = t << 16 | t

@@ -14,6 +14,7 @@ learn something of an ephemeral key.  So each key pair serves one handshake only
 import sys
 from micropython import const
 
+# Transform ids of type 4 (RFC 7296 §3.3.2, RFC 5903, RFC 8031, draft-ietf-ipsecme-ikev2-mlkem)
 _MODP2048 = const(14)
 _P256 = const(19)
 _X25519 = const(31)

@@ -32,7 +32,9 @@ _SHA3_512 = const(0x4806)  # G
 _SHAKE128 = const(0xA81F)  # XOF
 _SHAKE256 = const(0x881F)  # J and PRF
 
-_Q = const(3329)
+_Q = const(3329)  # FIPS 203 §2.4.1
+
+# Ours: factors of Plantard's reduction P
 _ONE = const(1976)  # -2^32 mod q: P(1976 x) = x mod q
 _TWO = const(2988)  # 2^64 mod q: undoes the P of a product and its own
 _INVERSE = const(2208)  # the same / 128, for what comes out of _intt

@@ -46,8 +46,11 @@ _PROGRAM = (
 )
 
 
-# Runs the program at r1 in the work space at r0.  r7 is 0 throughout, r8 the work space, r9
-# the next step, r10 where the result goes, r11 what a loop keeps, r12 where it enters a row.
+# Runs the program at r1 in the work space at r0.  r7 is 0 throughout, r8 the work space, r9 the
+# next step, r10 where the result goes, r11 what a loop keeps, r12 where it enters a row.
+#
+# Each row is written out, since the assembler has no macros.  No script makes this: change it
+# here.  host_tests/kex/test_x25519_thumb_field.py compares every step with integers.
 @micropython.asm_thumb
 def field(r0, r1):
     mov(r2, r8)
