@@ -151,7 +151,7 @@ _READ = {
     checks.number: (_integer, "NUMBER"),
     checks.boolean: (_yes_no, "yes|no"),
     checks.spis: (lambda text: [_integer(word) for word in _words(text)], "N,N,.."),
-    checks.four_addresses: (_words, "A,M,G,D"),
+    checks.static_ip: (_words, "A,M,G,D"),
     checks.country: (str.upper, "CC"),
     checks.address: (_address, "ADDRESS"),
     checks.subnet: (_network, "NETWORK"),

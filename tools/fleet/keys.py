@@ -130,6 +130,11 @@ def rows():
     ]
 
 
+def row(key):
+    """The row of one key."""
+    return next(each for each in rows() if each.key == key)
+
+
 def renewed(values, where):
     """A profile of an older version under the keys of today, as the firmware reads it."""
     try:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from ..devgateway.config import secret_octets
 from ..fleet.device import FIELDS
+from ..fleet.keys import row as row_of
 from ..common.files import make_directory, read_text, write_private
 from ..common.identity import Identity
 from ..common.problem import BadInput, Problem
@@ -22,12 +23,11 @@ from .replay import replay_window
 
 NAME = "minipsec"
 _POOL, _POOL_6 = "10.9.0.0/24", "fd09::/112"
-_IKE = ["aes128ccm16-prfsha256-x25519", "aes128ccm8-prfsha256-x25519"]
-_ESP = ["aes128ccm8"]
+_IKE, _ESP = row_of("ike").default, row_of("esp").default
 _WORD = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+)*")  # a proposal
-METHODS = ("mlkem512", "mlkem768", "mlkem1024")
+METHODS = row_of("pq_method").more
 _PLAIN = {("ike", word) for word in _IKE} | {("esp", word) for word in _ESP}
-_CHECKED = ("gateway_id", "server", "reach", "inner_address", "pq", "sn_tick_ms")
+_CHECKED = ("gateway_id", "server", "reach", "inner_address", "pq", "pq_method", "sn_tick_ms")
 # Before inventories had an id, a name went without a scope.
 _SECRET = re.compile(
     NAME.join(("(?:ike|ppk)-", "-(?:([0-9a-f]{8})-([0-9a-f]{4})-)?([0-9a-f]{16})-([0-9a-f]{8})"))
@@ -286,8 +286,6 @@ def _device(inventory, row, identity, inner):
     for key in ("ike", "esp"):
         if key in profile:
             profile[key] = _proposals(profile[key], f"{inventory.profile_path(row)}: {key}")
-    if profile.get("pq_method", METHODS[0]) not in METHODS:
-        raise Problem(f"{inventory.profile_path(row)}: pq_method: expected one of {METHODS}")
     if keys is None:
         raise Problem(
             f"{inventory.secrets_path(row)} is missing:"
@@ -440,7 +438,7 @@ def _ike(profile):
     plain = profile.get("ike", _IKE)
     if profile.get("pq", "off") == "off":
         return plain
-    method = profile.get("pq_method", "mlkem768")
+    method = profile.get("pq_method", row_of("pq_method").default)
     hybrid = [name if "-ke1_" in name else f"{name}-ke1_{method}" for name in plain]
     return hybrid + (plain if profile["pq"] == "prefer" else [])
 

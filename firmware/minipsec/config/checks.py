@@ -5,11 +5,9 @@ returns the value in the shape that the stack uses, or None to refuse it; `refus
 """
 
 # RFC 7296 §3.5
-ID_KINDS = {
+_ID_KINDS = {
     "ipv4": 1, "fqdn": 2, "dns": 2, "email": 3, "rfc822": 3, "userfqdn": 3, "ipv6": 5, "keyid": 11
 }  # fmt: skip
-# What strongSwan takes for anybody.
-_ANYBODY = ("%any", "%any6", "0.0.0.0", "::", "0::0")
 
 
 def boolean(value):
@@ -37,9 +35,13 @@ def text(value):
         return value
 
 
-def _list(value, least, most, good):
-    """Return a list of `least` to `most` things that are good, or None."""
-    if isinstance(value, list) and least <= len(value) <= most and all([good(v) for v in value]):
+def _list(value, low, high, check):
+    """Return a list of `low` to `high` things that a check takes, or None."""
+    if (
+        isinstance(value, list)
+        and low <= len(value) <= high
+        and all([check(one) for one in value])
+    ):
         return value
 
 
@@ -48,10 +50,10 @@ def hosts(value):
     return _list([value] if isinstance(value, str) else value, 1, 8, text)
 
 
-def proposal_names(value):
+def names(value):
     """A list of one to eight texts, or one with commas as it stands in swanctl.conf."""
     value = value.split(",") if isinstance(value, str) else value
-    return _list(value, 1, 8, lambda v: isinstance(v, str))
+    return _list(value, 1, 8, lambda value: isinstance(value, str))
 
 
 def name(value):
@@ -64,19 +66,19 @@ def country(value):
 
 
 def spis(value):
-    value = _list(value, 2, 8, lambda v: number(v, 256, (1 << 31) - 1))
+    value = _list(value, 2, 8, lambda value: number(value, 256, (1 << 31) - 1))
     return value if value and len(set(value)) == len(value) else None
 
 
-def four_addresses(value):
-    return _list(value, 4, 4, lambda v: text(v) and len(_ipv4(v) or b"") == 4)
+def static_ip(value):
+    return _list(value, 4, 4, lambda value: text(value) and len(ipv4(value) or b"") == 4)
 
 
 def table(value):
     return value if isinstance(value, dict) else None
 
 
-def _ipv4(text):
+def ipv4(text):
     """Return octets from numbers with points between them, or None."""
     try:
         return bytes([int(part) for part in text.split(".") if part.isdigit()])
@@ -89,7 +91,7 @@ def address(value):
     if not text(value):
         return None
     if ":" not in value:
-        return _ipv4(value) if value.count(".") == 3 and len(_ipv4(value) or b"") == 4 else None
+        return ipv4(value) if value.count(".") == 3 and len(ipv4(value) or b"") == 4 else None
     head, double, tail = value.partition("::")
     try:
         groups = [[int(g, 16) for g in half.split(":")] if half else [] for half in (head, tail)]
@@ -119,10 +121,10 @@ def subnet(value):
     return low.to_bytes(size // 8, "big"), (low | mask).to_bytes(size // 8, "big")
 
 
-def hex_octets(digits):
+def hex_octets(text):
     """Return the octets of pairs of digits, or None."""
-    if digits and not len(digits) % 2 and not set(digits.lower()) - set("0123456789abcdef"):
-        return bytes.fromhex(digits)
+    if text and not len(text) % 2 and not set(text.lower()) - set("0123456789abcdef"):
+        return bytes.fromhex(text)
 
 
 def identity(value, also=None):
@@ -141,11 +143,11 @@ def identity(value, also=None):
             kind, rest = "email", rest[1:]
         elif rest[:1] == "#":
             kind = "keyid"
-    elif kind not in ID_KINDS or not colon:
+    elif kind not in _ID_KINDS or not colon:
         # Refuse what stands for anybody, a network, and a kind that we do not have.
         found = address(value)
         if (
-            value in _ANYBODY
+            value in ("%any", "%any6", "0.0.0.0", "::", "0::0")  # strongSwan's anybody
             or (colon and not found)
             or address(value.split("/")[0].split("-")[0]) != found
         ):
@@ -164,4 +166,4 @@ def identity(value, also=None):
     else:
         octets = None if "*" in rest and kind != "keyid" else rest.encode()
     if octets and (kind[:2] != "ip" or len(octets) == (4 if kind[-1] == "4" else 16)):
-        return ID_KINDS[kind], octets
+        return _ID_KINDS[kind], octets

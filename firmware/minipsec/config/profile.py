@@ -6,13 +6,15 @@ the heap, because the functions in it keep it from being a constant.  The tools'
 on the pages and the texts of errors are made from these rows and from the groups' first lines.
 """
 
+from micropython import const
+
 from ..errors import ProfileError
 from .checks import (
     address,
     boolean,
     choice,
     country,
-    four_addresses,
+    static_ip,
     hosts,
     identity,
     name,
@@ -26,7 +28,7 @@ from .proposals import proposals, word_of
 from .secrets import KEYS, check_closed, check_secrets, load, refuse
 
 REQUIRED = ...
-_DATAGRAM = 1504  # octets to receive in one piece: an Ethernet frame and a little more
+_DATAGRAM = const(1504)  # octets to receive in one piece: an Ethernet frame and a little more
 
 
 def gateway():
@@ -40,7 +42,7 @@ def gateway():
     yield "encap", True, boolean
 
 
-def traffic():
+def inner():
     """What goes through the tunnel"""
     yield "server", None, address
     yield "server_port", 5000, number, 1, 65535
@@ -91,14 +93,14 @@ def board():
     yield "country", None, country
     yield "security", "auto", choice, "auto", "wpa_wpa2", "wpa2_wpa3", "wpa3"
     yield "power_saving", "on", choice, "on", "off"
-    yield "static_ip", None, four_addresses
+    yield "static_ip", None, static_ip
     yield "sleep", "off", choice, "off", "clock", "mark"
     yield "silent_wakes", 6, number, 1, 255
     # Below 5000 the slowest key exchange on the slowest board would end in a reset.
     yield "watchdog_ms", 0, number, 5000, 1 << 29, 0
 
 
-def sensor():
+def readings():
     """The readings (not IPsec)"""
     yield "interval_ms", 1000, number, 0
     yield "batch", 1, number, 1, 64
@@ -113,7 +115,7 @@ def experimental():
     yield "readings", 0, number, 0
 
 
-GROUPS = (gateway, traffic, ike, esp, times, board, sensor)
+GROUPS = (gateway, inner, ike, esp, times, board, readings)
 
 
 def rows():
@@ -128,7 +130,7 @@ def _refuse(*what):
     value(*what)
 
 
-def _take(profile, given, rows, where):
+def _take(profile, given, rows, what):
     """Put the checked value of each row into the profile."""
     given = dict(given)
     for key, default, check, *more in rows:
@@ -137,7 +139,7 @@ def _take(profile, given, rows, where):
         if there or value is not None:
             good = check(value, *more)
             if good is None:
-                _refuse(where, key, value, check, more)
+                _refuse(what, key, value, check, more)
             value = good
         profile[key] = value
     if given:

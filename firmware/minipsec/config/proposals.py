@@ -6,7 +6,7 @@ A word or proposal that cannot be read is None here; `refused` says why.
 from micropython import const
 
 from ..crypto.suites import ROWS, WIDTH, suite
-from .checks import proposal_names
+from .checks import names
 
 
 def _ciphers():
@@ -85,7 +85,7 @@ def split(name):
 def proposals(value, ike):
     """Return [(name, [transform])] of a list of proposals, or None if one cannot be used."""
     found = []
-    for name in proposal_names(value) or ():
+    for name in names(value) or ():
         words = split(name)
         transforms = [transform(word) for word in words]
         if None in transforms or faults(transforms, ike):

@@ -13,12 +13,12 @@ from .checks import (
     boolean,
     choice,
     country,
-    four_addresses,
+    static_ip,
     hosts,
     identity,
     name,
     number,
-    proposal_names,
+    names,
     spis,
     subnet,
     table,
@@ -33,7 +33,7 @@ _EXPECTED = {
     address: "an IPv4 or IPv6 address",
     boolean: "true or false",
     country: 'two capital letters like "DE"',
-    four_addresses: "[address, mask, gateway, DNS server], IPv4",
+    static_ip: "[address, mask, gateway, DNS server], IPv4",
     hosts: "a host or address, or a list of them",
     identity: 'an identity like "sensor.example.org", "a@b" or "keyid:7"',
     name: "a name of 1 to 32 octets",
@@ -87,8 +87,8 @@ def value(where, key, value, check, more=()):
         why = of_identity(value)
         if why:
             fail(where, key, cut(json.dumps(value)), why)
-    if check is proposals and proposal_names(value):
-        fail(where, key, of_proposals(proposal_names(value), *more))
+    if check is proposals and names(value):
+        fail(where, key, of_proposals(names(value), *more))
     if key == "secrets":
         fail(where, key, words)  # it may be the secrets themselves
     fail(where, key, words + ", got " + cut(json.dumps(value)))
@@ -120,9 +120,9 @@ _LACKS = {
 }
 
 
-def of_proposals(names, ike):
+def of_proposals(given, ike):
     """Return what is wrong with the first bad proposal."""
-    for proposal in names:
+    for proposal in given:
         words = split(proposal)
         transforms = [transform(word) for word in words]
         text = ""
