@@ -39,6 +39,12 @@ TRACEBACK = [
     '  File "sensor.py", line 7, in sample',
     "OSError: 19",
 ]
+OUTDATED = [
+    "Traceback (most recent call last):",
+    '  File "main.py", line 8, in <module>',
+    '  File "sensor.py", line 14, in <module>',
+    "ImportError: no module named 'minipsec.report'",
+]
 HEARD = ["received packet: from 10.77.0.2[5000] to 10.77.0.1[500] (300 bytes)"]
 
 
@@ -67,6 +73,7 @@ HEARD = ["received packet: from 10.77.0.2[5000] to 10.77.0.1[500] (300 bytes)"]
         ({**KNOWN, **SA, "prompt": True}, "stands at its prompt", "push DEVICE"),
         ({**KNOWN, **SA, "said": [UP], "prompt": True}, "stands at its prompt", "push DEVICE"),
         ({**KNOWN, **SA, "said": [UP], "lines": TRACEBACK}, "OSError: 19 (File", "sensor.py"),
+        ({**KNOWN, "lines": OUTDATED}, "no module named 'minipsec.report'", "an old one"),
         ({**KNOWN, **STALE, "said": [UP]}, "heard nothing of the device for 36 s", "power"),
         ({**KNOWN, **DEAF, "said": [UP]}, None, "no reading is due yet"),
         ({**KNOWN, **DEAF, "said": [UP, SENT]}, "do not reach the gateway", "4500"),

@@ -478,14 +478,19 @@ def sample(n):
 )
 BROKEN = {
     "a syntax error": ("def run(argv)\n    pass\n", 2, "SyntaxError"),
-    "no run()": ("x = 1\n", 2, "has no run()"),
-    "no sample()": ("def run(argv):\n    sample(1)\n", 2, "has no sample()"),
+    "no sample()": ("x = 1\n", 2, "has no sample()"),
+    "no sample() for its run()": ("def run(argv):\n    sample(1)\n", 2, "has no sample()"),
     "no UTF-8": ("# caf\xe9\n" + OURS, 2, "UTF-8"),
     "an import that fails": ("import no_such_module\n" + OURS, 1, "no module named"),
     "an exception at import": (OURS + "1 / 0\n", 1, "divide"),
     "a loop at import": ("while True:\n    pass\n" + OURS, 1, "does not end"),
     "a loop at import that prints": ("while True:\n    print(1)\n" + OURS, 1, "does not end"),
     "an exception in sample": (OURS.replace("return b", "raise OSError(19) # "), 1, "OSError(19,"),
+    "an exception in an async sample": (
+        OURS.replace("def sample", "async def sample").replace("return b", "raise OSError(19) # "),
+        1,
+        "OSError(19,",
+    ),
     "None": (OURS.replace('return b"21.5"', "pass"), 1, "returns None"),
     "text": (OURS.replace("return b", "return "), 1, "no octets but <class 'str'>"),
     "an end": ("def run(argv):\n    return 0\n", 1, "left the board at its prompt"),
@@ -515,6 +520,92 @@ def test_a_broken_program_is_never_done(
     assert (inventory / f"devices/{device}/sensor.py").exists() == loads
     if not loads:
         assert files(board) == pushed
+
+
+# A sensor.py from before November 2026, which holds our loop.
+
+OLD = """
+import asyncio, json, time
+from minipsec import load_profile
+from minipsec.backlog import Backlog
+from minipsec.report import reporter
+
+LED = None
+QUEUE = 32
+SPOOL = None
+
+def sample(n):
+    \'\'\'Return the n-th reading.\'\'\'
+    return json.dumps({"n": n, "uptime_ms": time.ticks_ms()}).encode()
+
+def command(octets):
+    \'\'\'Take a message.\'\'\'
+
+_PAUSE_MS = 4000
+
+async def session(tunnel, profile, backlog):
+    await tunnel.send(sample(1))
+
+async def work(profile, readings, log):
+    pass
+
+def run(argv):
+    profile = load_profile(*argv[:1])
+    return asyncio.run(work(profile, 0, reporter(profile["log"])))
+"""
+EDITED = OLD.replace("LED = None", "LED = 15").replace(
+    "return json", "return json.dumps(topic())\n\ndef topic():\n    return json"
+)
+
+
+@pytest.mark.parametrize("command", ["given to push", "kept, push", "kept, rotate"])
+def test_an_old_sensor_py_is_refused_and_its_owner_told_what_to_move(
+    tool, device, board, pushed, inventory, tmp_path, command
+):
+    mine = tmp_path / "mine.py"
+    kept = inventory / f"devices/{device}/sensor.py"
+    resets = len(board.resets)
+    words = ("push", device, "--port", board.port)
+    if command == "given to push":
+        mine.write_text(EDITED)
+        words += ("--sensor", mine)
+    else:
+        kept.write_text(EDITED)
+        if command == "kept, rotate":
+            words = ("rotate", device, "--no-gateway", "--port", board.port)
+    said = tool(*words, code=2)
+    assert "holds our loop" in said.err
+    assert "move LED, sample, topic and" in " ".join(said.err.split())
+    assert len(board.resets) == resets  # the board was not even asked
+    assert kept.exists() == (command != "given to push")
+    assert files(board) == pushed
+
+
+def test_an_old_sensor_py_that_is_only_on_the_board_is_not_lost(
+    tool, device, board, pushed, built, monkeypatch
+):
+    stock = built | {"sensor.py": (mpy.FIRMWARE / "sensor.py").read_bytes()}
+    monkeypatch.setattr(push_module.firmware, "build", lambda *_: stock)
+    words = ("push", device, "--port", board.port)
+    for text, code in (EDITED, 2), (OLD, 0):  # in this one nothing is its owner's
+        with Board(board.port) as connected:
+            connected.write("sensor.py", text.encode())
+        before = files(board)
+        said = tool(*words, "--dry-run", code=code)
+        if code:
+            assert "move LED, sample, topic and" in " ".join(said.err.split())
+            assert "mpremote cp :sensor.py" in " ".join(said.err.split())
+            tool(*words, code=2)
+            said = tool(*words, "--dry-run", "--replace-main")
+        assert "sensor.py" in said.out.split("would send")[1].splitlines()[0]
+        assert files(board) == before
+
+
+def test_a_program_of_ones_own_with_such_names_is_none_of_ours(tool, device, board, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(SENSOR + "\ndef session():\n    pass\n\ndef work():\n    pass\n")
+    tool("push", device, "--port", board.port, "--sensor", mine)
+    board.wait_event("started")
 
 
 @pytest.mark.item("J4")

@@ -168,6 +168,12 @@ _RULES = (
         _PUSH,
     ),
     (
+        lambda f: f.traceback and "ImportError" in f.traceback and "sensor.py" in f.traceback,
+        lambda f: f"the sensor.py on the board does not load: {f.traceback}",
+        "put the module that it names on the board; is it one of minipsec's, sensor.py is an old one:"
+        " move its sample() into a copy of firmware/sensor.py, and " + _PUSH + " --sensor FILE",
+    ),
+    (
         lambda f: f.traceback,
         lambda f: f"the program on the board raises {f.traceback}",
         "mend sensor.py there, and " + _PUSH + " --sensor FILE",

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from ..common import firmware
+from ..common import firmware, program
 
 from .board import Board, Refused, choose_port, sha256, uninterrupted
 from ..fleet.device import read_board
@@ -25,7 +25,7 @@ from ..common.firmware import PACKAGE
 from ..common.options import PortOption, WaitOption, bar, confirm, count, fact, say, verbatim, warn
 from ..fleet.options import DeviceArgument, InventoryOption, open_inventory
 from ..common.identity import Identity
-from ..common.problem import Interrupted, Problem
+from ..common.problem import BadInput, Interrupted, Problem
 from .watch import parse, watch_start
 
 _OLDEST = (1, 24, 0)
@@ -176,11 +176,14 @@ import gc
 gc.collect()
 import sensor
 _wrong = None
-if not callable(getattr(sensor, "run", None)):
-    _wrong = "sensor.py has no run()"
+if not callable(getattr(sensor, "run", getattr(sensor, "sample", None))):
+    _wrong = "sensor.py has no sample()"
 elif hasattr(sensor, "sample"):
     try:
         _reading = sensor.sample(1)
+        if hasattr(_reading, "send"):
+            import asyncio
+            _reading = asyncio.run(_reading)
         if _reading is None:
             _wrong = "sample(1) returns None: there is nothing to send"
         elif not isinstance(_reading, (bytes, bytearray, memoryview)):
@@ -387,6 +390,7 @@ class Push:
             warn("an earlier push had been interrupted; it was brought to its end")
         send, kept, removed, hashes = self.differences()
         self._check_main(hashes)
+        self._check_sensor(hashes)
         outcome = Outcome(send, len(kept), removed)
         if dry:
             outcome.octets = sum(len(self.wanted[p]) for p in send)
@@ -417,6 +421,22 @@ class Push:
                 "save it (mpremote cp :main.py .) and run this again with --replace-main",
             )
 
+    def _check_sensor(self, hashes):
+        """Refuse to lose an owner's part that only an old sensor.py on the board has."""
+        wanted = self.wanted["sensor.py"]
+        if not self._ours or wanted != program.STOCK.read_bytes():
+            return
+        if hashes.get("sensor.py") in (None, sha256(wanted)):
+            return
+        text = (self.board.read("sensor.py") or b"").decode(errors="replace")
+        theirs = program.owners_part(text)
+        if theirs:
+            raise BadInput(
+                f"the board's sensor.py {program.OUTDATED}; nothing was changed",
+                f"save it (mpremote cp :sensor.py .); {program.how_to_move(theirs)};"
+                " or lose it with --replace-main",
+            )
+
 
 @dataclasses.dataclass
 class Options:
@@ -443,13 +463,23 @@ def check_device(inventory, row, coming=False):
     return secrets
 
 
+def own_program(inventory, row):
+    """The path of a device's own sensor.py in the inventory, or None."""
+    path = inventory.directory(row) / "sensor.py"
+    return path if path.exists() else None
+
+
+def check_own_program(inventory, row):
+    """Refuse a device's own sensor.py that was good for an older minipsec."""
+    path = own_program(inventory, row)
+    if path:
+        program.check_program(path, f"{row['id']}: ")
+
+
 def contents(inventory, row, architecture, application=None, coming=False):
     """Every file of a device: firmware, profile, keys."""
     secrets = check_device(inventory, row, coming)
-    own = inventory.directory(row) / "sensor.py"
-    if application is None and own.exists():
-        application = own
-    files = firmware.build(architecture, application)
+    files = firmware.build(architecture, application or own_program(inventory, row))
     if f"{PACKAGE}kex/mlkem.mpy" not in files and inventory.profile(row).get("pq", "off") != "off":
         raise Problem(
             f"{row['id']} asks for ML-KEM, which needs machine code that this board does not take",
@@ -477,7 +507,10 @@ def push(
         typer.Option(metavar="FILE", help="Your sensor.py, for this device from now on."),
     ] = None,
     replace_main: Annotated[
-        bool, typer.Option("--replace-main", help="Replace a main.py of another program.")
+        bool,
+        typer.Option(
+            "--replace-main", help="Replace a main.py of another program, an old sensor.py."
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be sent; change nothing.")
@@ -510,7 +543,9 @@ def push_device(found, row, options):
     check_device(found, row)
     board_name = read_board(options.board_name) if options.board_name else None
     if options.sensor:
-        firmware.check_program(options.sensor)
+        program.check_program(options.sensor)
+    else:
+        check_own_program(found, row)
     port = choose_port(options.port, options.wait)
     with Board(port, options.wait) as board:
         check_board(board, board_name or row["board"])

@@ -25,7 +25,14 @@ from ..fleet.inventory import CHARON
 from ..gateway.config import scope_of, secrets_of
 from ..gateway.live import Charon
 from .board import Board, choose_port
-from .push import Push, check_board, check_chip, contents, see_it_start
+from .push import (
+    Push,
+    check_board,
+    check_chip,
+    check_own_program,
+    contents,
+    see_it_start,
+)
 
 
 def rotate(
@@ -52,6 +59,7 @@ def rotate(
             if coming:
                 warn("an earlier rotation had been interrupted; its key is put in place now")
             profile = found.profile(row)
+            check_own_program(found, row)
             with contextlib.ExitStack() as stack:
                 # Both ends are there before anything changes.
                 charon = None if no_gateway else stack.enter_context(Charon(vici))
