@@ -4,9 +4,15 @@ if ".frozen" not in sys.path:  # MICROPYPATH on the unix port leaves it out, and
     sys.path.append(".frozen")
 
 try:
+    import minipsec  # noqa: F401  before sensor.py looks at an ESP32's RTC memory
     import sensor
 
-    code = sensor.run(sys.argv[1:])
+    if hasattr(sensor, "run"):  # a program of its owner's own, in place of our loop
+        code = sensor.run(sys.argv[1:])
+    else:
+        from minipsec.app.run import run
+
+        code = run(sensor, sys.argv[1:])
 except Exception as e:
     if sys.argv:
         raise
@@ -16,6 +22,10 @@ except Exception as e:
 
     for _ in range(12):
         sys.print_exception(e)  # again, for a console that comes late
+        if isinstance(e, ImportError):
+            print(
+                "Is sensor.py of an older minipsec? Keep sample(), command() and settings alone."
+            )
         time.sleep(5)
     machine.reset()
     sys.exit()  # it came back: on a board this is a soft reset

@@ -39,7 +39,7 @@ def assert_plain(line):
 @item("C8")
 def test_octets_of_a_peer_forge_no_line_and_move_no_terminal():
     for octets in ODD:
-        for say in (log.as_text, log.as_json):
+        for say in (log.reporter("text"), log.reporter("json")):
             for fields in (
                 {"data": octets},
                 {"data": bytearray(octets), "octets": 7},
@@ -52,18 +52,18 @@ def test_octets_of_a_peer_forge_no_line_and_move_no_terminal():
             text = octets.decode()
         except UnicodeError:
             continue
-        (line,) = printed(log.as_json, "reply", {"data": octets})
+        (line,) = printed(log.reporter("json"), "reply", {"data": octets})
         assert json.loads(line)["data"] == text
         for event in ("error", "hint"):
-            (line,) = printed(log.as_errors, event, {"text": text})
+            (line,) = printed(log.reporter("errors"), event, {"text": text})
             assert_plain(line)
 
 
 @item("C8")
 def test_names_and_umlauts_stay_as_they_are():
     text = "K\u00fcche 21 \u00b0C \u65e5\u672c \U0001f600"
-    assert printed(log.as_text, "sent", {"data": text.encode()}) == ["sent data=" + text]
-    (line,) = printed(log.as_json, "sent", {"data": text.encode()})
+    assert printed(log.reporter("text"), "sent", {"data": text.encode()}) == ["sent data=" + text]
+    (line,) = printed(log.reporter("json"), "sent", {"data": text.encode()})
     assert json.loads(line)["data"] == text
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from minipsec.app import spool as spool_module
-from minipsec.app.queue import Backlog
+from minipsec.app.queue import Queue
 from minipsec.app.spool import Spool
 
 
@@ -59,7 +59,7 @@ def filled(backlog, count):
 
 
 def test_the_oldest_comes_first_and_stays_until_it_is_dropped():
-    backlog = filled(Backlog(8), 5)
+    backlog = filled(Queue(8), 5)
     assert backlog.oldest(2) == readings(0, 1)
     assert backlog.oldest(2) == readings(0, 1)
     backlog.drop(readings(0, 1)[:0])
@@ -68,13 +68,13 @@ def test_the_oldest_comes_first_and_stays_until_it_is_dropped():
 
 
 def test_a_full_backlog_loses_the_oldest_and_counts_it():
-    backlog = filled(Backlog(4), 10)
+    backlog = filled(Queue(4), 10)
     assert list(backlog.all()) == readings(6, 7, 8, 9)
     assert backlog.lost == 6
 
 
 def test_what_was_pushed_out_while_it_was_sent_takes_no_other_with_it():
-    backlog = filled(Backlog(4), 4)
+    backlog = filled(Queue(4), 4)
     sent = backlog.oldest(2)
     backlog.put(b"reading 4")
     assert backlog.lost == 1
@@ -84,7 +84,7 @@ def test_what_was_pushed_out_while_it_was_sent_takes_no_other_with_it():
 
 
 def test_a_batch_fits_into_one_datagram():
-    backlog = Backlog(8)
+    backlog = Queue(8)
     for size in (700, 499, 1, 1200, 1200, 600, 600):
         backlog.put(bytes(size))
     batches = []
@@ -98,12 +98,12 @@ def test_a_batch_fits_into_one_datagram():
 @pytest.mark.parametrize("size", [0, 1201])
 def test_an_empty_reading_and_one_too_large_are_refused(size):
     with pytest.raises(ValueError, match="1 to 1200 octets"):
-        Backlog(4).put(bytes(size))
+        Queue(4).put(bytes(size))
 
 
 def test_next_waits_for_a_reading_and_for_the_end():
     async def main():
-        backlog = Backlog(4)
+        backlog = Queue(4)
         waiting = asyncio.create_task(backlog.next(3))
         await asyncio.sleep(0)
         assert not waiting.done()
@@ -429,7 +429,7 @@ def test_each_reading_is_on_the_wire_unsent_or_waits_and_nothing_else(
     path = tmp_path_factory.mktemp("spool") / "spool.bin"
 
     def boot():
-        return Spool(3, str(path), 150, hold) if with_file else Backlog(3)
+        return Spool(3, str(path), 150, hold) if with_file else Queue(3)
 
     def balanced():
         counted = backlog.on_wire + backlog.lost + backlog.waiting()

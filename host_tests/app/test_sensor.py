@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from host_tests.board.conftest import PSK, asleep, named, profile
+from host_tests.board.conftest import LOOP, PSK, RUN, asleep, named, profile
 from tools.devgateway import RunningGateway
 
 
@@ -18,7 +18,7 @@ def board(fake):
 
 def run(board, edits="", **settings):
     """Run sensor.py after some edits of its owner's."""
-    return board.run(f"import sensor\n{edits}\nsensor.run([])", **settings)
+    return board.run(LOOP + edits + RUN, **settings)
 
 
 def counted(events):
@@ -72,8 +72,8 @@ class Time:
         if self.calls == 2:
             raise OSError(5)
         return real.ticks_add(at, ms)
-real, sensor.time = sensor.time, Time()
-sensor._PAUSE_MS = 10
+real, loop.time = loop.time, Time()
+loop.PAUSE_MS = 10
 sensor.sample = lambda n: b"%d" % n"""
     events, _ = run(board, edits)
     assert counted(events) == {"sampled": 4, "on_wire": 4}
@@ -92,9 +92,9 @@ class Time:
     def ticks_add(self, at, ms):
         self.due = real.ticks_add(at, ms)
         return self.due
-real, sensor.time = sensor.time, Time()
+real, loop.time = loop.time, Time()
 def sample(n):
-    due = sensor.time.due
+    due = loop.time.due
     real.sleep_ms(37)
     return b'%d' % due
 sensor.sample = sample"""
@@ -206,11 +206,9 @@ def test_a_log_of_errors_is_short_and_off_is_silent(board, gateway, log):
         profile(gateway, board, log=log, retransmit_ms=2000, retransmit_tries=1, sleep="mark"),
         {"psk": "wrong"},
     )
-    program = "import sensor\nout = []\nimport minipsec.app.log as r\n"
+    program = LOOP + "out = []\nimport minipsec.app.log as r\n"
     program += "r.print = lambda *words: out.append(' '.join(words))\n"
-    program += (
-        "try:\n    sensor.run([])\nfinally:\n    print(json.dumps({'event': 'log', 'out': out}))"
-    )
+    program += "try:\n    loop.run(sensor, [])\nfinally:\n    print(json.dumps({'event': 'log', 'out': out}))"
     events, _ = board.run(program)
     out = events[0]["out"]
     assert len(out) == (1 if log == "errors" else 0)
@@ -220,6 +218,7 @@ def test_a_log_of_errors_is_short_and_off_is_silent(board, gateway, log):
 # What a board does, and not a PC: it neither ends nor goes on without a pause.
 LIVES = """
 import sensor
+from minipsec.app import run as loop
 paused = []
 import minipsec.board.port as port
 def restart(ms):
@@ -250,11 +249,11 @@ class Said:
     def write(self, text):
         if text.strip():
             print(json.dumps({"event": "said", "text": text}))
-sensor.sys = Facade(sensor.sys, stderr=Said())
+loop.sys = Facade(loop.sys, stderr=Said())
 def said(text, file):
     file.write(str(text))
-sensor.print = said
-sensor.run([])"""
+loop.print = said
+loop.run(sensor, [])"""
     )
     events, _ = board.run("from host_tests.board.fake import Facade" + program)
     assert [line["ms"] for line in named(events, "restart")] == [60000]
@@ -266,7 +265,7 @@ sensor.run([])"""
 @pytest.mark.parametrize(
     "broken",
     [
-        "sensor.Backlog = fail",
+        "loop.Queue = fail",
         "sensor.SPOOL = 7",
         "import minipsec.tunnel as t\nt.Tunnel.stats = fail",
     ],
@@ -279,7 +278,7 @@ def test_what_nobody_expects_is_said_and_the_board_starts_anew(board, gateway, b
 def fail(*_):
     raise RuntimeError("nobody expects this")
 {broken}
-sensor.run([])"""
+loop.run(sensor, [])"""
     )
     events, seen = board.run(program)
     (error,) = named(events, "error")
@@ -299,7 +298,7 @@ def test_a_session_that_raises_is_followed_by_another_one(board, gateway, where,
     board.give(profile(gateway, board, readings=3), {"psk": PSK})
     edits = f"""
 from minipsec.tunnel import Tunnel
-sensor._PAUSE_MS = 10
+loop.PAUSE_MS = 10
 name = {where!r}.split(".")[1]
 real = getattr(Tunnel, name)
 left = [2]
@@ -410,3 +409,89 @@ import main"""
     assert sum(line["s"] for line in named(events, "paused")) == 60
     assert len(named(events, "told")) == 12  # again and again, for a console that comes late
     assert seen["slept"] == [["reset", 0]]
+
+
+@pytest.mark.parametrize(
+    "gone", ["minipsec.report import reporter", "minipsec.app.queue import Backlog"]
+)
+def test_an_old_sensor_py_on_the_board_is_told_where_its_loop_is_now(board, gone):
+    """As with a lib/ and main.py that were copied by hand."""
+    (board.directory / "sensor.py").write_text(f"from {gone}\n")
+    program = """
+import builtins, sys, time
+time.sleep = lambda s: None
+sys.print_exception = lambda e: None
+real = print
+def said(*words, **more):
+    real(json.dumps({"event": "told", "text": words[0]}))
+builtins.print = said
+sys.path.insert(0, board.directory)
+try:
+    import main
+finally:
+    builtins.print = real"""
+    events, seen = board.run(program)
+    told = "\n".join(line["text"] for line in named(events, "told"))
+    assert told.count("sensor.py of an older minipsec? Keep sample(), command()") == 12
+    assert seen["slept"] == [["reset", 0]]
+
+
+def test_sample_and_command_may_be_async_and_take_their_time(board):
+    edits = """
+import asyncio
+async def sample(n):
+    if n == 2:
+        raise OSError(5)
+    await asyncio.sleep_ms(300)
+    return b"%d" % n if n < 5 else None
+async def command(octets):
+    await asyncio.sleep_ms(10)
+    return b"done: " + octets
+sensor.sample = sample
+sensor.command = command"""
+    with RunningGateway({"any": PSK}, echo=False) as gateway:
+        board.give(profile(gateway, board, readings=5, interval_ms=100), {"psk": PSK})
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            running = pool.submit(run, board, edits)
+            assert texts(gateway, 1) == ["1"]
+            gateway.send_udp("10.3.0.10", 5000, 5000, b"open the valve")
+            assert sorted(texts(gateway, 3)) == ["3", "4", "done: open the valve"]
+            events, _ = running.result()
+    assert counted(events) == {"sampled": 3, "on_wire": 3, "sample_failed": 1}
+    assert [line["text"].split(":")[0] for line in named(events, "error")] == ["sample(2)"]
+
+
+def test_an_interval_of_the_owners_is_kept_between_readings_and_asleep(board, gateway):
+    edits = "sensor.INTERVAL_MS = 700"
+    board.give(profile(gateway, board, interval_ms=60000), {"psk": PSK})
+    events, _ = run(board, edits)
+    assert counted(events) == {"sampled": 3, "on_wire": 3}
+    board.give(profile(gateway, board, interval_ms=60000, sleep="mark"), {"psk": PSK})
+    _, seen = run(board, edits)
+    assert asleep(seen) == ("light", 700)
+
+
+@pytest.mark.parametrize("interval", ["-1", "'1min'"])
+def test_an_interval_that_is_none_is_told_like_a_bad_profile(board, gateway, interval):
+    board.give(profile(gateway, board), {"psk": PSK})
+    program = "loop.print = lambda e, file: print(json.dumps({'event': 'said', 'text': str(e)}))"
+    events, _ = board.run(LIVES + f"sensor.INTERVAL_MS = {interval}\n{program}" + RUN)
+    assert [line["ms"] for line in named(events, "restart")] == [60000]
+    assert "INTERVAL_MS" in named(events, "said")[0]["text"]
+
+
+def test_a_sensor_py_of_a_sample_alone_is_enough(board, gateway):
+    (board.directory / "sensor.py").write_text("def sample(n):\n    return b'21.%d' % n\n")
+    board.give(profile(gateway, board), {"psk": PSK})
+    events, _ = board.run("import sys\nsys.path.insert(0, board.directory)\nimport main")
+    assert texts(gateway, 3) == ["21.1", "21.2", "21.3"]
+    assert len(named(events, "reply")) == 3
+
+
+def test_a_program_of_ones_own_runs_in_place_of_the_loop(board):
+    program = (
+        "import json\ndef run(argv):\n    print(json.dumps({'event': 'mine', 'argv': argv}))\n"
+    )
+    (board.directory / "sensor.py").write_text(program)
+    events, _ = board.run("import sys\nsys.path.insert(0, board.directory)\nimport main")
+    assert events == [{"event": "mine", "argv": []}]

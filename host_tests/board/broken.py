@@ -139,6 +139,7 @@ def _run(board, phase, traps):
     try:
         import minipsec
         import sensor
+        from minipsec.app import run as loop
         from minipsec.board import network
 
         # Which takes 20 s to give a network up.
@@ -146,11 +147,11 @@ def _run(board, phase, traps):
         forget = minipsec.forget
         slow = network.__name__[len("minipsec.") :]
         minipsec.forget = lambda *names: forget(*[name for name in names if name != slow])
-        sensor._PAUSE_MS = sensor._AGAIN_MS = 60
+        loop.PAUSE_MS = loop.AGAIN_MS = 60
         sensor.LED = "LED"
-        sensor.reporter = lambda kind: log
+        loop.reporter = lambda kind: log
         asyncio.create_task(end())
-        sensor.run([])
+        loop.run(sensor, [])
         seen["end"] = "prompt"
     except fake.PowerOff:
         seen["end"] = seen["end"] or board.seen["slept"][-1][0]

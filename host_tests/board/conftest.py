@@ -16,7 +16,10 @@ item = pytest.mark.item
 # What most tests of whole sessions start from.
 PSK = "correct horse battery staple"
 WIFI = {"network": "wifi", "ssid": "two words"}
-MAIN = "import sensor\nsensor.run([])"
+MAIN = "import main"
+# What a test puts its edits behind, and what it ends with.
+LOOP = "import sensor\nfrom minipsec.app import run as loop\n"
+RUN = "\nloop.run(sensor, [])\n"
 
 _START = """
 import json, sys

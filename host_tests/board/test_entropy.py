@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from host_tests.board.conftest import BOARDS, PSK, ROOT, asleep, named
+from host_tests.board.conftest import BOARDS, MAIN, PSK, ROOT, asleep, named
 from host_tests.board.conftest import profile as session_profile
 
 RP2 = [name for name in BOARDS if name in ("RPI_PICO_W", "W5500_EVB_PICO")]
@@ -274,7 +274,7 @@ def test_a_tunnel_without_entropy_ends_in_a_typed_error(fake):
         "sleep": "mark",
     }
     board.give(profile, {"psk": "secret"})
-    events, seen = board.run("import sensor\nsensor.run([])", noise=STUCK)
+    events, seen = board.run(MAIN, noise=STUCK)
     (error,) = [line for line in events if line["event"] == "error"]
     assert error["error"] == "NoEntropy"
     assert [line for line in events if line["event"] == "state"] == []
@@ -296,8 +296,7 @@ def urandom(n, real=os.urandom):
         raise OSError(5)
     return real(n)
 os.urandom = urandom
-import sensor
-sensor.run([])"""
+import main"""
     events, _ = board.run(program)
     errors = named(events, "error")
     assert errors and {line["error"] for line in errors} == {"NoEntropy"}

@@ -17,12 +17,13 @@ QUICK = {
 # uplink gives a network up after 20 s; `after(ms, what)` happens while sensor.py runs.
 PROGRAM = """
 import asyncio, sensor, minipsec
+from minipsec.app import run as loop
 from host_tests.board import fake as fakes
 from minipsec.board import network as uplink
 uplink.asyncio = fakes.Facade(asyncio, sleep_ms=lambda ms: asyncio.sleep_ms(ms // 40))
 forget = minipsec.forget
 minipsec.forget = lambda *names: forget(*[name for name in names if name != "uplink"])
-sensor._PAUSE_MS = 60
+loop.PAUSE_MS = 60
 
 async def _after(ms, what):
     await asyncio.sleep_ms(ms)
@@ -35,7 +36,7 @@ def end():
     raise PowerOff(0)
 
 {edits}
-sensor.run([])"""
+loop.run(sensor, [])"""
 
 
 def run(board, gateway, edits="", settings=None, secrets=None, host="127.0.0.1", **more):
@@ -302,7 +303,7 @@ def log(event, fields):
     if event != "stats":
         raise RuntimeError("no room on the card")
     print(json.dumps(dict(fields, event="stats")))
-sensor.reporter = lambda kind: log
+loop.reporter = lambda kind: log
 """
     events, _ = run(fake("RPI_PICO_W"), gateway, edits)
     stats = named(events, "stats")[0]

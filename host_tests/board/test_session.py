@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from host_tests.board.conftest import BOARDS, MAIN, PSK, asleep, named, profile
+from host_tests.board.conftest import BOARDS, LOOP, MAIN, PSK, RUN, asleep, named, profile
 from tools.devgateway import RunningGateway
 
 STATIC = ["127.0.0.1", "255.0.0.0", "127.0.0.254", "127.0.0.254"]
@@ -143,9 +143,8 @@ def lightsleep(ms):
     time._real.sleep_ms({early})
 machine.lightsleep = lightsleep
 began = time._real.ticks_ms()
-import sensor
 try:
-    sensor.run([])
+    import main
 finally:
     took = time._real.ticks_diff(time._real.ticks_ms(), began)
     print(json.dumps({{"event": "early", "took": took, "calls": len(calls)}}))
@@ -183,8 +182,7 @@ def lightsleep(ms):
     n[0] += 1
     real(ms if n[0] % 4 else ms * 6 // 10)
 machine.lightsleep = lightsleep
-import sensor
-sensor.run([])"""
+import main"""
     _, seen = board.run(program)
     how, ms = asleep(seen)
     assert how == "light" and 60000 - 500 <= ms <= 60000
@@ -197,8 +195,7 @@ def refuse(*_):
 for name in {names}:
     setattr(machine, name, refuse)
 {more}
-import sensor
-sensor.run([])"""
+import main"""
 
 
 @pytest.mark.item("A8")
@@ -243,22 +240,23 @@ else:
         (board.directory / "sensor.py").write_text("raise OSError(5)\n")
         run = "sys.path.insert(0, board.directory)\n    import main"
     else:
-        run = "import sensor\n    sensor._AGAIN_MS = 1\n    sensor.run([])"
+        run = (LOOP + "loop.AGAIN_MS = 1" + RUN).replace("\n", "\n    ")
     events, _ = board.run(program.replace("RUN", run))
     assert events[-1] == {"event": "soft reset"}
 
 
-# The application's own use of RTC memory, and what it saw there.
+# A sensor.py that uses RTC memory itself, and what it saw there.
 APPLICATION = """
-import machine, sensor
+import json, machine
 rtc = machine.RTC()
 before = rtc.memory()
 n = before[-1] if before[:4] == b"APP1" else 0
 print(json.dumps({"event": "told", "n": n, "octets": len(before)}))
-sensor.sample = lambda k: b"count %d" % (n + 1)
+def sample(k):
+    return b"count %d" % (n + 1)
 rtc.memory(b"APP1" + bytes([n + 1]))
-sensor.run([])
 """
+OWN = "import sys\nsys.path.insert(0, board.directory)\nimport main"
 
 
 @pytest.mark.item("D7")
@@ -279,8 +277,9 @@ builtins.open = opened
 for name in ("rename", "remove"):
     setattr(sys.modules["os"], name, refuse)
 import sensor
+from minipsec.app import run as loop
 sensor.SPOOL = "spool.bin" if {spool} else None
-sensor.run([])"""
+loop.run(sensor, [])"""
     more = {"readings": 0, "interval_ms": 600000, "sleep": "mark"}
     board.give(profile(gateway, board, **more), {"psk": PSK})
     for run in (program, program, MAIN, program, program, MAIN, MAIN, MAIN):
@@ -299,7 +298,8 @@ def test_rtc_memory_is_the_applications_too(fake, gateway):
     board = fake("ESP32_GENERIC")
     more = {"readings": 0, "interval_ms": 600000, "sleep": "clock"}
     board.give(profile(gateway, board, **more), {"psk": PSK})
-    runs = [board.run(APPLICATION, asleep_ms=600000 if nap else 0) for nap in range(4)]
+    (board.directory / "sensor.py").write_text(APPLICATION)
+    runs = [board.run(OWN, asleep_ms=600000 if nap else 0) for nap in range(4)]
     told = [named(events, "told")[0] for events, _ in runs]
     assert [(line["n"], line["octets"]) for line in told] == [(0, 0), (1, 5), (2, 5), (3, 5)]
     assert [bool(named(events, "resumed")) for events, _ in runs] == [False, True, True, True]
@@ -330,9 +330,9 @@ def test_what_was_written_over_our_part_is_said_and_costs_a_handshake(fake, gate
 @pytest.mark.item("D3")
 def test_without_room_in_rtc_memory_the_applications_part_stays_whole(fake, gateway):
     board = fake("ESP32_GENERIC")
-    program = "import machine, sensor\nrtc = machine.RTC()\n"
+    program = "import machine\n" + LOOP + "rtc = machine.RTC()\n"
     program += "print(json.dumps({'event': 'told', 'octets': len(rtc.memory())}))\n"
-    program += "rtc.memory(bytes(1950))\nsensor.run([])"
+    program += "rtc.memory(bytes(1950))" + RUN
     more = {"readings": 0, "interval_ms": 600000, "sleep": "clock"}
     board.give(profile(gateway, board, **more), {"psk": PSK})
     runs = [board.run(program, asleep_ms=600000 if nap else 0) for nap in range(2)]
@@ -345,7 +345,7 @@ def test_without_room_in_rtc_memory_the_applications_part_stays_whole(fake, gate
 @pytest.mark.item("D3")
 def test_a_wake_up_without_the_radio_keeps_the_sa(fake, gateway):
     board = fake("ESP32_GENERIC")
-    program = "import sensor\nsensor.SPOOL = 'spool.bin'\nsensor.run([])"
+    program = LOOP + "sensor.SPOOL = 'spool.bin'" + RUN
     more = {"readings": 0, "interval_ms": 600000, "sleep": "clock", "batch": 2}
     board.give(profile(gateway, board, **more), {"psk": PSK})
     runs = [board.run(program, asleep_ms=600000 if nap else 0) for nap in range(6)]
@@ -361,6 +361,7 @@ def test_without_a_network_the_board_says_so_tries_on_and_keeps_its_readings(fak
     board.give(profile(gateway, board, readings=30, interval_ms=100, batch=8), {"psk": PSK})
     program = """
 import asyncio, sensor
+from minipsec.app import run as loop
 from host_tests.board.fake import Facade
 from minipsec.board import network as uplink
 # 20 s without Wi-Fi become 1 s.
@@ -371,7 +372,7 @@ async def repair():
     board.radio = "works"
 
 asyncio.create_task(repair())
-sensor.run([])"""
+loop.run(sensor, [])"""
     events, seen = board.run(program, radio="never")
     errors = named(events, "error")
     assert errors and "no network" in errors[0]["text"]
@@ -389,13 +390,14 @@ def test_a_lost_network_is_joined_again(fake, gateway):
     board.give(profile(gateway, board, readings=40, interval_ms=100, **more), {"psk": PSK})
     program = """
 import asyncio, sensor
+from minipsec.app import run as loop
 
 async def walk():
     await asyncio.sleep_ms(1000)
     board.nic.lose()
 
 asyncio.create_task(walk())
-sensor.run([])"""
+loop.run(sensor, [])"""
     events, seen = board.run(program)
     assert len(seen["joined"]) == 2
     assert len(named(events, "up")) == 2
@@ -424,8 +426,7 @@ def refuse(error):
         raise error
     return raises
 machine.RTC = {ODD_RTC[odd]}
-import sensor
-sensor.run([])"""
+import main"""
     more = {"readings": 0, "interval_ms": 600000, "sleep": "clock"}
     board.give(profile(gateway, board, **more), {"psk": PSK})
     for nap in range(2):
@@ -445,8 +446,7 @@ def memory(octets=None):
         raise ValueError("buffer too long")
     return board.rtc_memory() if octets is None else board.rtc_memory(octets)
 machine.RTC = lambda: Facade(None, memory=memory)
-import sensor
-sensor.run([])"""
+import main"""
     more = {"readings": 0, "interval_ms": 600000, "sleep": "clock"}
     board.give(profile(gateway, board, **more), {"psk": PSK})
     events, _ = board.run(program)
@@ -467,8 +467,7 @@ def refuse():
     raise RuntimeError
 for kind in (fake.WLAN, fake.Ethernet):
     kind.ifconfig = lambda *_: {odd}
-import sensor
-sensor.run([])"""
+import main"""
     events, _ = board.run(program)
     assert named(events, "up") and not named(events, "error")
     assert len(named(events, "sent")) == 1

@@ -363,7 +363,7 @@ def test_cve_2023_28771_what_a_stranger_says_is_never_text_of_ours(capsys):
     told = repr(node.events)
     assert "reboot" not in told
     # What a peer with keys may have printed is one JSON string: no line of its own.
-    log.as_json("reply", {"octets": len(command), "data": command})
+    log.reporter("json")("reply", {"octets": len(command), "data": command})
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["data"] == command.decode()
 

@@ -129,6 +129,7 @@ OPEN = {
     "esp/child",
     "sleep",
     "selftest",
+    "app/run",
 }
 NOT_CORE = OPEN | {
     "board/port",
@@ -142,7 +143,7 @@ NOT_CORE = OPEN | {
 }
 NOT_CORE |= {"app/queue", "app/spool", "app/led", "tasks", "board/nvram"}
 # Who may turn a code into the long text for a person, and only when it is needed.
-MAY_EXPLAIN = {"tunnel", "rare", "link", "sensor", "board/entropy", "board/port"}
+MAY_EXPLAIN = {"tunnel", "rare", "link", "board/entropy", "board/port"}
 
 FORBIDDEN_IN_CORE = {"socket", "time", "machine", "network", "asyncio", "os", "select", "random"}
 # What stock boards have; anything else would be an import from the host.

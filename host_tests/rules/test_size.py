@@ -54,13 +54,30 @@ async def session():
         print(" ".join(seen))
 
 
-import minipsec.app.log
 
-asyncio.run(session())
+def run():
+    import sensor
+    from minipsec.app import run as loop
+
+    loop.load_profile = load
+    loop.reporter = lambda kind: look
+    if not loop.run(sensor, [sys.argv[1], "1"]):
+        print(" ".join(seen))
+
+
+if sys.argv[2] == "main.py":
+    run()
+else:
+    import minipsec.app.log
+
+    asyncio.run(session())
 """
 
 
-def test_a_default_session_loads_what_its_total_counts(micropython, tmp_path):
+@pytest.mark.parametrize(
+    ("program", "counted"), [("its own", size.DEFAULT), ("main.py", size.PROGRAM)]
+)
+def test_a_default_session_loads_what_its_total_counts(micropython, tmp_path, program, counted):
     """Against a gateway that agrees to all that a default profile offers."""
     import json
 
@@ -79,8 +96,8 @@ def test_a_default_session_loads_what_its_total_counts(micropython, tmp_path):
         (tmp_path / "secrets.json").touch(mode=0o600)
         (tmp_path / "secrets.json").write_text(json.dumps({"psk": "a shared secret"}))
         (tmp_path / "watch.py").write_text(_WATCH)
-        done = micropython(tmp_path / "watch.py", tmp_path / "profile.json")
+        done = micropython(tmp_path / "watch.py", tmp_path / "profile.json", program)
     imported = set(done.stdout.split())
     loaded = {name for name in mpy.modules() if mpy.dotted(name) in imported}
     # The unix port's own: a board has neither, or something else in their place.
-    assert loaded - {"board/address", "crypto/octets_viper"} == size.DEFAULT
+    assert loaded - {"board/address", "crypto/octets_viper"} == counted

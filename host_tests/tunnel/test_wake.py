@@ -27,17 +27,17 @@ GONE = {"config." + name for name in "checks keylog old profile proposals refuse
 
 MODULES = """
 import sys
-from minipsec.app import log as report
-as_json = report.as_json
+import sensor
+from minipsec.app import run as loop
+log = loop.reporter("json")
 
 def tell(event, fields):
-    as_json(event, fields)
+    log(event, fields)
     if event == "sent":
         print("loaded", " ".join(sys.modules))
 
-report.as_json = tell
-import sensor
-sys.exit(sensor.run([%r, "1"]))
+loop.reporter = lambda kind: tell
+sys.exit(loop.run(sensor, [%r, "1"]))
 """
 
 # Takes up the SA, changes something, sends readings, takes what answers, sleeps again.

@@ -71,7 +71,7 @@ def test_any_octets_are_sent_and_logged_as_what_they_were_at_the_call():
     sent = log.all("sent")
     assert [fields["data"] for fields in sent] == octets
     for fields in sent:
-        (line,) = printed(report.as_json, "sent", fields)
+        (line,) = printed(report.reporter("json"), "sent", fields)
         assert json.loads(line)["n"] == fields["n"]
 
 

@@ -1,1 +1,1 @@
-"""What an application has around its samples: queue, spool, log, LED.  Loaded with sensor.py."""
+"""The loop around sensor.py, its queue, spool, log and LED.  Loaded by main.py, for ever."""

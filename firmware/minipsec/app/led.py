@@ -3,7 +3,7 @@
 from ..tasks import spare
 
 
-def lamp(name, log):
+def with_led(name, log):
     """Return a log that sets a pin, given by name or number, and calls `log`."""
     pin = spare(_pin, name)
 

@@ -3,31 +3,27 @@
 import json
 
 
-def as_json(event, fields):
-    """Print one JSON object; octets appear as text where they are text, else as 0x..."""
-    line = {"event": event}
-    for key, value in fields.items():
-        line[key] = _text(value)
-    print(_plain(json.dumps(line)))
+def reporter(kind):
+    """Return log(event, fields) for a profile's `log` key.
 
+    "json" prints one JSON object an event, "text" one line for a person, "errors" such a line only
+    of what went wrong, anything else nothing.
+    """
 
-def as_text(event, fields):
-    """Print one line for a person."""
-    words = []
-    for key, value in fields.items():
-        if value is not None:
-            words.append("%s=%s" % (key, _text(value)))
-    print(_plain(event + " " + " ".join(words)))
+    def log(event, fields):
+        if kind == "json":
+            line = {"event": event}
+            for key, value in fields.items():
+                line[key] = _text(value)
+            print(_plain(json.dumps(line)))
+        elif kind == "text" or (kind == "errors" and event in ("error", "hint")):
+            words = [event]
+            for key, value in fields.items():
+                if value is not None:
+                    words.append("%s=%s" % (key, _text(value)))
+            print(_plain(" ".join(words)))
 
-
-def as_errors(event, fields):
-    """Print one line for a person, of what went wrong only."""
-    if event in ("error", "hint"):
-        as_text(event, fields)
-
-
-def silent(event, fields):
-    """Print nothing."""
+    return log
 
 
 # Characters that move a terminal's cursor or the text around it: control characters, and those of
@@ -62,8 +58,3 @@ def _text(value):
         return octets.decode()
     except UnicodeError:
         return "0x" + octets.hex()
-
-
-def reporter(kind):
-    """Return the function for a profile's `log` key."""
-    return {"json": as_json, "text": as_text, "errors": as_errors}.get(kind, silent)

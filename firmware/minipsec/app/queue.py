@@ -16,7 +16,7 @@ def as_octets(value):
     return bytes(value)
 
 
-class Backlog:
+class Queue:
     """Up to `most` readings in RAM; one more pushes out the oldest, which counts as `lost`."""
 
     found = 0  # readings from before a reset or a sleep, see spool

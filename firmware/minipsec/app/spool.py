@@ -12,7 +12,7 @@ import struct
 from binascii import crc32
 from micropython import const
 
-from .queue import Backlog
+from .queue import Queue
 
 _FIELDS = ">BHHB"  # _RECORD, octets, serial, more
 _HEAD_SIZE = const(6)
@@ -24,8 +24,8 @@ _CHUNK = const(256)
 _MAX_READING = const(1200)
 
 
-class Spool(Backlog):
-    """A Backlog that writes what RAM does not hold to the file at `path`, up to `room` octets.
+class Spool(Queue):
+    """A Queue that writes what RAM does not hold to the file at `path`, up to `room` octets.
 
     All readings of the file are older than those in RAM.  With `hold` the file forgets none of
     them before `close`, so that they can be sent once more.
@@ -168,7 +168,7 @@ class Spool(Backlog):
             return True
 
     def close(self, answered=True):
-        """End; see Backlog."""
+        """End; see Queue."""
         if not answered:
             self._ram = self._held + self._ram
             self.on_wire -= self._done + len(self._held)
