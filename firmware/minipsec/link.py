@@ -14,6 +14,8 @@ from . import forget
 from .board import port
 from .tasks import spare, start
 
+# Events that `rare` has a function for.
+_SELDOM = ("hint", "lifetime", "keys", "failed", "deleted", "ended")
 _PROMPT = const(3)  # retransmit_ms without an answer of a server that used to answer
 _NO_MEMORY_MS = const(50)  # until the next try
 _QUIET_MS = const(1000)  # without ESP, until an SA that is replaced may end
@@ -169,45 +171,44 @@ class Link:
         self.owner.counters["unconfirmed"] += self.silent
         self.silent = 0
 
-    def _handle(self, event):
-        kind = event[0]
-        owner = self.owner
-        if kind == "state":
-            owner.log("state", {"state": event[1], "t": owner.clock.now() - self.born})
-            if event[1] == "DOWN":
-                self.sender = self.receiver = None
-            elif event[1] == "IKE_AUTH":
-                forget("kex.methods", "kex.groups")  # makes room for what comes after IKE_AUTH
-        elif kind == "up":
-            self._up(event[1])
-        elif kind == "answered":
-            # ESP used to come, and what we sent last is unanswered though the gateway is there:
-            # it still sends to where a NAT had us before.
-            deaf = self.heard and self.waiting is not None
-            self.silent = 0
-            if self.retired:
-                self.retire()
-            elif self.prompt and self.waiting is not None:
-                self.prompt = False  # it was asked early: the server has liveness_ms to answer
-            else:
-                self.waiting = None
-                if deaf:
-                    owner.on_stale(self)
-                elif not self.heard and not owner.mute:
-                    owner.on_rare("mute", self)
-            owner.on_waiting()
-        elif kind == "lifetime":
-            owner.on_rare("lifetime", self, event[1])
-        elif kind == "rekey":
-            owner.on_stale(self)
-        elif kind == "hint":
-            owner.on_rare("hint", self, event[1])
-        elif kind == "keys":
-            owner.on_rare("keys", self, event[1:])
-        elif kind in ("failed", "deleted", "ended"):
-            owner.on_rare("ended", self, event)
+    # Events of the IKE SA; see ike.sa.
 
-    def _up(self, child):
+    def _handle(self, event):
+        handler = getattr(self, "_on_" + event[0], None)
+        if handler:
+            handler(*event[1:])
+        elif event[0] in _SELDOM:
+            self.owner.on_rare(event[0], self, *event[1:])
+
+    def _on_state(self, name):
+        self.owner.log("state", {"state": name, "t": self.owner.clock.now() - self.born})
+        if name == "DOWN":
+            self.sender = self.receiver = None
+        elif name == "IKE_AUTH":
+            forget("kex.methods", "kex.groups")  # makes room for what comes after IKE_AUTH
+
+    def _on_answered(self):
+        owner = self.owner
+        # ESP used to come, and what we sent last is unanswered though the gateway is there:
+        # it still sends to where a NAT had us before.
+        deaf = self.heard and self.waiting is not None
+        self.silent = 0
+        if self.retired:
+            self.retire()
+        elif self.prompt and self.waiting is not None:
+            self.prompt = False  # it was asked early: the server has liveness_ms to answer
+        else:
+            self.waiting = None
+            if deaf:
+                owner.on_stale(self)
+            elif not self.heard and not owner.mute:
+                owner.on_rare("mute", self)
+        owner.on_waiting()
+
+    def _on_rekey(self):
+        self.owner.on_stale(self)
+
+    def _on_up(self, child):
         from .ike.established import adopt
 
         # The handshake's part of the code makes room for ESP's.

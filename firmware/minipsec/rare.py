@@ -22,7 +22,7 @@ def lifetime(owner, link, seconds):
         owner._tell()
 
 
-def doubt(owner, link, _):
+def doubt(owner, link):
     """The gateway does not answer a check: readings wait, and a new SA is tried beside."""
     end = owner._end
     owner.on_stale(link)
@@ -30,7 +30,7 @@ def doubt(owner, link, _):
         owner.log("warning", {"text": "the gateway does not answer: readings wait"})
 
 
-def mute(owner, link, _):
+def mute(owner, link):
     """Warn once: the gateway answers, but nothing ever came back through the tunnel."""
     if not owner.mute:
         owner.mute = True
@@ -42,7 +42,7 @@ def mute(owner, link, _):
         owner.log("warning", {"text": text})
 
 
-def stats(owner, links, _):
+def stats(owner, links):
     """Return the counters for Tunnel.stats."""
     drops = dict(owner.drops)
     for link in links:
@@ -51,16 +51,31 @@ def stats(owner, links, _):
     return dict(owner.counters, drops=drops, skipped=tasks.skipped)
 
 
-def ended(owner, link, event):
-    """The core has ended: tell why, close the link."""
+def failed(owner, link, *detail):
+    """The IKE SA has ended by itself."""
+    if detail[0] == "timeout":
+        link.unconfirmed()
+    _ended(owner, link, ("failed",) + detail)
+
+
+def deleted(owner, link):
+    """The gateway deleted the IKE SA."""
+    _ended(owner, link, ("deleted",))
+
+
+def ended(owner, link):
+    """The gateway confirmed that it deleted the IKE SA, as we asked."""
+    _ended(owner, link, ("ended",))
+
+
+def _ended(owner, link, event):
+    """Tell why the IKE SA is over, close the link."""
     error = None
     if not link.retired:
         from .explain import failure
 
         error = failure(event, link.hint, owner.profile, link.ike.drops)
         forget("explain")
-    if event[1:2] == ("timeout",):
-        link.unconfirmed()
     link.close()
     if error:
         owner.on_down(link, error)
@@ -75,14 +90,14 @@ def hint(owner, link, kind):
         owner.log("hint", {"notify": notify_name(kind)})
 
 
-def keys(owner, link, event):
+def keys(owner, link, *event):
     """Write keys to the profile's `keylog`."""
     from .config.keylog import write_keylog
 
     write_keylog(owner.profile["keylog"], event)
 
 
-def no_address(owner, link, _):
+def no_address(owner, link):
     """Refuse mode: transport where the board cannot tell the addresses."""
     error = UsageError("transport mode with %s: the board's own address is not known" % link.host)
     error.check = "mode: tunnel, or the gateway's IPv4 address"

@@ -417,12 +417,12 @@ class Tunnel:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def on_rare(self, what, link, value=None):
-        """Call a function of `rare`, which is loaded for this call and forgotten."""
+    def on_rare(self, what, link, *values):
+        """What happens seldom: see rare, which is loaded for it and forgotten."""
         from . import rare
 
         forget("rare")
-        return getattr(rare, what)(self, link, value)
+        return getattr(rare, what)(self, link, *values)
 
     def on_down(self, link, error):
         """The link has failed, or the gateway ended it."""

@@ -23,6 +23,8 @@ def words(root):
                 found[word] = found.get(word, 0) + 1
                 if '"_" + ' in text:
                     found["_" + word] = found.get("_" + word, 0) + 1
+            for event in re.findall(r'\bevent\(\s*"(\w+)"', text):  # which link has a method for
+                found["_on_" + event] = found.get("_on_" + event, 0) + 1
     return found
 
 

@@ -68,7 +68,7 @@ def board(ident):
 class Drawn:
     """A `rand(n)` that notes what it gave; `again` draws as much from another one."""
 
-    def __init__(self, rand, *_):
+    def __init__(self, rand):
         self.rand = rand
         self.octets = []
 
