@@ -4,6 +4,7 @@
 all the same stands in `MOVES`, by the reason of the drop, and why.
 """
 
+from minipsec.errors import Drop
 from minipsec.esp.sa import Receiver
 from minipsec.ike.fragack import Acks
 from minipsec.ike.sa import Machine
@@ -60,12 +61,14 @@ def watch(monkeypatch, note):
 
     def opened(receiver, packet):
         before = picture(receiver)
-        found = unwrapped(receiver, packet)
-        if isinstance(found, str):
-            note(found, None)
-            if found != "DUMMY":
-                assert picture(receiver) == before, found
-        return found
+        try:
+            return unwrapped(receiver, packet)
+        except Drop as e:
+            (reason,) = e.args
+            note(reason, None)
+            if reason != "DUMMY":
+                assert picture(receiver) == before, reason
+            raise
 
     monkeypatch.setattr(Machine, "receive", watched)
     monkeypatch.setattr(Receiver, "open", opened)

@@ -7,6 +7,10 @@ sentence that tells its reader what to look at.
 NO_MEMORY = "not enough memory for this tunnel"
 
 
+class Drop(Exception):
+    """The one no of the core: `args[0]` is its reason, under which a datagram is counted."""
+
+
 class ProfileError(ValueError):
     """The profile or the secrets file is unusable; the message says what to change."""
 

@@ -12,6 +12,7 @@ from micropython import const
 
 from . import forget
 from .board import port
+from .errors import Drop
 from .tasks import spare, start
 
 # Events that `rare` has a function for.
@@ -93,23 +94,25 @@ class Link:
         ike.start(self.born, local, remote)
         self._pump()
 
+    def early(self):
+        """Return the milliseconds until `send` may send, 0 where at once; see sequence.Sequence."""
+        return self.sender.numbers.early(self.owner.clock.now())
+
     def send(self, payload):
         """Send one ESP packet; return its octets on the wire, or 0 if it is not there.
 
         That is so without a network, while the gateway ends the SA, and when the SA must send no more
         and has closed itself.
-        None when it is a millisecond or two too early, see sequence.Sequence.
         """
         owner = self.owner
         now = owner.clock.now()
         if self._drainer:
             return 0
-        packet = self.sender.seal(payload, now)
-        if packet is None:
+        try:
+            packet = self.sender.seal(payload, now)
+        except Drop:
             self._handle(("failed", "spent", None))
             return 0
-        if not packet:
-            return None
         self.busy = now
         if self.waiting is None:
             self.waiting = now
@@ -398,18 +401,18 @@ class Link:
 
     def _on_esp(self, datagram):
         owner = self.owner
-        if self.receiver is None:
-            owner.count("UNEXPECTED_ESP")
-        else:
+        try:
+            if self.receiver is None:
+                raise Drop("UNEXPECTED_ESP")
             payload = self.receiver.open(datagram)
-            if isinstance(payload, str):
-                owner.count(payload)
-            else:
-                self.heard = self.prompt = True
-                self.busy = owner.clock.now()
-                self.waiting = None
-                self.silent = 0
-                owner.on_payload(payload, len(datagram))
+        except Drop as e:
+            owner.count(e.args[0])
+            return
+        self.heard = self.prompt = True
+        self.busy = owner.clock.now()
+        self.waiting = None
+        self.silent = 0
+        owner.on_payload(payload, len(datagram))
 
 
 def forget_handshake():

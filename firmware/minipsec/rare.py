@@ -52,33 +52,22 @@ def stats(owner, links):
 
 
 def failed(owner, link, *detail):
-    """The IKE SA has ended by itself."""
-    if detail[0] == "timeout":
-        link.unconfirmed()
-    _ended(owner, link, ("failed",) + detail)
-
-
-def deleted(owner, link):
-    """The gateway deleted the IKE SA."""
-    _ended(owner, link, ("deleted",))
-
-
-def ended(owner, link):
-    """The gateway confirmed that it deleted the IKE SA, as we asked."""
-    _ended(owner, link, ("ended",))
-
-
-def _ended(owner, link, event):
-    """Tell why the IKE SA is over, close the link."""
+    """The IKE SA is over, with `detail` by itself: tell why, close the link."""
     error = None
     if not link.retired:
         from .explain import failure
 
+        event = ("failed",) + detail if detail else ("deleted",)
         error = failure(event, link.hint, owner.profile, link.ike.drops)
         forget("explain")
+    if detail[:1] == ("timeout",):
+        link.unconfirmed()
     link.close()
     if error:
         owner.on_down(link, error)
+
+
+deleted = ended = failed
 
 
 def hint(owner, link, kind):

@@ -169,12 +169,13 @@ class Tunnel:
             link = self._link
             if link and (self._handing_over() or link.doubtful()):
                 link = None
+            early = link and link.safely(link.early)
+            if early:
+                await asyncio.sleep_ms(early)
+                continue
             octets = link.safely(link.send, payload) if link else 0
             if octets:
                 break
-            if octets is None:
-                await asyncio.sleep_ms(2)
-                continue
             if self.error:
                 raise self.error
             if self._waiting >= _MAX_WAITING:

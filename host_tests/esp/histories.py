@@ -20,6 +20,7 @@ import random
 import sys
 from collections import Counter
 
+from host_tests.esp.said import said
 from minipsec import sleep as storage
 from minipsec.board import port
 from minipsec.esp import snapshot
@@ -300,13 +301,11 @@ class Life:
             self.sender = Sender(child, (bytes(4), bytes(4), 1, 2), self.numbers)
 
     def _next(self):
-        """The next SN, or what stands in its place; sealed, where real packets are asked for."""
+        """The next SN; sealed, where real packets are asked for."""
         now = self.now = self.clock.now()
         if not self.sender:
             return self.numbers.next(now)
         packet = self.sender.seal(b"reading", now)
-        if not packet:
-            return packet
         iv = int.from_bytes(packet[8:16], "big")
         if iv != self.numbers.last or int.from_bytes(packet[4:8], "big") != iv & 0xFFFFFFFF:
             raise Violation("IV %d beside SN %d" % (iv, self.numbers.last))
@@ -317,13 +316,13 @@ class Life:
         device = self.device
         for _ in range(3):
             for _ in range(1000):
-                sn = self._next()
-                if sn != 0:
+                sn = said(self._next)
+                if sn != "TOO_EARLY":
                     break
                 device.now += 2
             else:
                 raise Violation("no SN for two seconds")
-            if sn:
+            if sn != "SPENT":
                 self.history.wire.put(self.key, sn)
                 self.packets += 1
                 if self.packets >= self.scenario.max_packets or self.numbers.spent():
@@ -342,7 +341,7 @@ class Life:
             if not self.sa.save(self.packets, self.sa.window, clock):
                 self.history.count["not saved"] += 1
             assert self.memory.keep()
-            if self._next() is not None:
+            if said(self._next) != "SPENT":
                 raise Violation("an SA that was put away sends")
 
 

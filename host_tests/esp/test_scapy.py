@@ -3,7 +3,8 @@
 import random
 
 import pytest
-from minipsec.esp.sa import Receiver, Sender
+from host_tests.esp.said import Receiver
+from minipsec.esp.sa import Sender
 from minipsec.esp.sequence import Sequence
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import IPv6

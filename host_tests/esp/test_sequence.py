@@ -1,7 +1,7 @@
 """Sequence numbers out of the clock, and the replay window, edge by edge (RFC 4303 §3.4.3)."""
 
 from host_tests.checklist import item
-from minipsec.esp.sa import Receiver
+from host_tests.esp.said import Receiver, said
 from minipsec.esp.sequence import ReplayWindow, Sequence
 
 DAY = 86_400_000
@@ -59,7 +59,7 @@ def test_a_step_back_neither_lowers_nor_stops_numbers():
 def test_a_leap_beyond_400_days_is_a_clock_fault():
     numbers = Sequence(0, 100)
     assert numbers.next(0) == 1
-    assert numbers.next(400 * DAY + 1) is None
+    assert said(numbers.next, 400 * DAY + 1) == "SPENT"
     assert numbers.last == 1
     assert numbers.next(100) == 2
     assert numbers.next(400 * DAY) == 400 * 864_000 + 1
@@ -68,10 +68,10 @@ def test_a_leap_beyond_400_days_is_a_clock_fault():
 def test_a_burst_runs_so_far_ahead_of_the_clock_and_no_further():
     numbers = Sequence(0, 3_600_000)
     count = 0
-    while numbers.next(0) is not None:
+    while said(numbers.next, 0) != "SPENT":
         count += 1
     assert count == 0x10000 + 1
-    assert numbers.next(0) is None
+    assert said(numbers.next, 0) == "SPENT"
     assert numbers.next(3_600_000) == count + 1
 
 
@@ -80,10 +80,11 @@ def test_the_space_is_never_left():
     numbers = Sequence(0, 1, last)
     assert numbers.spent()
     for now in (last, last, last + 1, last + 400 * DAY):
-        number = numbers.next(now)
-        assert number is None or last < number <= 0xFFFFFFFF
-        last = number or last
-    assert numbers.next(now) is None
+        number = said(numbers.next, now)
+        if number != "SPENT":
+            assert last < number <= 0xFFFFFFFF
+            last = number
+    assert said(numbers.next, now) == "SPENT"
 
 
 def test_an_sa_is_spent_long_before_its_last_number():
@@ -202,8 +203,8 @@ def test_without_a_mark_nothing_goes_out():
     numbers = Sequence(0, 0, reserve=reserve)
     got = []
     while True:
-        number = numbers.next(0)
-        if number is None:
+        number = said(numbers.next, 0)
+        if number == "SPENT":
             break
         got.append(number)
         assert number <= marks[-1]
@@ -226,7 +227,8 @@ def test_a_mark_is_never_beyond_the_end():
         marks = []
         reserve = lambda mark: marks.append(mark) or True  # noqa: B023
         numbers = Sequence(0, 0, end - 5, esn, reserve)
-        assert [numbers.next(0) for _ in range(6)] == [end - n for n in (4, 3, 2, 1, 0)] + [None]
+        assert [numbers.next(0) for _ in range(5)] == [end - n for n in (4, 3, 2, 1, 0)]
+        assert said(numbers.next, 0) == "SPENT"
         assert max(marks) == end
 
 
@@ -235,8 +237,12 @@ def test_paced_numbers_stay_below_half_the_time_awake():
         numbers = Sequence(5000 - age, 1, age, paced=age)
         last = age
         for now in range(5000, 5200):
-            number = numbers.next(now)
-            if number:
+            early = numbers.early(now)
+            number = said(numbers.next, now)
+            assert (early > 0) == (number == "TOO_EARLY")
+            if early:
+                assert said(numbers.next, now + early - 1) == "TOO_EARLY"
+            else:
                 assert last < number <= age + (now - 5000) // 2
                 last = number
         assert last == age + 99
@@ -244,7 +250,7 @@ def test_paced_numbers_stay_below_half_the_time_awake():
 
 def test_paced_numbers_follow_the_ticks_where_they_may():
     numbers = Sequence(0, 100, paced=0)
-    assert numbers.next(0) == 0
+    assert said(numbers.next, 0) == "TOO_EARLY"
     assert numbers.next(2) == 1
     assert numbers.next(1000) == 11
     assert numbers.next(1000) == 12
@@ -255,7 +261,7 @@ def test_an_ended_sequence_gives_nothing_whatever_its_kind():
         numbers.next(5000)
         last = numbers.last
         numbers.end()
-        assert numbers.next(0) is None and numbers.next(1 << 40) is None
+        assert said(numbers.next, 0) == "SPENT" and said(numbers.next, 1 << 40) == "SPENT"
         assert numbers.last == last
 
 
@@ -293,7 +299,7 @@ def test_the_last_extended_number_comes_in_once():
     assert (window.top, window.seen) == (ALL, 3) and not window.check(ALL)
     assert not window.check(window.extend(0)) and not window.check(ALL + 1)
     sender = Sequence(0, 0, ALL - 1, True)
-    assert (sender.next(0), sender.next(0), sender.last) == (ALL, None, ALL)
+    assert (sender.next(0), said(sender.next, 0), sender.last) == (ALL, "SPENT", ALL)
 
 
 @item("A5")

@@ -4,6 +4,7 @@ import os
 import sys
 
 from host_tests.checklist import item
+from host_tests.esp.said import said
 from minipsec import sleep as storage
 from minipsec.esp import snapshot
 from minipsec.config.profile import check_profile
@@ -96,9 +97,9 @@ def test_the_replay_window_goes_on():
 
 def test_by_the_clock_numbers_go_on_above_the_age_in_milliseconds():
     sa = snapshot.load(profile(), put_away(), 1000, WALL + 600_000)
-    assert sa.numbers.next(1000) == 0  # at once it would be too early
+    assert said(sa.numbers.next, 1000) == "TOO_EARLY"  # at once it would be too early
     assert sa.numbers.next(1002) == 600_001
-    assert sa.numbers.next(1003) == 0
+    assert said(sa.numbers.next, 1003) == "TOO_EARLY"
     assert sa.numbers.next(1010) == 600_002
 
 
@@ -113,7 +114,7 @@ def test_what_was_put_away_sends_nothing_more():
         sa = fresh(profile(sleep=policy), Memory())
         assert sa.numbers.next(100)
         sa.save(1, sa.window, WALL)
-        assert sa.numbers.next(10_000) is None
+        assert said(sa.numbers.next, 10_000) == "SPENT"
 
 
 def test_no_packet_leaves_before_its_mark_is_kept():
@@ -123,7 +124,7 @@ def test_no_packet_leaves_before_its_mark_is_kept():
         sa = snapshot.load(p, memory, 0, WALL + 9000)
         mark = memory.pieces["mark"]
         memory.full = True
-        assert sa.numbers.next(1000) is None
+        assert said(sa.numbers.next, 1000) == "SPENT"
         memory.full = False
         sa = snapshot.load(p, memory, 0, WALL + 9000)
         assert sa.numbers.next(1000)
@@ -194,7 +195,7 @@ def test_numbers_at_their_ends_are_kept_as_they_are():
         sa.window.commit(end)
         assert sa.save(1 << 40, sa.window, 1000)
         awake = snapshot.load(p, memory, 0, 0)
-        assert (awake.numbers.last, awake.numbers.next(0)) == (end, None)
+        assert (awake.numbers.last, said(awake.numbers.next, 0)) == (end, "SPENT")
         assert (awake.window.top, awake.window.seen) == (end, 1 << 127 | 1)
         assert awake.packets == (1 << 32) - 1
 
@@ -205,7 +206,7 @@ def test_a_second_wake_up_with_the_same_state_is_refused():
         memory = put_away(p)
         one, other = [snapshot.load(p, memory, 0, WALL + 9000) for _ in range(2)]
         assert one.numbers.next(1000)
-        assert other.numbers.next(1000) is None
+        assert said(other.numbers.next, 1000) == "SPENT"
         assert not other.save(0, other.window, WALL + 9500)
         mark = memory.pieces["mark"]
         assert one.save(1, one.window, WALL + 9600)

@@ -4,6 +4,7 @@ import struct
 from micropython import const
 
 from ..crypto.octets import total
+from ..errors import Drop
 
 _UDP = const(17)
 _TTL = const(64)
@@ -61,63 +62,61 @@ def complete(buf, at, template, payload, summed=True):
 
 
 def parse(packet, source, destination):
-    """Return (source port, destination port, payload) of an inner UDP packet, or a reason.
+    """Return (source port, destination port, payload) of an inner UDP packet.
 
     `source` and `destination` are the packed addresses that it must have (`source` None: any).
-    A reason is the name under which the packet is counted.
+    Raises Drop.
     """
     n = len(packet)
     if n < 20:
-        return "INNER_LENGTH"
+        raise Drop("INNER_LENGTH")
     version = packet[0] >> 4
     if version == 4:
         at = (packet[0] & 15) * 4
         size, fragment = struct.unpack_from(">HxxH", packet, 2)
         if at < 20 or size < at or size > n:
-            return "INNER_LENGTH"
+            raise Drop("INNER_LENGTH")
         if checksum(packet[:at]):
-            return "INNER_CHECKSUM"
+            raise Drop("INNER_CHECKSUM")
         kind = packet[9]
         if fragment & 0x3FFF:
-            return "INNER_FRAGMENT"
+            raise Drop("INNER_FRAGMENT")
         addresses = 12
     elif version == 6 and n >= 40:
         at = 40
         size = at + struct.unpack_from(">H", packet, 4)[0]
         if size > n:
-            return "INNER_LENGTH"
+            raise Drop("INNER_LENGTH")
         kind = packet[6]
         addresses = 8
     else:
-        return "INNER_VERSION"
+        raise Drop("INNER_VERSION")
     middle = addresses + (4 if version == 4 else 16)
     end = 2 * middle - addresses
     if source is not None and bytes(packet[addresses:middle]) != source:
-        return "INNER_ADDRESS"
+        raise Drop("INNER_ADDRESS")
     if bytes(packet[middle:end]) != destination:
-        return "INNER_ADDRESS"
+        raise Drop("INNER_ADDRESS")
     if kind != _UDP:
-        return "INNER_PROTOCOL"
+        raise Drop("INNER_PROTOCOL")
     found = parse_udp(packet[at:size])
-    if isinstance(found, str):
-        return found
     length = 8 + len(found[2])
     total = packet[at + 6] | packet[at + 7]
     if total or version == 6:
         udp = checksum(packet[at : at + length], _UDP + length)
         if not total or checksum(packet[addresses:end], udp):
-            return "INNER_CHECKSUM"
+            raise Drop("INNER_CHECKSUM")
     return found
 
 
 def parse_udp(packet):
-    """Return (source port, destination port, payload) of a UDP packet, or a reason.
+    """Return (source port, destination port, payload) of a UDP packet; raise Drop.
 
     The checksum is ignored: in transport mode the ICV has covered it.
     """
     if len(packet) < 8:
-        return "INNER_LENGTH"
+        raise Drop("INNER_LENGTH")
     source_port, destination_port, length = struct.unpack_from(">HHH", packet)
     if not 8 <= length <= len(packet):
-        return "INNER_LENGTH"
+        raise Drop("INNER_LENGTH")
     return source_port, destination_port, packet[8:length]

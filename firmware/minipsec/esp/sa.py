@@ -10,6 +10,7 @@ from micropython import const
 
 from . import inner
 from ..crypto.suites import aead, suite
+from ..errors import Drop
 from .sequence import ReplayWindow
 
 _IPV4 = const(4)
@@ -65,8 +66,7 @@ class Sender(_End):
     def seal(self, payload, now):
         """Return one ESP packet, a memoryview that is valid until the next call.
 
-        0 when it is too early for the next sequence number; None when the SA must send nothing
-        more.  ValueError for more than MAX_PAYLOAD octets.
+        Raises Drop as Sequence.next does, ValueError for more than MAX_PAYLOAD octets.
         """
         n = len(payload)
         if n > MAX_PAYLOAD:
@@ -85,8 +85,6 @@ class Sender(_End):
             self._buf = memoryview(bytearray(end))
         buf = self._buf
         sn = self.numbers.next(now)
-        if not sn:
-            return sn
         self.packets += 1
         iv = sn.to_bytes(8, "big")
         struct.pack_into(">4sI8s", buf, 0, self.spi, sn & 0xFFFFFFFF, iv)
@@ -114,43 +112,42 @@ class Receiver(_End):
         self.window = ReplayWindow(window) if isinstance(window, int) else window
 
     def open(self, packet):
-        """Return the UDP payload of an ESP packet, or the reason (a str) why there is none.
+        """Return the UDP payload of an ESP packet; raise Drop where there is none.
 
         The window moves for what was all right, dummies included, and for nothing else.
         """
         head = self._head
         n = len(packet) - head - self._cipher.icv
         if n < 2 or n & self._unit - 1:
-            return "BAD_LENGTH"
+            raise Drop("BAD_LENGTH")
         if packet[:4] != self.spi:
-            return "UNKNOWN_SPI"
+            raise Drop("UNKNOWN_SPI")
         buf = memoryview(bytearray(packet))
         window = self.window
         (sn,) = struct.unpack_from(">I", buf, 4)
         if self._esn:
             sn = window.extend(sn)
         if not window.check(sn):
-            return "REPLAY"
+            raise Drop("REPLAY")
         iv = sn.to_bytes(8, "big")
         aad = self.spi + iv if self._esn else buf[:8]
         if not self._cipher.open_in(buf, head, n, buf[8:head] if head > 8 else iv, aad):
-            return "BAD_ICV"
+            raise Drop("BAD_ICV")
         n += head - 2
         pad, kind = buf[n : n + 2]
         n -= pad
         if n < head or buf[n : n + pad] != _PADDING[:pad]:
-            return "BAD_PADDING"
-        found = "DUMMY"
-        if kind != _DUMMY:
-            if kind != self._kind:
-                return "NEXT_HEADER"
-            buf = buf[head:n]
-            ends = self._ends
-            found = inner.parse_udp(buf) if kind == _UDP else inner.parse(buf, ends[0], ends[1])
-            if isinstance(found, str):
-                return found
-            if found[:2] != ends[2:]:
-                return "INNER_PORT"
-            found = bytes(found[2])
+            raise Drop("BAD_PADDING")
+        if kind == _DUMMY:
+            window.commit(sn)
+            raise Drop("DUMMY")
+        if kind != self._kind:
+            raise Drop("NEXT_HEADER")
+        buf = buf[head:n]
+        ends = self._ends
+        found = inner.parse_udp(buf) if kind == _UDP else inner.parse(buf, ends[0], ends[1])
+        if found[:2] != ends[2:]:
+            raise Drop("INNER_PORT")
+        payload = bytes(found[2])
         window.commit(sn)
-        return found
+        return payload

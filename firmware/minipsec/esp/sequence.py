@@ -7,6 +7,8 @@ Receiver: RFC 4303 §3.4.3 and, with extended sequence numbers, its appendix A2.
 
 from micropython import const
 
+from ..errors import Drop
+
 _FIRST = const(1)
 _MAX_STEP_MS = const(400 * 86400 * 1000)  # a larger step forward is a clock fault
 _MAX_LEAD = const(0x10000)  # SNs that bursts may run ahead of the clock
@@ -40,36 +42,43 @@ class Sequence:
         self._mark = last
         self._paced = paced
 
-    def next(self, now):
-        """Return the next SN, or 0 when it is a millisecond or two too early for it.
+    def early(self, now):
+        """Return the milliseconds until the next SN may go out, 0 where it may at once."""
+        sn = self.last + 1
+        if self._paced is None or sn > self._end:
+            return 0
+        return max(2 * sn - self._paced - max(now, self._seen) + self.birth, 0)
 
-        None means that this SA must send nothing more and a new one is due: the SNs are used up,
-        or the clock jumped so far that the rest of them would be lost, or bursts ran too far ahead
-        of the clock, or no mark could be reserved.
+    def next(self, now):
+        """Return the next SN.
+
+        Raises Drop: TOO_EARLY while `early` is not 0; SPENT when this SA must send
+        nothing more, so that a new one is made: the space is used up; or the clock jumped so far
+        that the rest of it would be burnt; or bursts ran too far ahead of the clock; or no mark
+        could be reserved.
         """
         if now - self._seen > _MAX_STEP_MS:
-            return None
+            raise Drop("SPENT")
         # A clock that steps back stands still until it has caught up.
         self._seen = max(now, self._seen)
         age = self._seen - self.birth
         sn = self.last + 1
         clock = _FIRST + age // self.tick_ms if self.tick_ms else sn
         if self._paced is not None:
-            most = (self._paced + age) // 2
-            if most < sn <= self._end:
-                return 0
-            clock = min(clock, most)
+            if self.early(now):
+                raise Drop("TOO_EARLY")
+            clock = min(clock, (self._paced + age) // 2)
         elif sn > clock:
             self.bursts += 1
             if sn - clock > _MAX_LEAD:
-                return None
+                raise Drop("SPENT")
         sn = max(sn, clock)
         if sn > self._end:
-            return None
+            raise Drop("SPENT")
         if self._reserve and sn > self._mark:
             mark = min(sn + self._step, self._end)
             if not self._reserve(mark):
-                return None
+                raise Drop("SPENT")
             self._mark = mark
             self._step = min(2 * self._step, _MAX_STEP)
         self.last = sn

@@ -9,6 +9,8 @@ import struct
 from hashlib import sha1
 from micropython import const
 
+from ..errors import Drop
+
 _HEADER = ">8s8sBBBBII"
 _HEADER_SIZE = const(28)
 _VERSION = const(0x20)
@@ -27,10 +29,6 @@ _KEY_LENGTH = const(0x800E)  # RFC 7296 §3.3.5: attribute 14 in TV format
 
 _TS_IPV4 = const(7)
 _TS_IPV6 = const(8)
-
-
-class Drop(Exception):
-    """A datagram that is dropped; `args[0]` is the reason under which it is counted."""
 
 
 def header(spi_i, spi_r, first, exchange, flags, message_id, length):

@@ -6,6 +6,7 @@ What tunnel.py does between socket and core, in the least lines, for tests on bo
 from hashlib import sha256
 
 from minipsec.config import profile as store
+from minipsec.errors import Drop
 from minipsec.handshake import sa_init
 from minipsec.kex import methods
 from minipsec.esp.sa import Receiver, Sender
@@ -82,11 +83,10 @@ class Node:
         if self.receiver is None:
             self.count("UNEXPECTED_ESP")
             return []
-        got = self.receiver.open(datagram)
-        if isinstance(got, str):
-            self.count(got)
-        else:
-            self.got.append(got)
+        try:
+            self.got.append(self.receiver.open(datagram))
+        except Drop as e:
+            self.count(e.args[0])
         return []
 
     def timer(self, now):
@@ -100,8 +100,9 @@ class Node:
 
     def send(self, payload, now=0):
         """Return one ESP datagram, None when the SA is used up."""
-        packet = self.sender.seal(payload, now)
-        if packet is None:
+        try:
+            packet = self.sender.seal(payload, now)
+        except Drop:
             return None
         self.out.append(bytes(packet))
         return self.out[-1]
