@@ -12,7 +12,8 @@ BASE = {"gateway": "g", "gateway_id": "any", "id": "s@x", "server": "10.3.0.10"}
 def chooser(octets=(), taken=(), **profile):
     """An Initiator whose random SPIs come from `octets`, while SAs with `taken` are there."""
     given = list(octets)
-    sa = Initiator(check_profile({**BASE, **profile}), lambda n: given.pop(0)[:n].ljust(n, b"."))
+    profile = {**check_profile({**BASE, **profile}), "psk": b"secret"}
+    sa = Initiator(profile, lambda n: given.pop(0)[:n].ljust(n, b"."))
     sa.taken = taken
     return sa, given
 
