@@ -16,18 +16,18 @@ try:
 except Exception as e:
     if sys.argv:
         raise
-    # A sensor that did not answer at the import, for instance: a minute for a console, and anew.
+    # A sensor that did not answer at the import, for instance: a minute for a console, then reset.
     import machine
     import time
 
     for _ in range(12):
-        sys.print_exception(e)  # again, for a console that comes late
+        sys.print_exception(e)  # repeated, for a console that comes late
         if isinstance(e, ImportError):
             print(
                 "Is sensor.py of an older minipsec? Keep sample(), command() and settings alone."
             )
         time.sleep(5)
     machine.reset()
-    sys.exit()  # it came back: on a board this is a soft reset
-if sys.argv:  # a board has none, and goes to its prompt
+    sys.exit()  # reset() returned: on a board this is a soft reset
+if sys.argv:  # a board has none and goes to its prompt
     sys.exit(code)

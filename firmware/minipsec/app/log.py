@@ -7,7 +7,7 @@ def reporter(kind):
     """Return log(event, fields) for a profile's `log` key.
 
     "json" prints one JSON object an event, "text" one line for a person, "errors" such a line only
-    of what went wrong, anything else nothing.
+    for what went wrong; anything else prints nothing.
     """
 
     def log(event, fields):

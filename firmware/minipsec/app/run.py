@@ -1,6 +1,6 @@
-"""The loop around sensor.py: sample, queue, send, obey, sleep, and what follows an error.
+"""The loop around sensor.py: sample, queue, send, obey commands, sleep, recover from errors.
 
-On a board `run` reads profile.json and goes on for ever; on the unix port
+On a board `run` reads profile.json and runs for ever.  On the unix port
 `micropython firmware/main.py PROFILE.json [READINGS]` runs any profile.
 """
 
@@ -19,15 +19,15 @@ from .queue import Queue, as_octets
 
 _LAST_REPLY_MS = const(1000)
 PAUSE_MS = 4000  # before the tunnel is tried anew, doubled up to retry_max_ms
-AGAIN_MS = 60000  # before a board with a bad profile looks at it again
-_LONG_MS = const(1 << 27)  # asyncio's clock cannot tell more than four times that
+AGAIN_MS = 60000  # before a board with a bad profile reads it again
+_LONG_MS = const(1 << 27)  # asyncio's clock can tell up to four times that
 
 
 def run(sensor, argv):
     """Run a profile; return 0 when all readings went out, 1 on an error, 2 on a bad profile.
 
-    `sensor` is the owner's module.  On a board an error or a bad profile is said, and after a pause
-    the board starts anew.
+    `sensor` is the owner's module.  After an error or with a bad profile, a board says so, pauses
+    and starts anew.
     """
     try:
         profile, readings = _profile(sensor, argv)
@@ -50,7 +50,7 @@ def run(sensor, argv):
         code = None
         spare(_say, log, e, "sensor.py")
     if profile["sleep"] != "off":
-        # Returns on a PC only, where the end of the process stands for the sleep.
+        # Returns only on a PC, where the end of the process stands for the sleep.
         port.deep_sleep(profile["interval_ms"])
     if code is None:
         port.restart(PAUSE_MS)
@@ -59,7 +59,7 @@ def run(sensor, argv):
 
 
 def _profile(sensor, argv):
-    """Return (profile, readings) of the command line; ProfileError where that is no good."""
+    """Return (profile, number of readings) for the command line; ProfileError if it is bad."""
     if len(argv) > 2:
         raise ProfileError("usage: main.py [PROFILE.json [READINGS]]")
     profile = load_profile(*argv[:1])
@@ -79,7 +79,7 @@ def _profile(sensor, argv):
 
 
 def _say(log, e, where=None):
-    """Log an error; what raised it `where` owner's code runs has a traceback, too."""
+    """Log an error; with `where`, the place in the owner's code, print a traceback, too."""
     if where:
         sys.print_exception(e)
         e = Failure("%s: %r" % (where, e))
@@ -87,13 +87,13 @@ def _say(log, e, where=None):
 
 
 async def _value(found):
-    """Return what a function of the owner's gave; of an async one, once it is there."""
+    """Return the result of a function of the owner's, which may be async."""
     return await found if hasattr(found, "send") else found
 
 
 async def _work(sensor, profile, readings, log):
-    """Run the owner's module by a good profile; return an exit code."""
-    # Only now, when the checker of profiles has left the heap again.
+    """Run the owner's module with a checked profile; return an exit code."""
+    # The checker of profiles has left the heap: free its memory first.
     gc.collect()
     most = getattr(sensor, "QUEUE", 32)
     path = getattr(sensor, "SPOOL", None)
@@ -104,7 +104,7 @@ async def _work(sensor, profile, readings, log):
         queue = Spool(most, path, getattr(sensor, "SPOOL_OCTETS", 16384), sleeps)
     else:
         queue = Queue(most)
-    # A task of which nobody asks how it ended.
+    # Called for a task whose end nobody awaits.
     asyncio.get_event_loop().set_exception_handler(lambda _, what: _say(log, what["exception"]))
     command = getattr(sensor, "command", None)
     runner = Runner(profile, sensor.sample, command, queue, log)
@@ -118,9 +118,9 @@ async def _work(sensor, profile, readings, log):
 
 
 class Runner:
-    """A sensor's readings on their way into `queue`, and through tunnels to the server.
+    """Brings a sensor's readings into `queue`, and through tunnels to the server.
 
-    `sample` and `command` are the owner's; `log(event, fields)` is told what happens.
+    `sample` and `command` are the owner's functions.  `log(event, fields)` is told what happens.
     """
 
     def __init__(self, profile, sample, command, queue, log):
@@ -132,18 +132,18 @@ class Runner:
         self.tunnel = self.sampler = None
 
     def begin(self, readings, up=None):
-        """Take so many readings, 0 for no end; with `up` not before that is set."""
+        """Start to take `readings` readings, 0 for no end; with `up`, once that Event is set."""
         self.sampler = asyncio.create_task(self._sampling(readings, up))
 
     async def once(self, readings):
         """Run one session, on a PC or before a sleep; return its exit code.
 
-        Unless they have begun, readings begin when its tunnel is up.
+        If sampling has not begun yet, it begins when the tunnel is up.
         """
         return self._end(await self._session(readings))
 
     async def when_full(self):
-        """Run one session with a spool that holds a batch, else leave the radio off."""
+        """Run one session if the spool holds a batch; otherwise leave the radio off."""
         await self.sampler
         if self.queue.waiting() < self.profile["batch"] and self.queue.save():
             self._tell()
@@ -151,7 +151,7 @@ class Runner:
         return await self.once(0)
 
     async def for_ever(self):
-        """Run sessions on a board, after each a longer pause, until one ends well."""
+        """Run sessions on a board, with a longer pause after each, until one ends well."""
         from ..tunnel import jittered
 
         pause = PAUSE_MS
@@ -162,7 +162,7 @@ class Runner:
         return self._end(0)
 
     async def _session(self, readings=0):
-        """Make a tunnel, or take up the one from before a sleep; return 1 when an error ends it."""
+        """Make a tunnel, or resume the one from before a sleep; return 1 if an error ends it."""
         from ..tunnel import Tunnel
 
         p = self.profile
@@ -170,7 +170,7 @@ class Runner:
         self.tunnel = tunnel = None
         try:
             if sleeps:
-                await port.online(p)  # for `resume`, which does not wait
+                await port.online(p)  # `resume` does not wait for the network
             tunnel = Tunnel.resume(p, self.log) or Tunnel(p, self.log)
             self.tunnel = tunnel
             if not self.sampler:
@@ -180,13 +180,13 @@ class Runner:
                 if sleeps:
                     await tunnel.suspend()
         except Exception as e:
-            if not tunnel or e is not tunnel.error:  # that one was reported when it came
+            if not tunnel or e is not tunnel.error:  # the tunnel has logged its own error
                 _say(self.log, e)
             return 1
         return 0
 
     async def _both_ways(self, tunnel):
-        """Send what the queue has and take what comes down, until the queue ends."""
+        """Send readings and obey what comes down, until the queue ends."""
         sender = asyncio.create_task(self._sending(tunnel))
         try:
             heard = 0
@@ -210,7 +210,7 @@ class Runner:
             try:
                 await tunnel.send(b"\n".join(readings))
             except Exception as e:
-                if e is tunnel.error:  # whoever receives gets it, too
+                if e is tunnel.error:  # `receive` raises it, too
                     return
                 raise
             self.queue.drop(readings)
@@ -229,7 +229,7 @@ class Runner:
     async def _sampling(self, readings, up):
         """Put readings into the queue, one each interval.
 
-        What raises between two of them is said, and after a pause sampling goes on.
+        After an exception between two of them it logs that, pauses and goes on.
         """
         if up:
             await up.wait()
@@ -252,7 +252,7 @@ class Runner:
         self.queue.end()
 
     async def _take(self, n):
-        """Put the n-th reading into the queue; a sensor that fails once is asked again."""
+        """Put the n-th reading into the queue; count it as failed if `sample` raises."""
         try:
             alive("sampling", None)  # an async sample() may wait for its sensor
             reading = await _value(self.sample(n))
@@ -267,7 +267,7 @@ class Runner:
         interval = min(self.profile["interval_ms"], 4 * _LONG_MS - 1)
         due = time.ticks_add(due, interval)
         left = time.ticks_diff(due, time.ticks_ms())
-        if left < 0 < interval:  # too late for some: wait for the next one's time
+        if left < 0 < interval:  # some are missed: wait for the next one's time
             left %= interval
             due = time.ticks_add(time.ticks_ms(), left)
         while left > _LONG_MS:
@@ -283,7 +283,7 @@ class Runner:
         return due
 
     def _end(self, code):
-        """Put away what waits, tell the counters, return `code`."""
+        """Save what waits, log the counters, return `code`."""
         if self.sampler:
             self.sampler.cancel()
         self.queue.close(not self.tunnel or not self.tunnel.missed)
