@@ -66,6 +66,8 @@ def built(tmp_path_factory):
                 "config/refused",
                 "config/old",
                 "config/secrets",
+                "crypto/__init__",
+                "crypto/suites",
             )
         },
         f"{PACKAGE}__init__.mpy": compiled.read_bytes(),
