@@ -8,7 +8,7 @@ NO_MEMORY = "not enough memory for this tunnel"
 
 
 class Drop(Exception):
-    """The one no of the core: `args[0]` is its reason, under which a datagram is counted."""
+    """The core refuses something; `args[0]` is the reason, under which a datagram is counted."""
 
 
 class ProfileError(ValueError):

@@ -52,7 +52,7 @@ def stats(owner, links):
 
 
 def failed(owner, link, *detail):
-    """The IKE SA is over, with `detail` by itself: tell why, close the link."""
+    """The IKE SA has ended: say why, close the link."""
     error = None
     if not link.retired:
         from .explain import failure

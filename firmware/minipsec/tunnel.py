@@ -419,7 +419,7 @@ class Tunnel:
         self._changed = asyncio.Event()
 
     def on_rare(self, what, link, *values):
-        """What happens seldom: see rare, which is loaded for it and forgotten."""
+        """Call a function of `rare`, which is loaded for this call and forgotten."""
         from . import rare
 
         forget("rare")
@@ -522,7 +522,7 @@ class Tunnel:
 
 
 async def within(event, timeout_ms):
-    """Wait for an event, not longer than `timeout_ms` where that is given."""
+    """Wait for an event, but not longer than `timeout_ms` if that is given."""
     if timeout_ms is None:
         await event.wait()
     else:
@@ -536,9 +536,9 @@ async def within(event, timeout_ms):
 
 
 async def _settle():
-    """Let MicroPython's wait_for cancel its caller a second time, as it does some tasks later.
+    """Wait for the second cancellation that MicroPython's wait_for sends its caller a little later.
 
-    It is to come here, and not in the midst of what the caller does at its end.
+    It must arrive here, and not while the caller cleans up.
     """
     try:
         for _ in range(_AGAIN):

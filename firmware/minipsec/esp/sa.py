@@ -1,8 +1,8 @@
 """ESP: seal one reading, open one packet (RFC 4303, RFC 4309, RFC 8750).
 
-The IV is the 64-bit sequence number, so it is as fresh as that is; with implicit IV it does not
-travel.  A cipher that wants another IV writes it in front of the text itself.  A child is the dict
-that auth._child returns.
+The IV is the 64-bit sequence number, so it is as fresh as that; an implicit IV is not sent.  A
+cipher that needs another IV writes it in front of the text itself.  A child is the dict that
+auth._child returns.
 """
 
 import struct
@@ -25,7 +25,7 @@ _PADDING = memoryview(bytes(range(1, 256)))
 
 
 class _End:
-    """What both directions have: a key, an SPI, and what stands around the ciphertext.
+    """What both directions have: a key, an SPI, and the sizes around the ciphertext.
 
     `addresses` is (inner source, inner destination, source port, destination port).
     """
@@ -60,7 +60,7 @@ class Sender(_End):
         self.packets = 0
 
     def spent(self, packets):
-        """Is it time to replace this SA, after so many packets or near its last SN?"""
+        """Is it time to replace this SA: after `packets` packets, or near its last SN?"""
         return self.packets >= packets or self.numbers.spent()
 
     def seal(self, payload, now):
@@ -72,7 +72,7 @@ class Sender(_End):
         if n > MAX_PAYLOAD:
             raise ValueError
         n += len(self._inner) + 2
-        # RFC 4303 §2.4: to 4 octets at least.
+        # Pad to 4 octets at least (RFC 4303 §2.4).
         unit = self._unit
         pad = -n & unit - 1
         more = self._pad_to - n - pad
@@ -95,7 +95,7 @@ class Sender(_End):
         at += pad
         buf[at] = pad
         buf[at + 1] = kind
-        # RFC 4106 §5, RFC 4309 §5: SPI and the whole sequence number.
+        # The AAD is the SPI and the whole sequence number (RFC 4106 §5, RFC 4309 §5).
         self._cipher.seal_into(buf, head, n, iv, self.spi + iv if self._esn else buf[:8])
         return buf[:end]
 
@@ -103,8 +103,8 @@ class Sender(_End):
 class Receiver(_End):
     """One inbound SA: `open` takes ESP packets apart.
 
-    What comes in must have exactly these `addresses`; `window` is a sequence.ReplayWindow or its
-    size.
+    An inner packet must have exactly these `addresses`.  `window` is a sequence.ReplayWindow or
+    its size.
     """
 
     def __init__(self, child, addresses, window):
@@ -112,9 +112,9 @@ class Receiver(_End):
         self.window = ReplayWindow(window) if isinstance(window, int) else window
 
     def open(self, packet):
-        """Return the UDP payload of an ESP packet; raise Drop where there is none.
+        """Return the UDP payload of an ESP packet; raise Drop if it has none for us.
 
-        The window moves for what was all right, dummies included, and for nothing else.
+        Only a packet that is right in every way moves the window; dummies do, too.
         """
         head = self._head
         n = len(packet) - head - self._cipher.icv

@@ -43,7 +43,7 @@ class Sequence:
         self._paced = paced
 
     def early(self, now):
-        """Return the milliseconds until the next SN may go out, 0 where it may at once."""
+        """Return the milliseconds until the next SN may go out; 0 if it may go at once."""
         sn = self.last + 1
         if self._paced is None or sn > self._end:
             return 0
@@ -52,10 +52,10 @@ class Sequence:
     def next(self, now):
         """Return the next SN.
 
-        Raises Drop: TOO_EARLY while `early` is not 0; SPENT when this SA must send
-        nothing more, so that a new one is made: the space is used up; or the clock jumped so far
-        that the rest of it would be burnt; or bursts ran too far ahead of the clock; or no mark
-        could be reserved.
+        Raises Drop.  TOO_EARLY means that `early` is not 0.  SPENT means that this SA must send
+        nothing more and a new one is due: the SNs are used up, or the clock jumped so far that the
+        rest of them would be lost, or bursts ran too far ahead of the clock, or no mark could be
+        reserved.
         """
         if now - self._seen > _MAX_STEP_MS:
             raise Drop("SPENT")
