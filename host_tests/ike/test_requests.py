@@ -4,7 +4,6 @@ Under the right ICV each gets the answer that the checklists ask for; all else i
 counted, and nothing changes.
 """
 
-import struct
 from hashlib import sha256
 
 import pytest
@@ -22,6 +21,19 @@ from tools.dev.peers.stage import (
     up,
 )
 from host_tests.checklist import item
+from host_tests.ike.requests import (
+    CHILD,
+    CHILDREN,
+    EMPTY,
+    FRESH,
+    INFORMATIONALS,
+    MALFORMED,
+    NO_MORE,
+    PUBLIC,
+    REKEYED_IKE,
+    SYNTAX,
+    critical,
+)
 from tools.dev.peers.responder import (
     CREATE_CHILD_SA,
     IKE_AUTH,
@@ -32,6 +44,7 @@ from tools.dev.peers.responder import (
     SA,
     SERVER,
     SK,
+    SKF,
     TSI,
     TSR,
     D,
@@ -44,84 +57,6 @@ from tools.dev.peers.responder import (
     proposal,
     selector,
 )
-
-SKF = 53
-EMPTY = []
-SYNTAX = [notify(7)]
-NO_MORE = [notify(35)]
-
-
-def critical(kind):
-    return [notify(1, bytes((kind,)))]
-
-
-def delete(protocol, size, count, spis=b""):
-    return D, struct.pack(">BBH", protocol, size, count) + spis
-
-
-OURS, THEIRS, STRANGE = "spi_in", b"\xc0\xff\xee\x01", b"\x01\x02\x03\x04"
-REKEY = notify(16393)
-CHILD = (SA, proposal(1, 3, STRANGE, [(1, 14, 128), (5, 0, 0)]))
-REKEYED_IKE = (SA, proposal(1, 1, bytes(8), [(1, 16, 128), (2, 5, 0), (4, 31, 0)]))
-PUBLIC = (KE, struct.pack(">HH", 31, 0) + bytes(range(32)))
-FRESH = (NONCE, bytes(range(32)))
-SELECTORS = [(TSI, selector(bytes(4), b"\xff" * 4)), (TSR, selector(bytes(4), b"\xff" * 4))]
-
-# What the octets inside SK are, and the answer. `True` marks those that end the SA.
-INFORMATIONALS = {
-    "empty": ({}, EMPTY),
-    "an unknown status notify": ({"payloads": [notify(50000, b"x")]}, EMPTY),
-    "an error notify": ({"payloads": [notify(24)]}, EMPTY),
-    "a vendor ID": ({"payloads": [(V, b"who")]}, EMPTY),
-    "an unknown payload": ({"payloads": [(UNKNOWN, b"what")]}, EMPTY),
-    "an unknown payload and DELETE": ({"payloads": [(UNKNOWN, b""), DELETE_IKE]}, EMPTY, True),
-    "an unknown critical payload": ({"payloads": [(UNKNOWN, b"", True)]}, critical(UNKNOWN)),
-    "an unknown critical payload behind DELETE": (
-        {"payloads": [DELETE_IKE, (255, b"", True)]},
-        critical(255),
-    ),
-    "payloads that do not belong here": ({"payloads": [CHILD, FRESH, PUBLIC]}, EMPTY),
-    "DELETE of the IKE SA": ({"payloads": [DELETE_IKE]}, EMPTY, True),
-    "DELETE with its critical bit": ({"payloads": [(*DELETE_IKE, True)]}, EMPTY, True),
-    "DELETE twice": ({"payloads": [DELETE_IKE, DELETE_IKE]}, EMPTY, True),
-    "DELETE of our Child SA": ({"payloads": [delete(3, 4, 1, THEIRS)]}, EMPTY, True),
-    "DELETE of several": ({"payloads": [delete(3, 4, 2, STRANGE + THEIRS)]}, EMPTY, True),
-    "DELETE of another Child SA": ({"payloads": [delete(3, 4, 1, STRANGE)]}, EMPTY),
-    "DELETE of no Child SA": ({"payloads": [delete(3, 4, 0)]}, EMPTY),
-    "DELETE with fewer SPIs than it says": ({"payloads": [delete(3, 4, 2, THEIRS)]}, EMPTY),
-    "DELETE with more SPIs than it says": ({"payloads": [delete(3, 4, 0, THEIRS)]}, EMPTY),
-    "DELETE with half an SPI": ({"payloads": [delete(3, 4, 1, THEIRS[:2])]}, EMPTY),
-    "DELETE with SPIs of 8 octets": ({"payloads": [delete(3, 8, 1, THEIRS * 2)]}, EMPTY),
-    "DELETE of AH": ({"payloads": [delete(2, 4, 1, THEIRS)]}, EMPTY),
-    "DELETE of an unknown protocol": ({"payloads": [delete(200, 4, 1, THEIRS)]}, EMPTY),
-    "DELETE without a body": ({"payloads": [(D, b"")]}, EMPTY),
-    "DELETE of 3 octets": ({"payloads": [(D, b"\1\0\0")]}, EMPTY),
-    "40 payloads": ({"payloads": [(V, b"")] * 40}, EMPTY),
-}
-CHILDREN = {
-    "nothing": {},
-    "a second Child SA": {"payloads": [CHILD, FRESH, *SELECTORS]},
-    "a rekeyed Child SA": {"payloads": [REKEY, CHILD, FRESH, PUBLIC, *SELECTORS]},
-    "a rekeyed IKE SA": {"payloads": [REKEYED_IKE, FRESH, PUBLIC]},
-    "an empty SA payload": {"payloads": [(SA, b"")]},
-    "an SA payload that ends too soon": {"payloads": [(SA, CHILD[1][:-1])]},
-    "DELETE, which means nothing here": {"payloads": [DELETE_IKE]},
-}
-# Chains that are no chains: INVALID_SYNTAX, whatever the exchange.
-MALFORMED = {
-    "a payload that is announced and missing": (N, b""),
-    "half a generic header": (N, b"\0\0"),
-    "a payload shorter than its header": (N, b"\0\0\0\3"),
-    "a payload of no length": (N, b"\0\0\0\0"),
-    "a payload longer than the message": (N, b"\0\0\0\x09"),
-    "octets behind the last payload": (N, b"\0\0\0\4" + b"x"),
-    "octets although no payload is announced": (0, b"xxxx"),
-    "41 payloads": (V, b"\x2b\0\0\4" * 40 + b"\0\0\0\4"),
-    "SK inside SK": (SK, b"\0\0\0\4"),
-    "DELETE inside SK inside SK": (SK, b"\x2a\0\0\x0c\0\0\0\x08\1\0\0\0"),
-    "SKF inside SK": (SKF, b"\0\0\0\x08\0\1\0\1"),
-    "SK behind DELETE": (D, b"\x2e\0\0\x08\1\0\0\0" + b"\0\0\0\4"),
-}
 
 
 def answered(state, exchange, bends):

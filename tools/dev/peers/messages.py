@@ -15,6 +15,8 @@ I, R = 0x08, 0x20
 NAT_SOURCE, NAT_DESTINATION, COOKIE = 16388, 16389, 16390
 FRAGMENTATION = 16430
 MARKER = bytes(4)
+DELETE_IKE = (D, b"\1\0\0\0")
+UNKNOWN = 200  # a payload type that nobody has assigned
 
 Header = namedtuple("Header", "spi_i spi_r first version exchange flags mid size")
 HEADER_SIZE = 28

@@ -3,6 +3,7 @@
 import struct
 
 from tools.dev.peers.node import SECRETS, Node, Rand, profile
+from tools.dev.peers.messages import DELETE_IKE, UNKNOWN
 from tools.dev.peers.responder import (
     INFORMATIONAL,
     MARKER,
@@ -15,12 +16,10 @@ from tools.dev.peers.responder import (
 from minipsec.ike import established
 from minipsec.crypto.ccm import CCM
 
-DELETE_IKE = (D, struct.pack(">BBH", 1, 0, 0))
 PPK_ID = b"\x02ppk-1"
 WITH_PPK = {"secrets": {**SECRETS, "ppk": "0x" + "77" * 32}, "ppk_id": "ppk-1"}
 PPK_IN_AUTH = (notify(16435),)
 PPK_IN_INTERMEDIATE = (notify(16438), notify(16445))
-UNKNOWN = 200  # a payload type that nobody has assigned
 
 
 class Gateway(Responder):
