@@ -9,6 +9,7 @@ from tools.dev.peers.node import Rand, profile
 from minipsec.config import proposals
 from minipsec.config.keylog import write_keylog
 from minipsec.crypto import suites
+from minipsec.errors import Drop
 from minipsec.esp.sa import Receiver, Sender
 from minipsec.esp.sequence import Sequence
 from minipsec.esp.snapshot import fresh, load
@@ -115,8 +116,9 @@ def test_a_new_cipher_carries_esp(nul, size):
     assert n % 8 == 0 and 28 + size + 2 <= n < 28 + size + 2 + 8
     assert packet[-16:] == bytes(range(16, 20)) * 2 + packet[8:16]
     assert Receiver(made, ENDS, 64).open(packet) == b"x" * size
-    assert Receiver(made, ENDS, 64).open(packet[:-1] + b"?") == "BAD_ICV"
-    assert Receiver(made, ENDS, 64).open(packet[:-4]) == "BAD_LENGTH"
+    for wrong, reason in ((packet[:-1] + b"?", "BAD_ICV"), (packet[:-4], "BAD_LENGTH")):
+        with pytest.raises(Drop, match=reason):
+            Receiver(made, ENDS, 64).open(wrong)
 
 
 def test_a_new_cipher_outlives_a_sleep(nul):
@@ -132,7 +134,7 @@ def test_a_new_cipher_outlives_a_sleep(nul):
     made = {"spi_in": b"spi4", "spi_out": b"spi4", "cipher": nul, "port": 5, "nat": False}
     made.update(transport=False, esn=False, key_in=bytes(36), key_out=bytes(36))
     made.update(inner=ENDS[0], server=ENDS[1])
-    sa = fresh(p, memory, made, p["gateways"][0], 0, 0)
+    sa = fresh(p, memory, made, p["gateway"][0], 0, 0)
     assert sa.save(1, sa.window, 10)
     assert load(p, memory, 0, 20).child == {**made, "nat": 0, "transport": 0, "esn": 0}
 
