@@ -28,7 +28,8 @@ _MAX_DRAIN = const(8)  # datagrams read in one go: as many as Tunnel keeps for t
 class Link:
     """The driver of one IKE SA with the gateway `host`.
 
-    With `awake`, a snapshot.Snapshot, it goes on with the Child SA alone, at once.
+    With `awake`, a snapshot.Snapshot, it goes on with the Child SA alone, at once:
+    `ike` is None then.
     """
 
     busy = -_QUIET_MS  # when ESP went or came last
@@ -77,7 +78,7 @@ class Link:
             from .esp.child import resume
 
             forget("esp.child")
-            self.ike = self.snapshot = awake
+            self.snapshot = awake
             resume(self, awake)
             owner.on_up(self)
             return
@@ -133,7 +134,7 @@ class Link:
 
     def check(self):
         """Ask the gateway whether it is alive; without an IKE SA, only a new one can tell."""
-        if self.ike.asleep:
+        if not self.ike:
             self.owner.on_stale(self)
             return
         from .ike.established import check
@@ -153,7 +154,7 @@ class Link:
 
         self.retired = True
         self._rest()
-        if self.ike.asleep:
+        if not self.ike:
             self.close()
             return
         # While a liveness check is out, its answer comes first.
@@ -164,7 +165,7 @@ class Link:
         """Let go of everything, at once and without a word."""
         while self._pacer and self._send_next():
             pass  # a last word does not wait its turn
-        if self.child and not self.ike.asleep and self.ike.unanswered():
+        if self.child and self.ike and self.ike.unanswered():
             self.unconfirmed()
         self._let_go()
         self.owner.on_closed(self)
@@ -249,7 +250,9 @@ class Link:
         """Do its tasks run that bring datagrams in and see to its timer?"""
         timer = self._timer
         return not self._reader.done() and (
-            self.ike.next_timer() is None or (timer is not None and not timer.done())
+            not self.ike
+            or self.ike.next_timer() is None
+            or (timer is not None and not timer.done())
         )
 
     async def _read(self, end):
@@ -278,9 +281,9 @@ class Link:
             self._on_esp(datagram)
         elif not datagram:
             owner.count("BAD_LENGTH")
-        elif marked and self.ike.asleep:
+        elif marked and not self.ike:
             owner.count("NO_IKE_SA")
-        elif marked or datagram[:8] == self.ike.spi_i:
+        elif self.ike and (marked or datagram[:8] == self.ike.spi_i):
             self.ike.receive(datagram, owner.clock.now())
             self._pump(source)
         elif datagram == b"\xff":
@@ -376,7 +379,7 @@ class Link:
 
     def doubtful(self):
         """Was a question to the gateway sent more than once, and is still without an answer?"""
-        return self.child is not None and not self.ike.asleep and self.ike.unanswered() > 1
+        return self.child is not None and self.ike is not None and self.ike.unanswered() > 1
 
     def keepalive(self):
         """Send a NAT keepalive (RFC 3948 §2.3)."""

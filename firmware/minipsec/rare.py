@@ -46,7 +46,7 @@ def stats(owner, links):
     """Return the counters for Tunnel.stats."""
     drops = dict(owner.drops)
     for link in links:
-        for reason, n in link.ike.drops.items():
+        for reason, n in link.ike.drops.items() if link.ike else ():
             drops[reason] = drops.get(reason, 0) + n
     return dict(owner.counters, drops=drops, skipped=tasks.skipped)
 
@@ -58,7 +58,7 @@ def failed(owner, link, *detail):
         from .explain import failure
 
         event = ("failed",) + detail if detail else ("deleted",)
-        error = failure(event, link.hint, owner.profile, link.ike.drops)
+        error = failure(event, link.hint, owner.profile, link.ike and link.ike.drops)
         forget("explain")
     if detail[:1] == ("timeout",):
         link.unconfirmed()

@@ -11,37 +11,36 @@ from .esp import snapshot
 from .link import Link
 
 
-def wake(tunnel):
-    """Load what `put_away` kept; take it up at once if the network is up already."""
-    p = tunnel.profile
+def load(tunnel):
+    """Return the snapshot.Snapshot of the SA that `put_away` kept, or None."""
     memory = tunnel.memory
     try:
         if memory.refused:
             raise snapshot.Refused(memory.refused)
-        tunnel._awake = snapshot.load(p, memory, tunnel.clock.now(), wall())
+        return snapshot.load(tunnel.profile, memory, tunnel.clock.now(), wall())
     except snapshot.Refused as e:
         _refuse(tunnel, str(e))
-    if tunnel._awake and p["network"] == "up":
-        take_up(tunnel)
 
 
-def take_up(tunnel):
-    """Go on with the SA that outlived the sleep; if that fails, a new one will be made."""
-    awake, tunnel._awake = tunnel._awake, None
+def take_up(tunnel, awake):
+    """Go on with the SA that outlived the sleep; where that fails a new one is made."""
     try:
         Link(tunnel, awake.host, awake)
     except OSError:
-        # Its UDP port is taken, or there is no network.
+        # Its port is taken, or there is no network.
         _refuse(tunnel, "NO_SOCKET")
 
 
-def put_away(tunnel):
-    """Keep the SA of a tunnel and let go of its link; True when `wake` can take it up."""
-    link = tunnel._link
+def put_away(tunnel, link):
+    """Keep the SA of a tunnel's link, which may be None.
+
+    Return (whether `load` can take it up, whether the answers that used to come are missed).
+    """
     memory = tunnel.memory
-    kept = False
-    if link and not tunnel._next:
-        if _goes_on(tunnel, link):
+    kept = missed = False
+    if link:
+        goes_on, missed = _goes_on(tunnel, link)
+        if goes_on:
             clock = memory.clock(tunnel.clock.now() - link.born)
             kept = link.snapshot.save(link.sender.packets, link.receiver.window, clock)
             if not kept:
@@ -51,32 +50,30 @@ def put_away(tunnel):
     if not memory.keep():
         kept = False
         _refuse(tunnel, "NO_ROOM")
-    if kept:
-        tunnel._link = None
-        link.close()
-    return kept
+    return kept, missed
 
 
 def _goes_on(tunnel, link):
-    """May the next wake-up go on with this SA?  Not if the gateway may have lost it.
+    """May the next wake-up go on with this SA, and are answers missed?
 
-    A sign of life is an answer in this wake-up, or the handshake itself.
+    Not where the gateway may have lost it: that asks for a sign of life, an answer in this wake-up,
+    or the handshake was in it.
     """
     awake = link.snapshot
     sent = link.sender.packets - awake.packets
-    if not link.ike.asleep or link.heard:
+    if link.ike or link.heard:
         awake.silent = 0
     elif sent:
         awake.silent += 1
         tunnel.counters["unconfirmed"] += sent
-        # Did answers use to come?
-        tunnel.missed = link.receiver.window.top > 0
+        # Answers used to come, and now they don't.
+        missed = link.receiver.window.top > 0
         most = tunnel.profile["silent_wakes"]
-        if awake.silent >= most and not tunnel.missed:
+        if awake.silent >= most and not missed:
             text = "no answer in %d wake-ups: the next one asks the gateway by a new IKE SA" % most
             tunnel.log("warning", {"text": text})
-        return not tunnel.missed and awake.silent < most
-    return True
+        return not missed and awake.silent < most, missed
+    return True, False
 
 
 def _refuse(tunnel, reason):

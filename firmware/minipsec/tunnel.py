@@ -86,10 +86,19 @@ class Tunnel:
         """
         tunnel = Tunnel(profile, log)
         if tunnel.memory:
-            from .sleep import wake
+            from .sleep import load
 
-            spare(wake, tunnel)  # if it fails, `connect` makes a new SA
+            # What cannot be taken up is made anew.
+            tunnel._awake = spare(load, tunnel)
+            if tunnel._awake and profile["network"] == "up":
+                tunnel._take_up()
         return tunnel if tunnel._awake or tunnel._link else None
+
+    def _take_up(self):
+        from .sleep import take_up
+
+        awake, self._awake = self._awake, None
+        spare(take_up, self, awake)
 
     async def suspend(self):
         """Put the SA away for a sleep and let go of everything, without a word to the gateway.
@@ -100,7 +109,11 @@ class Tunnel:
         if self.memory:
             from .sleep import put_away
 
-            kept = spare(put_away, self) or False
+            link = None if self._next else self._link
+            kept, self.missed = spare(put_away, self, link) or (False, self.missed)
+            if kept:
+                self._link = None
+                spare(link.close)
         await self.close()
         return kept
 
@@ -124,9 +137,7 @@ class Tunnel:
         try:
             if self._awake:
                 await self._online()
-                from .sleep import take_up
-
-                spare(take_up, self)
+                self._take_up()
             if self.profile.get("warning") and not self._link:
                 self.log("warning", {"text": self.profile["warning"]})
             for _ in self.profile["gateway"]:
@@ -360,7 +371,7 @@ class Tunnel:
                 self._attempt()
             wait = min(wait, self._end - now)
         ms = p["keepalive_ms"]
-        if ms and link.ike.nat is not False:
+        if ms and link.child["nat"]:
             if now - link.sent >= ms:
                 link.safely(link.keepalive)
             wait = min(wait, link.sent + ms - now)

@@ -13,7 +13,7 @@ STRANGER = ("10.66.6.6", 666)
 
 def shorts(link):
     """Datagrams of every length to LONGEST, as like to ours as one who listens makes them."""
-    spi_i = bytes(link.ike.spi_i)
+    spi_i = bytes(link.ike.spi_i) if link.ike else bytes(8)
     spi_in = link.child["spi_in"] if link.child else b"spi?"
     head = spi_i + bytes(8) + b"\x29\x20\x22\x20" + bytes(7)
     for n in range(LONGEST + 1):
@@ -33,7 +33,7 @@ async def bother(tunnel, link):
     socket = link._udp
     sent = list(shorts(link))
     before = counted(tunnel)
-    state = link.ike.state if link.ike is not link.snapshot else None
+    state = link.ike.state if link.ike else None
     for at in range(0, len(sent), 8):
         for datagram in sent[at : at + 8]:
             socket.inbox.append((datagram, STRANGER))

@@ -59,14 +59,8 @@ class Snapshot:
 
     `child` is as Initiator._child returns it, with nat and port; `host` the gateway's name; `age`
     in milliseconds and `packets` so far; `numbers` its sequence.Sequence; `window` its
-    sequence.ReplayWindow.  After a sleep it also stands for the IKE SA that is no more: as one
-    that knows nothing and wants nothing.
+    sequence.ReplayWindow.
     """
-
-    asleep = floated = True
-    spi_i = bytes(8)  # which no datagram has that is not an IKE message by its marker
-    drops = {}
-    poll_out = next_event = next_timer = lambda self: None
 
     def __init__(
         self, profile, memory, octets, mark, now, age, clock, last=0, packets=0, top=0, seen=b"",
@@ -75,7 +69,6 @@ class Snapshot:
         _, k, a, i, *numbers = struct.unpack_from(_HEAD, octets)
         numbers += struct.unpack_from("4s4s%ds%ds%ds%ds" % (k, k, a, a), octets, _SIZE)
         self.child = child = dict(zip(_NUMBERS + _OCTETS, numbers))
-        self.nat = child["nat"]
         self.host = profile["gateway"][i]
         # After a reset without a farewell its window is closed, so a new SA is due at once.
         self.age = profile["lifetime_ms"] if top == _ALL else age

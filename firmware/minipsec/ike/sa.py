@@ -52,7 +52,6 @@ class Machine:
     `profile` is what store.load_profile returns; `rand(n)` returns n random octets.
     """
 
-    asleep = False
     state = _S_IDLE
     taken = ()  # inbound SPIs of our other SAs
     initial_contact = True  # no other SA of ours is with this gateway
