@@ -14,9 +14,9 @@ def boolean(value):
     return value if type(value) is bool else None
 
 
-def number(value, low, high=1 << 29, also=None):
-    """A whole number from `low` to `high`, or the one number `also`."""
-    if type(value) is int and (low <= value <= high or value == also):
+def number(value, low, high=1 << 29, more=None):
+    """A whole number from `low` to `high`, or the one number `more`."""
+    if type(value) is int and (low <= value <= high or value == more):
         return value
 
 
@@ -45,7 +45,7 @@ def _list(value, low, high, check):
         return value
 
 
-def hosts(value):
+def host(value):
     """One host, or a list of up to eight of them."""
     return _list([value] if isinstance(value, str) else value, 1, 8, text)
 
@@ -74,7 +74,7 @@ def static_ip(value):
     return _list(value, 4, 4, lambda value: text(value) and len(ipv4(value) or b"") == 4)
 
 
-def table(value):
+def keys(value):
     return value if isinstance(value, dict) else None
 
 
@@ -104,7 +104,7 @@ def address(value):
         return None
 
 
-def subnet(value):
+def network(value):
     """Return (first address, last address) of a network like 10.3.0.0/16, or None."""
     if not text(value):
         return None
@@ -127,14 +127,14 @@ def hex_octets(text):
         return bytes.fromhex(text)
 
 
-def identity(value, also=None):
-    """Return (ID type, octets) of an identity (RFC 7296 §3.5), the word `also` itself, or None.
+def identity(value, more=None):
+    """Return (ID type, octets) of an identity (RFC 7296 §3.5), the word `more` itself, or None.
 
     A prefix names the type; `#` behind it begins hex digits.  Without a prefix, @name is a name,
     @@a@b an e-mail address and @#00ff a key ID; anything else is what it looks like.
     """
-    if value == also or not text(value):
-        return value if value == also else None
+    if value == more or not text(value):
+        return value if value == more else None
     kind, colon, rest = value.partition(":")
     kind = kind.lower()
     if value[0] == "@":
@@ -161,9 +161,9 @@ def identity(value, also=None):
         octets = hex_octets(rest[1:])
     elif kind == "keyid" and rest[:2] == "0x":
         octets = hex_octets(rest[2:])
-    elif kind[:2] == "ip":
+    elif kind in ("ipv4", "ipv6"):
         octets = address(rest)
     else:
         octets = None if "*" in rest and kind != "keyid" else rest.encode()
-    if octets and (kind[:2] != "ip" or len(octets) == (4 if kind[-1] == "4" else 16)):
+    if octets and (kind not in ("ipv4", "ipv6") or len(octets) == (4 if kind == "ipv4" else 16)):
         return _ID_KINDS[kind], octets

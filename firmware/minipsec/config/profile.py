@@ -15,17 +15,17 @@ from .checks import (
     choice,
     country,
     static_ip,
-    hosts,
+    host,
     identity,
     name,
     number,
     spis,
-    subnet,
-    table,
+    network,
+    keys,
     text,
 )
 from .proposals import proposals, word_of
-from .secrets import KEYS, check_closed, check_secrets, load, refuse
+from .secrets import KEYS, check_closed, check_secrets, read, refuse
 
 REQUIRED = ...
 _DATAGRAM = const(1504)  # octets to receive in one piece: an Ethernet frame and a little more
@@ -33,7 +33,7 @@ _DATAGRAM = const(1504)  # octets to receive in one piece: an Ethernet frame and
 
 def gateway():
     """The gateway, and who both ends are"""
-    yield "gateway", REQUIRED, hosts
+    yield "gateway", REQUIRED, host
     yield "gateway_id", REQUIRED, identity, "any"
     yield "id", REQUIRED, identity
     yield "secrets", "secrets.json", text
@@ -48,7 +48,7 @@ def inner():
     yield "server_port", 5000, number, 1, 65535
     yield "inner_port", 5000, number, 1, 65535
     yield "inner_address", None, address
-    yield "remote_ts", None, subnet
+    yield "remote_ts", None, network
     yield "mode", "tunnel", choice, "tunnel", "transport"
 
 
@@ -105,7 +105,7 @@ def readings():
     yield "interval_ms", 1000, number, 0
     yield "batch", 1, number, 1, 64
     yield "log", "text", choice, "text", "json", "errors", "off"
-    yield "experimental", {}, table
+    yield "experimental", {}, keys
 
 
 def experimental():
@@ -124,12 +124,6 @@ def rows():
         yield from group()
 
 
-def _refuse(*what):
-    from .refused import value
-
-    value(*what)
-
-
 def _take(profile, given, rows, what):
     """Put the checked value of each row into the profile."""
     given = dict(given)
@@ -139,7 +133,7 @@ def _take(profile, given, rows, what):
         if there or value is not None:
             good = check(value, *more)
             if good is None:
-                _refuse(what, key, value, check, more)
+                refuse("value", what, key, value, check, more)
             value = good
         profile[key] = value
     if given:
@@ -162,20 +156,20 @@ def check_profile(values):
 def _checked(values):
     profile = {}
     if not isinstance(values, dict):
-        _refuse("profile", "", values, table)
+        refuse("value", "profile", "", values, keys)
     _take(profile, values, rows(), "profile")
     _take(profile, profile.pop("experimental"), experimental(), "profile: experimental")
     profile["frag_ack_types"] = (50201, 50202, 50203)
     server = profile["server"]
     if profile["mode"] == "tunnel" and not server:
-        _refuse("profile", "server", REQUIRED, address)
+        refuse("value", "profile", "server", REQUIRED, address)
     if profile["network"] == "wifi" and not profile["ssid"]:
-        _refuse("profile", "ssid", REQUIRED, name)
+        refuse("value", "profile", "ssid", REQUIRED, name)
     for key in ("inner_address", "remote_ts"):
         ours = profile[key]
         # A network is its first and its last address.
         if ours and server and len(ours[0] if type(ours) is tuple else ours) != len(server):
-            _refuse("profile", key, values[key], "the IP version of server")
+            refuse("value", "profile", key, values[key], "the IP version of server")
     _fill_in(profile)
     return profile
 
@@ -215,7 +209,7 @@ def make_profile(values):
 def _with_secrets(profile, secrets):
     profile.update(check_secrets(secrets))
     if bool(profile["ppk_id"]) != ("ppk" in profile):
-        refuse("ppk_id")
+        refuse("secret", "ppk_id", KEYS)
     return profile
 
 
@@ -224,7 +218,7 @@ def load_profile(path="profile.json"):
 
     Raises ProfileError, also where others can read the secrets file.
     """
-    profile = check_profile(load(path, "profile"))
+    profile = check_profile(read(path, "profile"))
     directory, slash, _ = path.rpartition("/")
     # Snapshots that are files lie beside the profile, and they hold keys.
     directory = profile["directory"] = directory + slash
@@ -236,4 +230,4 @@ def load_profile(path="profile.json"):
         check_closed(directory or ".", "profile: sleep")
     if profile["keylog"]:
         check_closed(profile["keylog"], "profile: keylog")
-    return _with_secrets(profile, load(secrets, "secrets"))
+    return _with_secrets(profile, read(secrets, "secrets"))

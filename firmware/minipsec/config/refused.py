@@ -14,14 +14,14 @@ from .checks import (
     choice,
     country,
     static_ip,
-    hosts,
+    host,
     identity,
     name,
     number,
     names,
     spis,
-    subnet,
-    table,
+    network,
+    keys,
     text,
 )
 from .proposals import TRANSFORMS, faults, proposals, split, transform, word_of
@@ -34,12 +34,12 @@ _EXPECTED = {
     boolean: "true or false",
     country: 'two capital letters like "DE"',
     static_ip: "[address, mask, gateway, DNS server], IPv4",
-    hosts: "a host or address, or a list of them",
+    host: "a host or address, or a list of them",
     identity: 'an identity like "sensor.example.org", "a@b" or "keyid:7"',
     name: "a name of 1 to 32 octets",
     spis: "2 to 8 different numbers from 256 to 2147483647",
-    subnet: "a network like 10.3.0.0/16",
-    table: "an object with keys of its own",
+    network: "a network like 10.3.0.0/16",
+    keys: "an object with keys of its own",
     text: "a file name",
 }
 _SECRET = "text without quotes or blanks around it, 0x and pairs of hex digits, or 0s and base64"

@@ -49,37 +49,38 @@ def check_secrets(values):
         if key in ("psk_pad", "seed") and not (octets and len(value) == 66 and len(octets) == 32):
             octets = None
         if not octets or key not in KEYS:
-            refuse(key)
+            refuse("secret", key, KEYS)
         found[key] = octets
     if ("psk" in found) == ("psk_pad" in found):
-        refuse()
+        refuse("secret", None, KEYS)
     return found
 
 
-def refuse(key=None):
-    from .refused import secret
+def refuse(kind, *what):
+    """Raise the error that `refused` has for this kind of fault."""
+    from . import refused
 
-    secret(key, KEYS)
+    getattr(refused, kind)(*what)
 
 
-def _fail(what, text):
+def fail(what, text):
     raise ProfileError(what + ": " + text)
 
 
-def load(path, what):
+def read(path, what):
     """Return the object of a JSON file."""
     try:
         with open(path, "rb") as f:
             text = f.read()
     except OSError:
-        _fail(what, "cannot read " + path)
+        fail(what, "cannot read " + path)
     if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        _fail(what, path + " is UTF-16: save it as UTF-8")
+        fail(what, path + " is UTF-16: save it as UTF-8")
     try:
         # Some editors write a mark in front of UTF-8.
         return json.loads(str(text[3:] if text[:3] == b"\xef\xbb\xbf" else text, "utf-8"))
     except ValueError:
-        _fail(what, path + " is not JSON")
+        fail(what, path + " is not JSON")
 
 
 def check_closed(path, what):
@@ -87,8 +88,8 @@ def check_closed(path, what):
     try:
         mode = os.stat(path)[0]
     except OSError:
-        _fail(what, "cannot read " + path)
+        fail(what, "cannot read " + path)
     # A board's file system has no permission bits: they read as 0 there.
     if mode & 0o077:
         # A directory without its x is closed to its owner, too.
-        _fail(what, path + " is open to others: chmod %d it" % (700 if mode & 0x4000 else 600))
+        fail(what, path + " is open to others: chmod %d it" % (700 if mode & 0x4000 else 600))
