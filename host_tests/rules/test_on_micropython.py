@@ -8,7 +8,15 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parents[1]
 FOLDERS = ("app", "config", "crypto", "esp", "handshake", "ike", "recorded")
 # A file that imports one of these can run on CPython only.
-HOST_ONLY = {"cryptography", "hypothesis", "pathlib", "pytest", "scapy", "subprocess"}
+HOST_ONLY = {
+    "cryptography",
+    "hypothesis",
+    "pathlib",
+    "pytest",
+    "scapy",
+    "subprocess",
+    "tracemalloc",
+}
 
 
 def imported(path):

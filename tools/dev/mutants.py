@@ -26,16 +26,16 @@ _PATHS = [ROOT, ROOT / "firmware", ROOT / "tools/dev/shims"]
 sys.path[:0] = [str(path) for path in _PATHS if str(path) not in sys.path]
 
 TESTS = {
-    "esp/sequence": ("esp/test_sequence.py", "hardening/test_edges.py", "esp/test_snapshot.py"),
+    "esp/sequence": ("esp/test_sequence.py", "esp/test_sequence_edges.py", "esp/test_snapshot.py"),
     "crypto/ccm": (
         "crypto/test_ccm.py",
-        "hardening/test_edges.py",
+        "crypto/test_ccm_edges.py",
         "esp/test_esp.py",
         "crypto/test_ccm_vectors.py",
     ),
     "esp/sa": (
         "esp/test_esp.py",
-        "hardening/test_edges.py",
+        "esp/test_esp_edges.py",
         "esp/test_esp_variants.py",
         "hardening/test_published.py",
     ),
