@@ -37,9 +37,8 @@ class _End:
         self._head = 8 + found[_ROW_IV]  # SPI | SN | IV
         self._unit = found[_ROW_PAD]
         self._esn = child.get("esn")
-        self._ends = addresses
-        self._six = len(addresses[0]) == 16
-        self._kind = _UDP if child.get("transport") else _IPV6 if self._six else _IPV4
+        six = len(addresses[0]) == 16
+        self._kind = _UDP if child.get("transport") else _IPV6 if six else _IPV4
 
 
 class Sender(_End):
@@ -51,6 +50,7 @@ class Sender(_End):
 
     def __init__(self, child, addresses, numbers, pad_to=0):
         super().__init__(child, "out", addresses)
+        self._six = len(addresses[0]) == 16
         self._inner = inner.header(*addresses)
         if self._kind == _UDP:
             self._inner = self._inner[-8:]
@@ -109,6 +109,7 @@ class Receiver(_End):
 
     def __init__(self, child, addresses, window):
         super().__init__(child, "in", addresses)
+        self._ends = addresses
         self.window = ReplayWindow(window) if isinstance(window, int) else window
 
     def open(self, packet):

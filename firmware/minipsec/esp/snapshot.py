@@ -57,7 +57,7 @@ def _seal(profile, octets):
 class Snapshot:
     """One Child SA: what it goes on with, and how that is kept.
 
-    `child` is as Initiator._child returns it, with nat and port; `host` the gateway's name; `age`
+    `child` is as auth._child returns it, with nat and port; `host` the gateway's name; `age`
     in milliseconds and `packets` so far; `numbers` its sequence.Sequence; `window` its
     sequence.ReplayWindow.
     """
