@@ -27,6 +27,7 @@ from tools.dev.peers.stage import (
     without,
 )
 from tools.dev.peers.node import LOCAL, REMOTE, SECRETS, remember_exchanges
+from tools.dev.peers.messages import header
 from tools.dev.peers.responder import (
     AUTH,
     CREATE_CHILD_SA,
@@ -152,7 +153,7 @@ def test_cve_2023_30570_old_versions_and_spis_of_nobody():
     for state in IN_STATE:
         node, gateway = IN_STATE[state]()
         spi_i, spi_r = node.ike.spi_i, node.ike.spi_r
-        aggressive = struct.pack(">8s8sBBBBII", spi_i, spi_r, 1, 0x10, 4, 0, 0, 28)
+        aggressive = header(spi_i, spi_r, 1, 4, 0, 0, 28, version=0x10)
         assert_dropped(node, aggressive)
         for strange in (bytes(8), b"\xff" * 8, spi_i, spi_r[:4] + bytes(4)):
             for exchange in (IKE_SA_INIT, IKE_AUTH, INFORMATIONAL):
@@ -413,9 +414,7 @@ def test_cve_2016_1287_fragment_numbers_and_lengths_that_do_not_add_up(number):
     for length in (1, 2, 3, 0, 7, 11):
         place = bytes((0, 1, 0, 2))
         body = struct.pack(">BBH", 0, 0, length) + place + bytes(40)
-        head = struct.pack(
-            ">8s8sBBBBII", node.ike.spi_i, node.ike.spi_r, SKF, 0x20, 35, R, 1, 28 + len(body)
-        )
+        head = header(node.ike.spi_i, node.ike.spi_r, SKF, 35, R, 1, 28 + len(body))
         assert_dropped(node, head + body)
     # Whatever their sizes are, the message is as long as its pieces together.
     pieces = [b"\x11", b"\x22" * 200, b"\x33" * 2]
@@ -449,9 +448,7 @@ def test_cve_2022_34721_datagrams_of_every_size_on_both_ports():
         node, gateway = IN_STATE[state]()
         before = picture(node.ike)
         for marker in (b"", bytes(4)):
-            head = marker + struct.pack(
-                ">8s8sBBBBII", node.ike.spi_i, node.ike.spi_r, SKF, 0x20, 35, R, 1, 3000
-            )
+            head = marker + header(node.ike.spi_i, node.ike.spi_r, SKF, 35, R, 1, 3000)
             for size in [*range(len(head)), 64, 1000, 2999, 3000, 3004, 3005, 9000, 65507]:
                 assert node.receive((head + bytes(65507))[:size]) == []
         assert picture(node.ike) == before

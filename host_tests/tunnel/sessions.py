@@ -26,6 +26,7 @@ from tools.dev.peers.responder import (
     R,
     Responder,
     V,
+    message,
     notify,
     payload_chain,
     split,
@@ -150,15 +151,9 @@ class Peer(Responder):
         made = []
         for number in range(1, total + 1):
             text = plain[(number - 1) * size : number * size] + b"\0"
-            self._iv += 1
-            iv = struct.pack(">Q", self._iv)
-            length = 8 + 8 + len(text) + self._out.icv
-            head = struct.pack(
-                ">8s8sBBBBIIBBHHH",
-                self.spi_i, self.spi_r, SKF, 0x20, exchange, flags, mid, 28 + length,
-                first if number == 1 else 0, 0, length, number, total,
-            )  # fmt: skip
-            made.append(MARKER + head + iv + self._out.seal(iv, text, head))
+            begins = first if number == 1 else 0
+            place = struct.pack(">HH", number, total)
+            made.append(self.protect(text, exchange, flags, mid, begins, kind=SKF, place=place))
         return made
 
 
@@ -266,12 +261,8 @@ def whole_session():
         """An error of a stranger's, in front of the first answer; it is counted, for good."""
         if not up and datagram[18] == IKE_SA_INIT and not forged:
             forged.append(1)
-            body = notify(14)[1]
-            head = struct.pack(
-                ">8s8sBBBBIIBBH", datagram[:8], bytes(8), 41, 0x20, 34, R, 0, 32 + len(body),
-                0, 0, 4 + len(body),
-            )  # fmt: skip
-            net.answer(gateway, gateway.history[0].where[0], 500, head + body)
+            no = message(datagram[:8], bytes(8), IKE_SA_INIT, R, 0, [notify(14)])
+            net.answer(gateway, gateway.history[0].where[0], 500, no)
 
     forged = []
     net.drop = forge
