@@ -1,46 +1,46 @@
 """A drop changes nothing: held around each datagram that any test of the core hands in.
 
-`watch` puts a look before and after into `Machine.receive` and `Receiver.open`. What may move
+`watch` puts a look before and after into `IkeSa.receive` and `Receiver.open`. What may move
 all the same stands in `MOVES`, by the reason of the drop, and why.
 """
 
 from minipsec.errors import Drop
 from minipsec.esp.sa import Receiver
-from minipsec.ike.fragack import Acks
-from minipsec.ike.sa import Machine
+from minipsec.ike.sa import IkeSa
 
 from tools.dev.peers.stage import picture
 
-# Attributes of a Machine, and below them, that may differ after a drop.
+# Attributes of an IkeSa, its handshake and what that retries, and below them, that may differ after a drop.
 MOVES = {
     # An error that nobody authenticated is told of, and that it was.
-    "UNAUTHENTICATED_ERROR": {"_hints", "_events"},
-    "NO_PPK": {"_hints", "_events"},
+    "UNAUTHENTICATED_ERROR": {"retry._hints", "_events"},
+    "NO_PPK": {"retry._hints", "_events"},
     # A fragment that came twice hastens the next question, within bounds (draft -02 §6.3).
-    "REPLAYED_FRAGMENT": {"_queues"},
+    "REPLAYED_FRAGMENT": {"incoming"},
     # An authentic message that was whole, so that it comes again as a whole.
-    "BAD_PAYLOAD": {"_queues"},
-    "BAD_LENGTH": {"_queues"},
-    "CRITICAL_PAYLOAD": {"_queues"},
-    "UNEXPECTED_ACK": {"_queues"},
-    "ANSWERS_WAIT": {"_queues"},
-    "OLD_MESSAGE_ID": {"_queues"},
+    "BAD_PAYLOAD": {"incoming"},
+    "BAD_LENGTH": {"incoming"},
+    "CRITICAL_PAYLOAD": {"incoming"},
+    "UNEXPECTED_ACK": {"incoming"},
+    "ANSWERS_WAIT": {"incoming"},
+    "OLD_MESSAGE_ID": {"incoming"},
 }
 # An authentic peer's message beyond our bounds: a response of that kind ends the SA.
 FATAL = "TOO_LARGE"
 
 
 def parts(sa):
-    """{attribute: its picture}, a fragack.Acks that is still to be loaded as a new one."""
-    name, found = picture(sa)
-    if getattr(sa, "_acks", None) is True:
-        found["_acks"] = picture(Acks(sa.profile))
-    return found
+    """{attribute: its picture}, those of its handshake and of that one's Retry beside its own."""
+    _, found = picture(sa)
+    _, guest = found.pop("handshake", (None, {}))
+    _, retry = guest.pop("_retry", (None, {}))
+    found |= {f"handshake.{name}": value for name, value in guest.items()}
+    return found | {f"retry.{name}": value for name, value in retry.items()}
 
 
 def watch(monkeypatch, note):
     """Hold it until `monkeypatch` is undone; call note(reason, state) for each drop."""
-    receive, unwrapped = Machine.receive, Receiver.open
+    receive, unwrapped = IkeSa.receive, Receiver.open
 
     def watched(sa, datagram, now):
         before, counted, state = parts(sa), dict(sa.drops), sa.state
@@ -55,7 +55,7 @@ def watch(monkeypatch, note):
             after = parts(sa)
             moved = {k for k in before | after if before.get(k) != after.get(k)}
             assert moved <= MOVES.get(reason, set()), (reason, moved)
-            for name in moved & {"_queues"}:
+            for name in moved & {"incoming"}:
                 assert set(after[name]) <= set(before[name])
         return taken
 
@@ -70,5 +70,5 @@ def watch(monkeypatch, note):
                 assert picture(receiver) == before, reason
             raise
 
-    monkeypatch.setattr(Machine, "receive", watched)
+    monkeypatch.setattr(IkeSa, "receive", watched)
     monkeypatch.setattr(Receiver, "open", opened)

@@ -82,17 +82,16 @@ class Link:
             resume(self, awake)
             owner.on_up(self)
             return
-        from .handshake.sa_init import Initiator
+        from .handshake.sa_init import Handshake
+        from .ike.sa import IkeSa
 
-        self.ike = ike = Initiator(p, port.rand, port.feed)
-        ike.encap = not self._esp
-        # Only an SA without a predecessor may have the gateway forget the others.
-        ike.initial_contact = owner.alone()
-        ike.taken = owner.spis()
+        self.ike = ike = IkeSa(p, port.rand, port.feed)
         local, remote = self._udp.local, port.packed(self._gateway)
         if p["mode"] == "transport" and not remote:
             owner.on_rare("no_address", self)
-        ike.start(self.born, local, remote)
+        # Only an SA without a predecessor may have the gateway forget the others.
+        first = owner.alone()
+        ike.start(self.born, Handshake(ike, local, remote, not self._esp, first, owner.spis()))
         self._pump()
 
     def early(self):
@@ -213,10 +212,8 @@ class Link:
         self.owner.on_stale(self)
 
     def _on_up(self, child):
-        from .ike.established import adopt
-
         # The handshake's part of the code makes room for ESP's.
-        self.ike = ike = adopt(self.ike)
+        ike = self.ike
         forget_handshake()
         if ike.nat is not False or ike.peer_nat:
             self._drop_esp()
@@ -299,7 +296,7 @@ class Link:
         gap = self.owner.profile["fragment_gap_ms"]
         while not self._pacer and self._send_next(source):
             # Radios and short queues drop what comes in bursts.
-            if gap and self.ike._out:
+            if gap and self.ike.out:
                 self._pacer = start(self._pace(gap), self._broken)
         while True:
             event = self.ike.next_event()

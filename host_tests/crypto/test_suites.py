@@ -13,7 +13,8 @@ from minipsec.errors import Drop
 from minipsec.esp.sa import Receiver, Sender
 from minipsec.esp.sequence import Sequence
 from minipsec.esp.snapshot import fresh, load
-from minipsec.handshake.sa_init import Initiator
+from minipsec.handshake.sa_init import Handshake
+from minipsec.ike.sa import IkeSa
 
 # Transform id: octets of salt, integrity key, IV, ICV; what ESP pads to; class.
 KNOWN = {
@@ -98,13 +99,14 @@ def test_a_new_ciphers_words_are_good_in_a_profile(nul):
 
 
 def test_a_new_cipher_has_keys_of_its_size_in_ike(nul):
-    ike = Initiator(profile(), Rand(b"nul"))
-    ike._n_i = ike._n_r = bytes(32)
+    ike = IkeSa(profile(), Rand(b"nul"))
+    handshake = Handshake(ike)
+    handshake.n_i = handshake.n_r = bytes(32)
     ike.picked = {1: (nul, 256)}
-    ike.make_keys(bytes(32))
-    for end in (ike._tx, ike._rx):
+    handshake.make_keys(bytes(32))
+    for end in (ike.keys.tx, ike.keys.rx):
         assert type(end) is Nul and len(end.key) == 36 and end.icv == 16
-    assert ike._tx.key != ike._rx.key
+    assert ike.keys.tx.key != ike.keys.rx.key
 
 
 @pytest.mark.parametrize("size", range(1, 9))

@@ -2,27 +2,22 @@
 
 import pytest
 from minipsec.handshake.auth import choose_spi
-from minipsec.handshake.sa_init import Initiator
 from minipsec.ike.sa import spi
 from minipsec.config.profile import ProfileError, check_profile
 
 BASE = {"gateway": "g", "gateway_id": "any", "id": "s@x", "server": "10.3.0.10"}
 
 
-def chooser(octets=(), taken=(), **profile):
-    """An Initiator whose random SPIs come from `octets`, while SAs with `taken` are there."""
+def chosen(octets=(), taken=(), **profile):
+    """(what choose_spi makes of random `octets`, while SAs with `taken` are there, what is left)."""
     given = list(octets)
-    profile = {**check_profile({**BASE, **profile}), "psk": b"secret"}
-    sa = Initiator(profile, lambda n: given.pop(0)[:n].ljust(n, b"."))
-    sa.taken = taken
-    return sa, given
+    fixed = check_profile({**BASE, **profile})["spi"]
+    return choose_spi(fixed, taken, lambda n: given.pop(0)[:n]), given
 
 
 def test_a_random_spi_is_made_anew_when_it_is_taken():
     mine, free = b"\x9a\xbc\xde\xf0", b"\x12\x34\x56\x78"
-    sa, left = chooser([b"........"], [mine])
-    sa.rand = lambda n, values=[mine, mine, free]: values.pop(0)
-    assert choose_spi(sa) == free
+    assert chosen([mine, mine, free], [mine]) == (free, [])
 
 
 def test_a_random_spi_is_none_of_the_reserved_ones():
@@ -41,10 +36,8 @@ def test_fixed_spis_are_taken_in_order_and_never_one_that_is_in_use():
         ((third, first), second),
         ((first, second, third), b"free"),  # all in use: a random one
     ):
-        sa, left = chooser([b"........"], taken, spi=fixed)
-        if expected == b"free":
-            left.append(b"free")
-        assert choose_spi(sa) == expected and not left
+        values = [b"free"] if expected == b"free" else []
+        assert chosen(values, taken, spi=fixed) == (expected, [])
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,8 @@ def test_the_request_is_as_the_rfc_draws_it():
 
 @item("MIN-28")
 def test_initial_contact_is_left_out_while_another_sa_of_ours_lives():
-    node, gateway, request = starting()
-    node.ike.initial_contact = False
+    node, gateway = Node(profile(), Rand(b"pair")), Responder()
+    (request,) = node.start(initial_contact=False)
     (request,) = node.receive(gateway.init(request))
     gateway.read_auth(request)
     assert (INITIAL_CONTACT, b"") not in gateway.auth_notifies

@@ -120,7 +120,7 @@ def test_the_link_comes_up_when_nothing_is_changed_and_agrees_to_everything():
         link = Bent(victim, lambda payloads: payloads).run()
         assert link.node.state == "UP" and not link.bent
         ike = link.node.ike
-        assert ike.picked[6] == (36, 0) and ike.with_ppk and ike.fragmentation and ike._acks
+        assert ike.picked[6] == (36, 0) and ike.with_ppk and ike.fragmentation and ike.acks
         (sa,) = link.gateway.established_sas()
         assert sa.ppk_used and sa.frag_ack and sa.intermediates == 1
 

@@ -12,6 +12,7 @@ from tools.dev.peers.stage import behind
 from host_tests.checklist import item
 from tools.dev.peers.responder import KE, MARKER, notify, split
 from tools.dev.peers.hybrid import (
+    keys_of,
     CCM,
     FRAGMENTATION,
     IKE_INTERMEDIATE,
@@ -222,7 +223,7 @@ def test_int_auth_is_the_same_however_the_message_was_cut():
         node, gateway, sent = exchanging(fragment_size=size, seed=b"the same")
         gateway.read_intermediate(sent)
         found.add(gateway.int_auth_i)
-        assert node.ike._before.int_auth_i == gateway.int_auth_i
+        assert node.ike.handshake._before.int_auth_i == gateway.int_auth_i
     assert len(found) == 1
 
 
@@ -230,7 +231,7 @@ def test_int_auth_is_the_same_however_the_message_was_cut():
 @pytest.mark.parametrize("fragments", [0, 2, 7, 30])
 def test_the_answers_int_auth_is_the_same_however_it_was_cut(fragments):
     node, gateway, sent = exchanging(Hybrid(fragments=fragments))
-    before = node.ike._before
+    before = node.ike.handshake._before
     finish_with = give(node, gateway.intermediate(sent))
     assert before.int_auth_r == gateway.int_auth_r
     finish(node, gateway, finish_with)
@@ -245,7 +246,7 @@ def test_nothing_is_signed_besides_where_no_exchange_took_place():
         node = sensor(**changes)
         (sent,) = node.receive(gateway.init(node.start()[0], behind(notify(FRAGMENTATION))))
         assert node.state == "IKE_AUTH" and gateway.int_auth() == b""
-        assert node.ike._int_auth == b""
+        assert node.ike.handshake._auth._int_auth == b""
         finish(node, gateway, [sent])
 
 
@@ -267,10 +268,10 @@ def test_all_seven_keys_are_new_after_each_exchange():
     generations = []
     for _ in range(2):
         generations.append((gateway.sk_d, gateway.sk_pi, gateway.sk_pr))
-        assert generations[-1] == (node.ike.sk_d, node.ike.sk_pi, node.ike.sk_pr)
+        assert generations[-1] == keys_of(node)
         sent = give(node, gateway.intermediate(sent))
     generations.append((gateway.sk_d, gateway.sk_pi, gateway.sk_pr))
-    assert generations[-1] == (node.ike.sk_d, node.ike.sk_pi, node.ike.sk_pr)
+    assert generations[-1] == keys_of(node)
     assert len({key for keys in generations for key in keys}) == 9
     finish(node, gateway, sent)
 

@@ -42,10 +42,8 @@ def assert_freed(node):
     """No key of the attempt is left, private keys are overwritten."""
     ike = node.ike
     assert node.state == "DOWN" and ike.next_timer() is None
-    for name in ("_tx", "_rx", "_before", "_ke", "_n_i", "_n_r", "_message_i", "_message_r"):
-        assert getattr(ike, name) is None, name
-    assert ike.sk_d is ike.sk_pi is ike.sk_pr is ike._request is ike._answered is None
-    assert ike._plain is ike._int_auth is None and ike._queues == {}
+    assert ike.keys is ike.handshake is ike.request is ike.answered is None
+    assert ike.incoming == {}
     assert all(pair.wiped for pair in kem.made)
 
 
@@ -294,7 +292,7 @@ def test_a_wrong_icv_is_dropped_and_the_right_answer_still_counts(fragments):
 @pytest.mark.parametrize("flags", [0, R])
 def test_where_none_was_agreed_upon_or_all_is_done_it_is_dropped(state, flags):
     node, gateway = IN_STATE[state]()
-    for mid in (0, node.ike._mid, node.ike._mid - 1):
+    for mid in (0, node.ike.mid, node.ike.mid - 1):
         for payloads in ([], [ke(36, 1088)], [notify(14)]):
             datagram = gateway.bend(IKE_INTERMEDIATE, flags, max(mid, 0), payloads)
             assert assert_dropped(node, datagram) is not None or state == "DOWN"
@@ -352,28 +350,17 @@ def test_every_private_key_is_overwritten_as_soon_as_it_is_used():
     node, gateway, sent = exchanging(gateway)
     for n in range(3):
         assert [pair.wiped for pair in kem.made] == [True] * n + [False]
-        assert node.ike._before._ke is kem.made[-1]
+        assert node.ike.handshake._before._ke is kem.made[-1]
         sent = give(node, gateway.intermediate(sent))
     assert all(pair.wiped for pair in kem.made)
     finish(node, gateway, sent)
-    for name in (
-        "_before",
-        "_ke",
-        "_plain",
-        "_int_auth",
-        "_n_i",
-        "_n_r",
-        "sk_d",
-        "sk_pi",
-        "sk_pr",
-    ):
-        assert getattr(node.ike, name) is None, name
+    assert node.ike.handshake is None
 
 
 @item("INT-22")
 def test_a_key_pair_whose_decapsulation_fails_for_want_of_memory_is_overwritten():
     node, gateway, sent = exchanging()
-    pair = node.ike._before._ke
+    pair = node.ike.handshake._before._ke
 
     def fail(ciphertext):
         raise MemoryError
@@ -393,7 +380,7 @@ def test_an_attempt_that_is_given_up_leaves_no_key():
     assert_freed(node)
     node, gateway, sent = exchanging(Hybrid((36,), ppk="auth"), ppk_required=False)
     give(node, gateway.intermediate(sent))
-    assert node.state == "IKE_AUTH" and node.ike._plain
+    assert node.state == "IKE_AUTH" and node.ike.handshake._auth._plain
     node.ike.end()
     assert_freed(node)
     node = sensor(ike=["aes128ccm16-prfsha256-mlkem768"], fragment_size=1500)

@@ -93,7 +93,7 @@ def test_its_types_without_our_vendor_id_are_a_strangers(monkeypatch):
 
     monkeypatch.setattr(sa_init, "VENDOR_ID", bytes(16))
     run = handshake.run(3, independent(0.3))
-    assert run.sensor.ike._acks is None
+    assert not run.sensor.ike.acks
     assert kinds(run, "sensor")[1] == 0
 
 

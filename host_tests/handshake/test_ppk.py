@@ -11,6 +11,7 @@ from host_tests.checklist import item
 from tools.dev.peers.node import SECRETS
 from tools.dev.peers.responder import IKE_AUTH, INFORMATIONAL, KE, N, R, notify
 from tools.dev.peers.hybrid import (
+    keys_of,
     CCM,
     NO_PPK_AUTH,
     PPK,
@@ -116,12 +117,12 @@ def test_it_is_mixed_into_three_keys_after_the_last_exchange(required, methods):
     while node.state == "IKE_INTERMEDIATE":
         sent = give(node, gateway.intermediate(sent))
     before = gateway.sk_d, gateway.sk_pi, gateway.sk_pr
-    ciphers = node.ike._tx, node.ike._rx
+    ciphers = node.ike.keys.tx, node.ike.keys.rx
     mixed = [primitives.prf_plus(PPK, key, 32) for key in before]
-    assert [node.ike.sk_d, node.ike.sk_pi, node.ike.sk_pr] == mixed
+    assert list(keys_of(node)) == mixed
     finish(node, gateway, sent)
     assert gateway.mixed and node.ike.with_ppk
-    assert (node.ike._tx, node.ike._rx) == ciphers
+    assert (node.ike.keys.tx, node.ike.keys.rx) == ciphers
 
 
 @item("INT-18")
@@ -235,10 +236,10 @@ def test_it_goes_with_the_last_ike_intermediate_behind_its_key_exchange(required
 def test_all_seven_keys_are_new_with_it():
     node, gateway, sent = exchanging(Hybrid((), ppk="int"))
     old = gateway.sk_d, gateway.sk_pi, gateway.sk_pr
-    ciphers = node.ike._tx, node.ike._rx
+    ciphers = node.ike.keys.tx, node.ike.keys.rx
     sent = give(node, gateway.intermediate(sent))
-    assert not {node.ike._tx, node.ike._rx} & set(ciphers)
-    new = node.ike.sk_d, node.ike.sk_pi, node.ike.sk_pr
+    assert not {node.ike.keys.tx, node.ike.keys.rx} & set(ciphers)
+    new = keys_of(node)
     assert not set(old) & set(new) and new == (gateway.sk_d, gateway.sk_pi, gateway.sk_pr)
     finish(node, gateway, sent)
 

@@ -43,7 +43,7 @@ def test_the_check_sees_what_it_is_there_for(monkeypatch):
     """Three bugs, put in: each is found by a seed."""
     from minipsec.ike import wire
     from minipsec.crypto.ccm import CCM
-    from minipsec.ike.sa import Machine
+    from minipsec.ike.sa import IkeSa
 
     def crash(*_):
         raise IndexError
@@ -67,10 +67,8 @@ def test_the_check_sees_what_it_is_there_for(monkeypatch):
         broken.setattr(CCM, "open_in", lambda self, buf, at, n, iv, aad: True)
         assert found() is not None
     with monkeypatch.context() as broken:
-        real = Machine._receive
-        broken.setattr(
-            Machine, "_receive", lambda self, d, now: bytes(10**6) and real(self, d, now)
-        )
+        real = IkeSa._receive
+        broken.setattr(IkeSa, "_receive", lambda self, d, now: bytes(10**6) and real(self, d, now))
         assert found() is AssertionError
     fuzzing._made.clear()
     fuzzing.steps()._at.clear()

@@ -420,7 +420,7 @@ def test_cve_2016_1287_fragment_numbers_and_lengths_that_do_not_add_up(number):
     pieces = [b"\x11", b"\x22" * 200, b"\x33" * 2]
     for at, piece in enumerate(pieces):
         node.receive(fragment(gateway, at + 1, 4, piece))
-    queue = node.ike._queues[True]
+    queue = node.ike.incoming[True]
     assert queue.octets == 203 and queue.missing() == [4]
 
 
@@ -430,11 +430,11 @@ def test_cve_2016_10396_fragments_in_the_worst_order_cost_as_much_as_in_the_best
     def run(order):
         node, gateway = fragments_agreed()
         calls = []
-        real = node.ike._rx.open
-        node.ike._rx.open = lambda *args: calls.append(1) or real(*args)
+        real = node.ike.keys.rx.open
+        node.ike.keys.rx.open = lambda *args: calls.append(1) or real(*args)
         for number in order:
             node.receive(fragment(gateway, number, 64, bytes(100)))
-        return len(calls), node.ike._queues[True].octets
+        return len(calls), node.ike.incoming[True].octets
 
     forward = list(range(1, 64))
     assert run(forward) == run(forward[::-1]) == (63, 6300)

@@ -177,9 +177,9 @@ def fragments():
         bench = Bench(rtt=0)
         if response:
             bench.request(500)
-        made = bench.fragments([(43, octets(4))], 4, flags=flags, mid=bench.sa._mid)
+        made = bench.fragments([(43, octets(4))], 4, flags=flags, mid=bench.sa.mid)
         bench.send(made[0], made[1])
-        where = {"flags": flags, "mid": bench.sa._mid}
+        where = {"flags": flags, "mid": bench.sa.mid}
         for datagram in (
             made[1],
             bench.fragment(0, 4, b"x", **where),
@@ -188,7 +188,7 @@ def fragments():
             bench.fragment(3, 3, b"x", **where),
             bench.fragment(3, 4, b"", **where),
             bench.fragment(3, 4, b"x", clear=[(43, b"clear")], **where),
-            bench.seal(53, INFORMATIONAL, flags, bench.sa._mid, 0, b"", b""),
+            bench.seal(53, INFORMATIONAL, flags, bench.sa.mid, 0, b"", b""),
             made[3][:-1] + bytes((made[3][-1] ^ 1,)),
         ):
             before = len(bench.drops), sum(bench.drops.values())
@@ -199,9 +199,9 @@ def fragments():
     bench.request()
     for _ in range(200):
         for n in (1, 2, 3):
-            bench.send(bench.fragment(n, 3, bytes(90), 41 if n == 1 else 0, mid=bench.sa._mid))
-    assert bench.drops == {"BAD_PAYLOAD": 200} and not bench.sa._queues
-    bench.send(bench.message([], mid=bench.sa._mid))
+            bench.send(bench.fragment(n, 3, bytes(90), 41 if n == 1 else 0, mid=bench.sa.mid))
+    assert bench.drops == {"BAD_PAYLOAD": 200} and not bench.sa.incoming
+    bench.send(bench.message([], mid=bench.sa.mid))
     assert bench.sa.responses == [[]]
     # Beyond our bounds, in a request.
     bench = Bench()
@@ -237,7 +237,7 @@ def acknowledgments():
             assert sum(bench.drops.values()) == before + 1, bench.drops
     bench = Bench(acks=False)
     bench.request()
-    bench.send(bench.ack((1, 1), mid=bench.sa._mid, flags=R))
+    bench.send(bench.ack((1, 1), mid=bench.sa.mid, flags=R))
     assert bench.drops == {"UNEXPECTED_ACK": 1}
 
 
@@ -312,15 +312,15 @@ def test_each_reason_for_a_drop_is_met_and_changes_nothing(root, monkeypatch):
 def test_a_change_that_a_drop_leaves_is_noticed(monkeypatch):
     """What the look before and after is worth: an attribute that stays behind fails."""
     from minipsec.ike import wire
-    from minipsec.ike.sa import Machine
+    from minipsec.ike.sa import IkeSa
 
-    real = Machine._receive
+    real = IkeSa._receive
 
     def leaves(sa, datagram, now):
         sa.left = len(datagram)
         real(sa, datagram, now)
 
-    monkeypatch.setattr(Machine, "_receive", leaves)
+    monkeypatch.setattr(IkeSa, "_receive", leaves)
     watch(monkeypatch, lambda reason, state: None)
     node, _ = waiting()
     with pytest.raises(AssertionError, match="left"):

@@ -31,8 +31,8 @@ def test_a_flood_of_fragments_with_a_bad_icv_leaves_no_trace(flags):
         forged = forged[:-1] + bytes((forged[-1] ^ 1,))
         assert bench.send(forged) == []
     assert bench.drops == {"BAD_ICV": 2000}
-    assert not bench.sa._queues and bench.sa._queue_due is None
-    assert not bench.sa._acks._sent and len(bench.sa._out) == 0
+    assert not bench.sa.incoming and bench.sa.next_timer() == bench.sa.request.due
+    assert bench.sa.flights == {} and bench.sa.out == []
 
 
 @item("FRG-16", "FRG-24")
@@ -57,9 +57,9 @@ def test_totals_that_shrink_and_explode_keep_one_bounded_queue():
         total = rng.randrange(1, 70)
         fragment = bench.fragment(rng.randrange(1, 70), total, bytes(rng.randrange(1, 400)))
         bench.send(fragment)
-        assert len(bench.sa._queues) <= 1
-        assert sum(queue.octets for queue in bench.sa._queues.values()) <= MAX_OCTETS
-        if bench.sa._rx is None:
+        assert len(bench.sa.incoming) <= 1
+        assert sum(queue.octets for queue in bench.sa.incoming.values()) <= MAX_OCTETS
+        if bench.sa.keys is None:
             break
     assert set(bench.drops) <= {
         "BAD_FRAGMENT", "REPLAYED_FRAGMENT", "TOO_LARGE", "BAD_PAYLOAD", "OLD_MESSAGE_ID",
@@ -81,7 +81,7 @@ def test_a_flood_of_acknowledgments_for_all_sorts_of_exchanges():
         )  # fmt: skip
         bench.now += 3
         sent += bench.send(ack)
-        bench.sa._due = bench.sa._deadline
+        bench.sa.request.due = bench.sa.request.deadline
     assert set(sent) <= set(first) and len(sent) <= 8 * total
     assert set(bench.drops) <= {"BAD_ACK", "LATE_ACK", "REPLAYED_ACK", "OLD_MESSAGE_ID"}
     bench.send(bench.message([(VENDOR, b"done")]))
@@ -124,7 +124,7 @@ def test_any_octet_bent_anywhere_is_dropped_by_a_named_reason(acks):
                 assert bench.send(bytes(bent)) == []
         for size in range(len(datagram)):
             assert bench.send(datagram[:size]) == []
-    assert not bench.sa.responses and not bench.sa.requests and not bench.sa._queues
+    assert not bench.sa.responses and not bench.sa.requests and not bench.sa.incoming
     assert "BAD_ICV" in bench.drops and all(
         name.isupper() and count for name, count in bench.drops.items()
     )
@@ -146,4 +146,4 @@ def test_noise_changes_nothing():
             )  # fmt: skip
             noise = bytes(4) + bench.spis + head + noise
         assert bench.send(noise) == []
-    assert bench.sa.next_timer() == before and not bench.sa._queues
+    assert bench.sa.next_timer() == before and not bench.sa.incoming

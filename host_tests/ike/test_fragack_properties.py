@@ -64,12 +64,12 @@ def test_no_iv_is_used_twice_in_any_schedule(steps, policy, rtt):
     bench = Bench(frag_ack_policy=policy, rtt=rtt, fragment_size=200)
     watch = Watch()
     for step in steps:
-        if bench.sa._rx is None:
+        if bench.sa.keys is None:
             break
         sent = play(bench, step)
         for datagram in sent:
             watch(datagram)
-        assert sum(queue.octets for queue in bench.sa._queues.values()) <= MAX_OCTETS
+        assert sum(queue.octets for queue in bench.sa.incoming.values()) <= MAX_OCTETS
         assert len(bench.sa._events) < 10
     ivs = sorted(int.from_bytes(iv, "big") for iv in watch.by_iv)
     assert ivs == list(range(1, len(ivs) + 1))
@@ -79,17 +79,17 @@ def play(bench, step):
     kind, *values = step
     sa = bench.sa
     if kind == "request":
-        return bench.request(values[0]) if sa._request is None else []
+        return bench.request(values[0]) if sa.request is None else []
     if kind in ("respond", "ask"):
         count, rng = values
-        mid, flags = (sa._mid, R) if kind == "respond" else (sa._peer_mid, 0)
+        mid, flags = (sa.mid, R) if kind == "respond" else (sa.peer_mid, 0)
         where = {"mid": mid, "flags": flags, "exchange": INFORMATIONAL}
         fragments = bench.fragments([(VENDOR, octets(count))], count, **where)
         arrivals = rng.choices(fragments, k=rng.randrange(2 * count + 1))
         return bench.send(*arrivals, after=rng.randrange(30))
     if kind == "ack":
         which, low, more, flags = values
-        mid = sa._mid if which == REQ else max(sa._peer_mid - 1, 0)
+        mid = sa.mid if which == REQ else max(sa.peer_mid - 1, 0)
         return bench.send(bench.ack((low, low + more), kind=which, mid=mid, flags=flags))
     if kind == "answer":
         sa.answer = [(VENDOR, bytes(values[0]))]
@@ -148,12 +148,14 @@ def test_no_acknowledgment_whatever_it_says_moves_an_exchange(acks):
     bench.send(bench.message([], flags=0))
     first = bench.request(900)
     sa = bench.sa
-    before = sa.state, sa._mid, sa._peer_mid, sa._exchange, sa._deadline, sa._tries
-    answers = set(sa._answered[1])
+    r = sa.request
+    before = sa.state, sa.mid, sa.peer_mid, r.exchange, r.deadline, r.tries
+    answers = set(sa.answered.datagrams)
     for kind, data, where, mid, flags, spi in acks:
         ack = bench.ack(kind=kind, data=data, exchange=where, mid=mid, flags=flags, spi=spi)
         assert set(bench.send(ack)) <= set(first) | answers
-    assert (sa.state, sa._mid, sa._peer_mid, sa._exchange, sa._deadline, sa._tries) == before
+    assert (sa.state, sa.mid, sa.peer_mid, r.exchange, r.deadline, r.tries) == before
+    assert sa.request is r
     assert not sa.responses and len(sa.requests) == 1
     bench.send(bench.message([(VENDOR, b"done")]))
     assert sa.responses == [[(VENDOR, b"done")]]

@@ -3,14 +3,18 @@
 import itertools
 import random
 import struct
+import weakref
 
 import pytest
 from minipsec.ike import fragment as firmware_fragment
 from minipsec.crypto.cbc import CBC
 from minipsec.crypto.ccm import CCM
-from minipsec.handshake.sa_init import Initiator
+from minipsec.handshake.sa_init import Handshake
+from minipsec.ike.exchange import Keys
+from minipsec.ike.sa import IkeSa
 
-from tools.dev.peers.node import REMOTE, Rand, profile
+from tools.dev.peers.node import REMOTE, Node, Rand, profile
+from tools.dev.peers.responder import Responder
 from tools.dev.peers.bench import (
     CREATE_CHILD_SA,
     INFORMATIONAL,
@@ -56,8 +60,8 @@ def test_without_negotiation_no_message_is_split_and_no_fragment_taken():
 @item("FRG-01", "ACK-01")
 @pytest.mark.parametrize("frag_ack", ["02", "04", "off"])
 def test_the_first_message_offers_fragmentation_and_perhaps_acknowledgment(frag_ack):
-    sensor = Initiator(profile(frag_ack=frag_ack, fragment_size=128), Rand(b"offer"))
-    sensor.start(0, None, REMOTE)
+    sensor = IkeSa(profile(frag_ack=frag_ack, fragment_size=128), Rand(b"offer"))
+    sensor.start(0, Handshake(sensor, None, REMOTE))
     message = bytes(sensor.poll_out())
     fragmentation = struct.pack(">HBBH", 8, 0, 0, 16430)
     supported = struct.pack(">HBBH", 8, 0, 0, 50201)
@@ -68,8 +72,8 @@ def test_the_first_message_offers_fragmentation_and_perhaps_acknowledgment(frag_
 
 @item("FRG-02")
 def test_ike_sa_init_is_never_split():
-    sensor = Initiator(profile(fragment_size=128), Rand(b"init"))
-    sensor.start(0, None, REMOTE)
+    sensor = IkeSa(profile(fragment_size=128), Rand(b"init"))
+    sensor.start(0, Handshake(sensor, None, REMOTE))
     message = bytes(sensor.poll_out())
     assert len(message) > 128 - 28 and message[16] != SKF
     assert sensor.poll_out() is None
@@ -147,13 +151,15 @@ def bent_at(bench, offset, bit=1):
     ],
 )
 def test_the_room_in_a_fragment_of_the_default_size(address, marker, icv, room):
-    sensor = Initiator(profile(), Rand(b"room"))
-    sensor.start(0, None, (bytes(address), 500))
+    node = Node(profile(), Rand(b"room"))
+    (request,) = node.start(0, None, (bytes(address), 500))
+    node.receive(Responder().init(request))
+    sensor = node.ike
     headers = {4: 28, 16: 48}[address]
     assert sensor.room + headers == {4: 576, 16: 1280}[address]
     sensor.fragmentation = True
     sensor.floated = marker
-    sensor._tx = CCM(bytes(19), icv)
+    sensor.use(Keys(CCM(bytes(19), icv), None))
     datagrams = sensor.protect(INFORMATIONAL, I, 1, [(VENDOR, bytes(3000))])
     assert len(datagrams[0]) == sensor.room
     assert len(datagrams[0]) - 36 - 8 - 1 - icv - (4 if marker else 0) == room
@@ -163,11 +169,11 @@ def test_the_room_in_a_fragment_of_the_default_size(address, marker, icv, room):
 @item("FRG-27")
 @pytest.mark.parametrize(("octets_of_ke", "v4", "v6"), [(808, 2, 1), (1192, 3, 2), (1576, 4, 2)])
 def test_how_many_fragments_an_ml_kem_key_takes(octets_of_ke, v4, v6):
-    sensor = Initiator(profile(), Rand(b"kem"))
+    sensor = IkeSa(profile(), Rand(b"kem"))
     for room, count in ((576 - 28, v4), (1280 - 48, v6)):
         sensor.room = room
         sensor.fragmentation = True
-        sensor._tx = CCM(bytes(19), 16)
+        sensor.use(Keys(CCM(bytes(19), 16), None))
         datagrams = sensor.protect(43, I, 1, [(34, bytes(octets_of_ke - 4))])
         assert len(datagrams) == count
 
@@ -177,7 +183,7 @@ def test_how_many_fragments_an_ml_kem_key_takes(octets_of_ke, v4, v6):
 @pytest.mark.parametrize("cipher", ["ccm8", "ccm16", "cbc"])
 def test_no_datagram_is_larger_than_the_profile_says(size, cipher):
     bench = plain_bench(fragment_size=size)
-    bench.sa._tx = {
+    bench.sa.keys.tx = {
         "ccm8": lambda: CCM(bytes(19), 8),
         "ccm16": lambda: CCM(bytes(19), 16),
         "cbc": lambda: CBC(bytes(48), 16),
@@ -234,10 +240,10 @@ def test_a_message_of_ours_beyond_the_bounds_is_refused():
 def test_the_cache_for_resends_is_bounded_and_emptied_by_the_answer():
     bench = plain_bench(fragment_size=200)
     bench.request(107 * 47 - 4)
-    assert sum(map(len, bench.sa._request)) <= firmware_fragment.MAX_OCTETS
-    datagrams = bench.sa._request
+    assert sum(map(len, bench.sa.request.datagrams)) <= firmware_fragment.MAX_OCTETS
+    held = weakref.ref(bench.sa.request)
     bench.send(bench.message([]))
-    assert bench.sa._request is None and datagrams == []
+    assert bench.sa.request is None and held() is None
     with pytest.raises(ValueError):
         plain_bench(fragment_size=200).request(107 * 47 - 3)
 
@@ -257,7 +263,7 @@ def test_every_order_of_arrival_joins_to_the_same_message(flags):
         got = bench.sa.responses if flags else bench.sa.requests
         assert got == [[(VENDOR, octets(5))]], order
         assert len(answers) == (0 if flags else 1)
-        assert bench.drops == {} and not bench.sa._queues
+        assert bench.drops == {} and not bench.sa.incoming
 
 
 @item("FRG-20", "FRG-25", "FRG-17")
@@ -296,7 +302,7 @@ def test_a_fragment_of_another_message_id_is_dropped():
     for mid in (1, 7, 0xFFFFFFFF):
         bench.send(bench.fragment(1, 2, b"x", mid=mid))
         bench.send(bench.fragment(1, 2, b"x", mid=mid, flags=0))
-    assert bench.drops == {"OLD_MESSAGE_ID": 6} and not bench.sa._queues
+    assert bench.drops == {"OLD_MESSAGE_ID": 6} and not bench.sa.incoming
 
 
 @item("FRG-16")
@@ -313,7 +319,7 @@ def test_a_smaller_total_is_dropped_and_harms_nothing():
 def count_opens(bench):
     """A list that grows with each decryption."""
     opened = []
-    real = bench.sa._rx
+    real = bench.sa.keys.rx
 
     class Counting:
         size = real.size
@@ -322,7 +328,7 @@ def count_opens(bench):
             opened.append(len(body))
             return real.open(aad, body)
 
-    bench.sa._rx = Counting()
+    bench.sa.keys.rx = Counting()
     return opened
 
 
@@ -375,7 +381,7 @@ def test_what_a_larger_total_threw_away_does_not_count_against_the_bound():
     bench.request()
     for total in range(2, 20):
         bench.send(bench.fragment(1, total, bytes(2000)))
-    assert bench.drops == {} and bench.sa._queues[True].octets == 2000
+    assert bench.drops == {} and bench.sa.incoming[True].octets == 2000
 
 
 @item("FRG-09")
@@ -446,8 +452,8 @@ def test_an_incomplete_request_is_forgotten_in_time_and_never_answered():
     bench = plain_bench()
     fragments = bench.fragments([(VENDOR, octets(3))], 3, flags=0)
     assert bench.send(*fragments[:2]) == []
-    assert bench.wait(29999) == [] and bench.sa._queues
-    assert bench.wait(1) == [] and not bench.sa._queues
+    assert bench.wait(29999) == [] and bench.sa.incoming
+    assert bench.wait(1) == [] and not bench.sa.incoming
     bench.send(fragments[2])
     assert not bench.sa.requests
     assert len(bench.send(*fragments[:2])) == 1
@@ -459,8 +465,8 @@ def test_an_incomplete_response_is_forgotten_when_we_give_up():
     bench.request()
     bench.send(*bench.fragments([(VENDOR, octets(3))], 3)[:2])
     bench.wait(31000)
-    assert not bench.sa._queues and not bench.sa.responses
-    assert bench.sa._rx is None and bench.sa._request is None
+    assert not bench.sa.incoming and not bench.sa.responses
+    assert bench.sa.keys is None and bench.sa.request is None
 
 
 @item("FRG-23", "AMB-19", "AMB-14")
@@ -493,9 +499,9 @@ def test_the_octets_that_wait_are_bounded():
     bench = plain_bench()
     for number in range(1, 5):
         bench.send(bench.fragment(number, 64, bytes(2000), flags=0))
-    assert bench.sa._queues[False].octets == 8000
+    assert bench.sa.incoming[False].octets == 8000
     bench.send(bench.fragment(5, 64, bytes(193), flags=0))
-    assert bench.drops == {"TOO_LARGE": 1} and not bench.sa._queues
+    assert bench.drops == {"TOO_LARGE": 1} and not bench.sa.incoming
 
 
 @item("FRG-24")
@@ -504,11 +510,11 @@ def test_requests_and_responses_share_the_bound_and_a_response_beyond_it_ends_th
     bench.request()
     bench.send(*(bench.fragment(n, 9, bytes(2000), flags=0) for n in range(1, 4)))
     bench.send(bench.fragment(1, 9, bytes(2192)))
-    assert sum(queue.octets for queue in bench.sa._queues.values()) == 8192
+    assert sum(queue.octets for queue in bench.sa.incoming.values()) == 8192
     bench.send(bench.fragment(2, 9, b"x"))
     assert bench.drops == {"TOO_LARGE": 1}
     assert ("failed", "peer", "TOO_LARGE") in events(bench)
-    assert bench.sa.next_timer() is None and not bench.sa._queues
+    assert bench.sa.next_timer() is None and not bench.sa.incoming
 
 
 def events(bench):
@@ -538,9 +544,9 @@ def test_a_whole_message_is_taken_while_fragments_wait_and_ends_their_wait():
     bench.request()
     bench.send(bench.fragment(1, 3, b"x"), bench.fragment(1, 3, b"x", flags=0))
     bench.send(bench.message([(VENDOR, b"whole")]))
-    assert bench.sa.responses == [[(VENDOR, b"whole")]] and list(bench.sa._queues) == [False]
+    assert bench.sa.responses == [[(VENDOR, b"whole")]] and list(bench.sa.incoming) == [False]
     bench.send(bench.message([(VENDOR, b"whole")], flags=0))
-    assert bench.sa.requests == [[(VENDOR, b"whole")]] and not bench.sa._queues
+    assert bench.sa.requests == [[(VENDOR, b"whole")]] and not bench.sa.incoming
     assert bench.sa.next_timer() is None
 
 
@@ -550,7 +556,7 @@ def test_keys_and_fragments_are_let_go_at_the_end():
     bench.send(bench.fragment(1, 3, b"secret", flags=0), bench.fragment(1, 3, b"secret"))
     bench.sa.end()
     sa = bench.sa
-    assert not sa._queues and sa._acks is sa._tx is sa._rx is sa._request is sa._answered is None
+    assert not sa.incoming and sa.keys is sa.request is sa.answered is None and not sa.acks
     assert sa.next_timer() is None
     bench.send(bench.fragment(2, 3, b"late"))
     assert bench.drops == {"UNEXPECTED": 1}

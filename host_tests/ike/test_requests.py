@@ -171,7 +171,7 @@ WRONG = {
 def test_a_request_with_a_wrong_header_is_dropped(name):
     for state in IN_STATE:
         node, gateway = IN_STATE[state]()
-        bends = {"mid": node.ike._peer_mid, "payloads": [DELETE_IKE], **WRONG[name]}
+        bends = {"mid": node.ike.peer_mid, "payloads": [DELETE_IKE], **WRONG[name]}
         if "chain" in bends:
             del bends["payloads"]
         assert_dropped(node, gateway.bend(INFORMATIONAL, **bends))
@@ -181,7 +181,7 @@ def test_a_request_with_a_wrong_header_is_dropped(name):
 def test_a_request_without_its_icv_is_dropped_wherever_it_is_cut_or_bent():
     for state in IN_STATE:
         node, gateway = IN_STATE[state]()
-        datagram = gateway.bend(mid=node.ike._peer_mid, payloads=[DELETE_IKE])
+        datagram = gateway.bend(mid=node.ike.peer_mid, payloads=[DELETE_IKE])
         assert_dropped(node, spoilt(datagram))
         for size in range(len(datagram)):
             assert_dropped(node, datagram[:size])
@@ -200,7 +200,7 @@ def test_requests_in_the_clear_are_dropped_in_every_state():
             for flags in (0, R):
                 for payloads in bodies:
                     node, gateway = IN_STATE[state]()
-                    mid = node.ike._mid if flags else node.ike._peer_mid
+                    mid = node.ike.mid if flags else node.ike.peer_mid
                     octets = message(gateway.spi_i, node.ike.spi_r, exchange, flags, mid, payloads)
                     assert_dropped(node, gateway._marked(octets))
 
@@ -247,7 +247,7 @@ def test_a_flood_of_anything_at_all_changes_nothing():
     """Octets without meaning, behind headers that have one."""
     for state in IN_STATE:
         node, gateway = IN_STATE[state]()
-        head = gateway.bend(mid=node.ike._peer_mid)[:32]
+        head = gateway.bend(mid=node.ike.peer_mid)[:32]
         before, count = picture(node), 0
         for n in range(400):
             noise = sha256(b"%d" % n).digest() * (1 + n % 90)

@@ -5,7 +5,8 @@ import random
 
 import pytest
 from minipsec.handshake import intermediate
-from minipsec.handshake.sa_init import Initiator
+from minipsec.handshake.sa_init import Handshake
+from minipsec.ike.sa import IkeSa
 from minipsec.kex import groups, methods
 
 from tools.dev.peers.node import Rand, profile
@@ -117,11 +118,12 @@ def test_an_ike_sa_hands_it_to_each_of_its_key_exchanges(monkeypatch):
 
     monkeypatch.setattr(methods, "method", lambda ident: Method)
     step = object()
-    ike = Initiator(profile(), Rand(b"step"), step)
-    ike.start(0)
+    ike = IkeSa(profile(), Rand(b"step"), step)
+    handshake = Handshake(ike)
+    ike.start(0, handshake)
     assert steps == [step]
     monkeypatch.setattr(intermediate, "method", lambda ident: Method)
-    ike.sk_pi = bytes(32)
-    monkeypatch.setattr(ike, "request", lambda *_: None)
-    intermediate.Intermediate([MODP2048], False).start(ike, 0)
+    handshake.sk_pi = bytes(32)
+    monkeypatch.setattr(ike, "ask", lambda *_: None)
+    intermediate.Intermediate(handshake, [MODP2048], False).start(0)
     assert steps == [step, step]

@@ -139,11 +139,12 @@ def test_the_profile_and_the_secrets_that_are_shown_are_good():
 
 def test_how_the_core_is_driven_is_how_it_is_driven():
     from tools.dev.peers.node import PROFILE, Rand, profile
-    from minipsec.handshake.sa_init import Initiator
+    from minipsec.handshake.sa_init import Handshake
+    from minipsec.ike.sa import IkeSa
 
-    (text,) = [block for block in python("firmware/README.md") if "Initiator" in block]
+    (text,) = [block for block in python("firmware/README.md") if "IkeSa" in block]
     names = {
-        "Initiator": Initiator, "profile": profile(**PROFILE), "rand": Rand(b"x"), "now": 0,
+        "IkeSa": IkeSa, "Handshake": Handshake, "profile": profile(**PROFILE), "rand": Rand(b"x"), "now": 0,
         "datagram": b"anything",
     }  # fmt: skip
     exec(compile(text, "firmware/README.md", "exec"), names)

@@ -25,7 +25,7 @@ from tools.fleet import keys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FIRMWARE = ROOT / "firmware"
 
-TABLES = ("handshake.sa_init", "ike.established")  # the modules whose TABLE moves the state
+
 EXCHANGES = {
     34: "IKE_SA_INIT",
     35: "IKE_AUTH",
@@ -61,14 +61,30 @@ def firmware(name):
 # The state diagram.
 
 
+def table():
+    """Return {(state, exchange, response): (handler's name, (states in which it may end))}.
+
+    Both stand in ike.sa: a row of its TABLE, and a comment behind it.
+    """
+    rows = firmware("ike.sa").TABLE
+    text = (FIRMWARE / "minipsec/ike/sa.py").read_text()
+    lines = text[text.index("TABLE = {") :].split("\n}\n")[0].splitlines()[1:]
+    found = {}
+    for (key, name), line in zip(rows.items(), lines, strict=True):
+        row, _, comment = line.partition("  # ")
+        assert f'): "{name}",' in row, line
+        ends = comment.partition(":")[0].split(", ")
+        found[key] = name, tuple(firmware("ike.sa").STATES.index(end) for end in ends)
+    return found
+
+
 def transitions():
     """Return [(state, label, [states that it may end in], is it a message)], in STATES' order."""
     states = firmware("ike.sa").STATES
     found = []
-    for module in TABLES:
-        for (state, exchange, response), (_, ends) in firmware(module).TABLE.items():
-            label = f"{EXCHANGES[exchange]} {'response' if response else 'request'}"
-            found.append((states[state], label, [states[end] for end in ends], True))
+    for (state, exchange, response), (_, ends) in table().items():
+        label = f"{EXCHANGES[exchange]} {'response' if response else 'request'}"
+        found.append((states[state], label, [states[end] for end in ends], True))
     mentioned = {state for state, _, ends, _ in found for state in (state, *ends)}
     for state, label, end in OURS:
         if state == "IDLE" or state in mentioned:

@@ -146,7 +146,7 @@ def _in_state(state):
 def _bounded(node, out):
     ike = node.ike
     assert len(out) <= SENT
-    assert sum(queue.octets for queue in ike._queues.values()) <= fragment.MAX_OCTETS
+    assert sum(queue.octets for queue in ike.incoming.values()) <= fragment.MAX_OCTETS
     assert node.state in ("IKE_AUTH", "UP", "DELETING", "DOWN"), node.state
     for event in node.events:
         if event[0] in ("failed", "deleted"):
@@ -163,7 +163,7 @@ def plaintext(where, data):
     node, gateway = _in_state(state)
     response = bool(data[0] & 1)
     exchange = (IKE_AUTH, INFORMATIONAL, CREATE_CHILD_SA, data[0])[data[0] >> 1 & 3]
-    mid = node.ike._mid if response else node.ike._peer_mid
+    mid = node.ike.mid if response else node.ike.peer_mid
     chain = data[1], data[4:]
     options = {"pad_length": 0}
     if data[0] & 0x10:
@@ -215,7 +215,7 @@ def turns(where, data):
             options = {}
             if op & 8 and len(piece) >= 4:
                 options = {"kind": 53, "place": bytes((0, piece[2], 0, piece[3]))}
-            mid = node.ike._mid if response else node.ike._peer_mid
+            mid = node.ike.mid if response else node.ike.peer_mid
             chain = (piece[0] if piece else 0), piece[4:]
             datagram = gateway.bend(exchange, R * response, mid, chain=chain, **options)
             out = node.receive(datagram, now)

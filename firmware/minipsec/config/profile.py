@@ -159,7 +159,6 @@ def _checked(values):
         refuse("value", "profile", "", values, keys)
     _take(profile, values, rows(), "profile")
     _take(profile, profile.pop("experimental"), experimental(), "profile: experimental")
-    profile["frag_ack_types"] = (50201, 50202, 50203)
     server = profile["server"]
     if profile["mode"] == "tunnel" and not server:
         refuse("value", "profile", "server", REQUIRED, address)

@@ -7,11 +7,11 @@ from ..crypto import kdf
 from ..ike import wire
 from ..crypto.kdf import prf
 from ..crypto.suites import key_sizes
-from ..ike.sa import sort, spi
-from ..ike.wire import Drop
+from ..ike.sa import spi
+from ..ike.wire import Drop, sort
 
+# RFC 7296 §3.1, §3.2
 _IKE_AUTH = const(35)
-
 _SA = const(33)
 _IDI = const(35)
 _IDR = const(36)
@@ -20,185 +20,217 @@ _N = const(41)
 _TSI = const(44)
 _TSR = const(45)
 _CP = const(47)
-
+# §3.10.1; PPK: RFC 8784
 _STATUS = const(16384)  # notify types from here on are no errors
 _INITIAL_CONTACT = const(16384)
 _USE_TRANSPORT_MODE = const(16391)
 _PPK_IDENTITY = const(16436)
 _NO_PPK_AUTH = const(16437)
-
+# §3.3.1, §3.3.2: a protocol, transform types
 _ESP = const(3)
-_ENCR = const(1)  # transform types
+_ENCR = const(1)
 _ESN = const(5)
+# §3.13.1, §3.15
+_UDP = const(17)
+_CFG_REQUEST = const(1)
+_CFG_REPLY = const(2)
 _INTERNAL_IP4_ADDRESS = const(1)
 _INTERNAL_IP6_ADDRESS = const(8)
 
+# Ours: a state, see ike.sa.
 _S_AUTH = const(3)
-_S_UP = const(4)
 
 
-def _signed(sa, message, nonce, sk_p, ident):
-    """Return what AUTH of the side whose first message and ID body these are covers, in parts.
+class Auth:
+    """IKE_AUTH of a Handshake; `ppk`: with a PPK; `int_auth`: IntAuth of RFC 9242 §3.3.2."""
 
-    `nonce` is the other side's (RFC 7296 §2.15; IntAuth: RFC 9242 §3.3.2).
-    """
-    return message, nonce, prf(sk_p, ident), sa._int_auth
+    _plain = None  # SK_d and SK_pr without the PPK, where the gateway may do without
 
+    def __init__(self, handshake, ppk, int_auth):
+        self._handshake = handshake
+        self._ppk = ppk
+        self._int_auth = int_auth
+        self._sk_d, self._sk_pi, self._sk_pr = handshake.sk_d, handshake.sk_pi, handshake.sk_pr
 
-def send(sa, now, int_auth=b""):
-    """Send IKE_AUTH; `int_auth` is IntAuth where an IKE_INTERMEDIATE took place."""
-    p = sa.profile
-    sa._int_auth = int_auth
-    sa.spi_in = choose_spi(sa)
-    sa._offer = [(_ESP, sa.spi_in, transforms) for _, transforms in p["esp"]]
-    inner = p["inner_address"]
-    n = len(p["server"] or sa._remote[0])
-    anywhere = bytes(n), b"\xff" * n
-    ts_i = (inner, inner) if inner else anywhere
-    ts_r = p["remote_ts"] or anywhere
-    transport = p["mode"] == "transport"
-    if transport:
-        # Host to host: the addresses outside are the ones inside.
-        if sa._local:
-            ts_i = (sa._local[0],) * 2
-        ts_r = (sa._remote[0],) * 2
-    ident = _id_body(p["id"])
-    method = sa.method
-    payloads = [(_IDI, ident)]
-    payloads += method.payloads
-    if sa._ppk == "auth":
+    def send(self, now):
+        """Send IKE_AUTH."""
+        h = self._handshake
+        sa = h.sa
+        p = sa.profile
+        self.spi_in = choose_spi(p["spi"], h.taken, sa.rand)
+        self._offer = [(_ESP, self.spi_in, transforms) for _, transforms in p["esp"]]
+        self._ts = ts_i, ts_r = self._selectors()
+        ident = _id_body(p["id"])
+        payloads = [(_IDI, ident)]
+        payloads += h.method.payloads
+        if self._ppk:
+            payloads += self._mix_ppk(ident)
+        if h.initial_contact:
+            payloads.append((_N, wire.notify(_INITIAL_CONTACT)))
+        if p["gateway_id"] != "any":
+            payloads.append((_IDR, _id_body(p["gateway_id"])))
+        data = h.method.sign(*self._signed(h.message_i, h.n_r, self._sk_pi, ident))
+        payloads.append((_AUTH, struct.pack(">I", h.method.method << 24) + data))
+        if p["mode"] == "transport":
+            payloads.append((_N, wire.notify(_USE_TRANSPORT_MODE)))
+        elif not p["inner_address"]:
+            kind = _address_type(len(ts_i[0]))
+            payloads.append((_CP, wire.cp_body(_CFG_REQUEST, [(kind, b"")])))
+        payloads.append((_SA, wire.sa_body(self._offer)))
+        payloads.append((_TSI, wire.ts_body([ts_i])))
+        payloads.append((_TSR, wire.ts_body([ts_r])))
+        sa.go(_S_AUTH)
+        sa.ask(_IKE_AUTH, payloads, now)
+
+    def _selectors(self):
+        """Return TSi and TSr that we offer, each as (first, last) address."""
+        h = self._handshake
+        p = h.sa.profile
+        inner = p["inner_address"]
+        n = len(p["server"] or h.remote[0])
+        anywhere = bytes(n), b"\xff" * n
+        ts_i = (inner, inner) if inner else anywhere
+        ts_r = p["remote_ts"] or anywhere
+        if p["mode"] == "transport":
+            # Host to host: the addresses outside are the ones inside.
+            if h.local:
+                ts_i = (h.local[0],) * 2
+            ts_r = (h.remote[0],) * 2
+        return ts_i, ts_r
+
+    def _mix_ppk(self, ident):
+        """Go on with keys that the PPK is in; return the notifies that say so (RFC 8784 §3)."""
         from . import ppk
 
-        payloads.append((_N, wire.notify(_PPK_IDENTITY, ppk.identity(p))))
+        h = self._handshake
+        p = h.sa.profile
+        payloads = [(_N, wire.notify(_PPK_IDENTITY, ppk.identity(p)))]
         if not p["ppk_required"]:
-            data = method.sign(*_signed(sa, sa._message_i, sa._n_r, sa.sk_pi, ident))
-            payloads.append((_N, wire.notify(_NO_PPK_AUTH, data)))
-            sa._plain = sa.sk_d, sa.sk_pr
-        sa.sk_d, sa.sk_pi, sa.sk_pr = ppk.mixed(p, sa.sk_d, sa.sk_pi, sa.sk_pr)
-    if sa.initial_contact:
-        payloads.append((_N, wire.notify(_INITIAL_CONTACT)))
-    if p["gateway_id"] != "any":
-        payloads.append((_IDR, _id_body(p["gateway_id"])))
-    data = method.sign(*_signed(sa, sa._message_i, sa._n_r, sa.sk_pi, ident))
-    payloads.append((_AUTH, struct.pack(">I", method.method << 24) + data))
-    if transport:
-        payloads.append((_N, wire.notify(_USE_TRANSPORT_MODE)))
-    elif not inner:
-        payloads.append((_CP, wire.cp_body(1, [(_address_type(n), b"")])))
-    payloads.append((_SA, wire.sa_body(sa._offer)))
-    payloads.append((_TSI, wire.ts_body([ts_i])))
-    payloads.append((_TSR, wire.ts_body([ts_r])))
-    sa._ts = ts_i, ts_r
-    sa.go(_S_AUTH)
-    sa.request(_IKE_AUTH, payloads, now)
+            signed = self._signed(h.message_i, h.n_r, self._sk_pi, ident)
+            payloads.append((_N, wire.notify(_NO_PPK_AUTH, h.method.sign(*signed))))
+            self._plain = self._sk_d, self._sk_pr
+        keys = ppk.mixed(p, self._sk_d, self._sk_pi, self._sk_pr)
+        self._sk_d, self._sk_pi, self._sk_pr = keys
+        return payloads
 
+    def _signed(self, message, nonce, sk_p, ident):
+        """Return what AUTH of the side whose first message and ID body these are covers, in parts.
 
-def choose_spi(sa):
-    """Return our inbound SPI: one of the profile's that no SA of ours has, or a random one."""
-    fixed = sa.profile["spi"] or []
-    for value in fixed:
-        value = value.to_bytes(4, "big")
-        if value not in sa.taken:
-            return value
-    while True:
-        value = spi(sa.rand, 4)
-        if value not in sa.taken:
-            return value
+        `nonce` is the other side's (RFC 7296 §2.15; IntAuth: RFC 9242 §3.3.2).
+        """
+        return message, nonce, prf(sk_p, ident), self._int_auth
 
-
-def answer(sa, payloads, now):
-    """Take the gateway's answer: the SA is up, or at its end."""
-    found, notifies, _ = sort(payloads)
-    kinds = [kind for kind, _ in notifies]
-    refusal = [kind for kind in kinds if kind < _STATUS]
-    sa.answer_came(now)
-    p = sa.profile
-    if not (_AUTH in found and _IDR in found):
-        if refusal:
-            sa.fail("notify", refusal[0])
+    def answer(self, payloads, now):
+        """Take the gateway's answer: the SA is up, or at its end."""
+        h = self._handshake
+        sa = h.sa
+        found, notifies, _ = sort(payloads)
+        kinds = [kind for kind, _ in notifies]
+        refusal = [kind for kind in kinds if kind < _STATUS]
+        sa.answer_came(now)
+        p = sa.profile
+        if not (_AUTH in found and _IDR in found):
+            if refusal:
+                sa.fail("notify", refusal[0])
+            else:
+                sa.refuse("no AUTH payload")
+            return
+        with_ppk = h.with_ppk
+        if self._ppk:
+            with_ppk = _PPK_IDENTITY in kinds
+            if not with_ppk:
+                if p["ppk_required"]:
+                    sa.refuse("no such PPK", "ppk")
+                    return
+                self._sk_d, self._sk_pr = self._plain
+        wanted = p["gateway_id"]
+        idr = bytes(found[_IDR])
+        auth = bytes(found[_AUTH])
+        # Another method says that no secret of ours could have helped.
+        other = auth[:1] if auth[:1] != bytes((h.method.method,)) else b""
+        signed = self._signed(h.message_r, h.n_i, self._sk_pr, idr)
+        if other or not h.method.verify(auth[4:], *signed):
+            sa.refuse("AUTH does not verify", "peer", *other)
+        elif wanted != "any" and idr[:1] + idr[4:] != bytes((wanted[0],)) + wanted[1]:
+            sa.refuse("IDr is not gateway_id", "peer", idr)
+        elif refusal:
+            # The IKE SA stands without its Child SA: of no use to us (RFC 7815 §2.1).
+            sa.leave("notify", refusal[0])
         else:
-            sa.refuse("no AUTH payload")
-        return
-    if sa._ppk == "auth":
-        sa.with_ppk = _PPK_IDENTITY in kinds
-        if not sa.with_ppk:
-            if p["ppk_required"]:
-                sa.refuse("no such PPK", "ppk")
-                return
-            sa.sk_d, sa.sk_pr = sa._plain
-    wanted = p["gateway_id"]
-    idr = bytes(found[_IDR])
-    auth = bytes(found[_AUTH])
-    # Another method says that no secret of ours could have helped.
-    other = auth[:1] if auth[:1] != bytes((sa.method.method,)) else b""
-    signed = _signed(sa, sa._message_r, sa._n_i, sa.sk_pr, idr)
-    if other or not sa.method.verify(auth[4:], *signed):
-        sa.refuse("AUTH does not verify", "peer", *other)
-    elif wanted != "any" and idr[:1] + idr[4:] != bytes((wanted[0],)) + wanted[1]:
-        sa.refuse("IDr is not gateway_id", "peer", idr)
-    elif refusal:
-        # The IKE SA stands without its Child SA: of no use to us (RFC 7815 §2.1).
-        sa.leave("notify", refusal[0])
-    else:
+            self._establish(found, notifies, kinds, with_ppk)
+
+    def _establish(self, found, notifies, kinds, with_ppk):
+        """The gateway is who it should be: go on with its Child SA, or leave."""
+        sa = self._handshake.sa
         try:
-            child = _child(sa, found, kinds)
+            child = self._child(found, kinds)
         except Drop as e:
             sa.leave("peer", *e.args)
             return
-        from ..ike.established import TABLE, lifetime_in
+        from ..ike.established import lifetime_in
 
-        sa._table = TABLE
-        sa.forget()
-        sa.spi_out = child["spi_out"]
-        sa.go(_S_UP)
+        sa.establish(child["spi_out"], with_ppk)
         for notify in notifies:
             child["lifetime"] = child.get("lifetime") or lifetime_in(*notify)
         sa.event("up", child)
 
+    def _child(self, found, notifies):
+        """Return what the Child SA needs, as a dict, or raise Drop with what is wrong.
 
-def _child(sa, found, notifies):
-    """Return what the Child SA needs, as a dict, or raise Drop with what is wrong.
+        Keys: spi_in, spi_out (4 octets), cipher (transform id), key_in, key_out (see suites.aead),
+        picked ({type: (id, bits)}), inner, server (packed addresses), transport, esn (flags), and
+        lifetime (seconds), where the gateway says so.
+        """
+        if not (_SA in found and _TSI in found and _TSR in found):
+            raise Drop("no Child SA")
+        spi_out, picked = wire.chosen(self._offer, found[_SA], _ESP)
+        if len(spi_out) != 4:
+            raise Drop("BAD_SA")
+        if spi_out[:3] == b"\0\0\0":
+            raise Drop("its SPI for ESP is one of 0 to 255, which are reserved")
+        h = self._handshake
+        p = h.sa.profile
+        server = p["server"]
+        transport = p["mode"] == "transport"
+        if transport:
+            if _USE_TRANSPORT_MODE not in notifies:
+                raise Drop("transport mode was refused")
+            # A NAT may stand between these addresses (RFC 7296 §2.23.1): we look at no more.
+            server = h.remote[0]
+            inner = h.local[0] if h.local else bytes(len(server))
+        else:
+            inner = p["inner_address"] or _assigned(found.get(_CP), len(server))
+            ts_i, ts_r = self._ts
+            ts_i = _within(found[_TSI], *ts_i)
+            ts_r = _within(found[_TSR], *ts_r)
+            _covers(ts_i, inner, p["inner_port"], "TSi without our inner address")
+            _covers(ts_r, server, p["server_port"], "TSr without server")
+        size = sum(key_sizes(*picked[_ENCR]))
+        key_out, key_in = kdf.child_keys(self._sk_d, h.nonces(), size)
+        return {
+            "spi_in": self.spi_in,
+            "spi_out": spi_out,
+            "key_out": key_out,
+            "key_in": key_in,
+            "cipher": picked[_ENCR][0],
+            "picked": picked,
+            "inner": inner,
+            "server": server,
+            "transport": transport,
+            "esn": picked.get(_ESN) == (1, 0),
+        }
 
-    Keys: spi_in, spi_out (4 octets), cipher (transform id), key_in, key_out (see suites.aead),
-    picked ({type: (id, bits)}), inner, server (packed addresses), transport, esn (flags).
-    """
-    if not (_SA in found and _TSI in found and _TSR in found):
-        raise Drop("no Child SA")
-    spi_out, picked = wire.chosen(sa._offer, found[_SA], _ESP)
-    if len(spi_out) != 4:
-        raise Drop("BAD_SA")
-    if spi_out[:3] == b"\0\0\0":
-        raise Drop("its SPI for ESP is one of 0 to 255, which are reserved")
-    p = sa.profile
-    server = p["server"]
-    transport = p["mode"] == "transport"
-    if transport:
-        if _USE_TRANSPORT_MODE not in notifies:
-            raise Drop("transport mode was refused")
-        # A NAT may stand between these addresses (RFC 7296 §2.23.1): we look at no more.
-        server = sa._remote[0]
-        inner = sa._local[0] if sa._local else bytes(len(server))
-    else:
-        inner = p["inner_address"] or _assigned(found.get(_CP), len(server))
-        ts_i, ts_r = sa._ts
-        ts_i = _within(found[_TSI], *ts_i)
-        ts_r = _within(found[_TSR], *ts_r)
-        _covers(ts_i, inner, p["inner_port"], "TSi without our inner address")
-        _covers(ts_r, server, p["server_port"], "TSr without server")
-    size = sum(key_sizes(*picked[_ENCR]))
-    key_out, key_in = kdf.child_keys(sa.sk_d, sa.nonces(), size)
-    return {
-        "spi_in": sa.spi_in,
-        "spi_out": spi_out,
-        "key_out": key_out,
-        "key_in": key_in,
-        "cipher": picked[_ENCR][0],
-        "picked": picked,
-        "inner": inner,
-        "server": server,
-        "transport": transport,
-        "esn": picked.get(_ESN) == (1, 0),
-    }
+
+def choose_spi(fixed, taken, rand):
+    """Return our inbound SPI: one of the profile's that no SA of ours has, or a random one."""
+    for value in fixed or ():
+        value = value.to_bytes(4, "big")
+        if value not in taken:
+            return value
+    while True:
+        value = spi(rand, 4)
+        if value not in taken:
+            return value
 
 
 def _id_body(identity):
@@ -214,7 +246,7 @@ def _assigned(body, n):
     if body is not None:
         kind, attributes = wire.parse_cp(body)
         for attribute, value in attributes:
-            if kind == 2 and attribute == _address_type(n) and len(value) >= n:
+            if kind == _CFG_REPLY and attribute == _address_type(n) and len(value) >= n:
                 return value[:n]
     raise Drop("no inner address in CFG_REPLY")
 
@@ -230,6 +262,6 @@ def _within(body, low, high):
 
 def _covers(selectors, address, port, complaint):
     for protocol, low, high, first, last in selectors:
-        if protocol in (0, 17) and low <= port <= high and first <= address <= last:
+        if protocol in (0, _UDP) and low <= port <= high and first <= address <= last:
             return
     raise Drop(complaint, selectors, address, port)

@@ -6,22 +6,23 @@ Loaded when one of them was agreed on in IKE_SA_INIT.
 import struct
 from micropython import const
 
-from . import auth
 from ..crypto import kdf
 from ..ike import wire
 from ..kex.methods import method, wipe
-from ..ike.sa import sort
 
+# RFC 9242 §3.1; RFC 7296 §3.2, SKF: RFC 7383
 _IKE_INTERMEDIATE = const(43)
+_I = const(0x08)
 _KE = const(34)
 _N = const(41)
 _SK = const(46)
 _SKF = const(53)
-_I = const(0x08)
+# RFC 7296 §3.10.1; RFC 8784, RFC 9867
 _STATUS = const(16384)
 _PPK_IDENTITY = const(16436)
 _PPK_IDENTITY_KEY = const(16446)
 
+# Ours: states, see ike.sa.
 _S_INTERMEDIATE = const(2)
 
 
@@ -32,10 +33,11 @@ class Intermediate:
     PPK goes into the last exchange.
     """
 
-    def __init__(self, methods, with_ppk):
+    def __init__(self, handshake, methods, with_ppk):
         self.methods = methods
         self.with_ppk = with_ppk
         self.int_auth_i = self.int_auth_r = b""
+        self._handshake = handshake
         self._ke = None
 
     def wipe(self):
@@ -43,10 +45,12 @@ class Intermediate:
         wipe(self._ke)
         self._ke = None
 
-    def start(self, sa, now):
+    def start(self, now):
         """Send the next exchange; False when none is left."""
         if not self.methods and not self.with_ppk:
             return False
+        h = self._handshake
+        sa = h.sa
         payloads = []
         if self.methods:
             self._ke = method(self.methods[0])(sa.rand, sa.step)
@@ -54,24 +58,27 @@ class Intermediate:
         if self.with_ppk and len(self.methods) < 2:
             from . import ppk
 
-            data = ppk.identity(sa.profile) + ppk.confirmation(sa)
+            data = ppk.identity(sa.profile)
+            data += ppk.confirmation(sa.profile, h.nonces(), sa.spi_i, sa.spi_r)
             payloads.append((_N, wire.notify(_PPK_IDENTITY_KEY, data)))
         first, plain = wire.chain(payloads)
-        head = wire.header(sa.spi_i, sa.spi_r, _SK, _IKE_INTERMEDIATE, _I, sa._mid, 0)
-        self.int_auth_i = _covered(sa.sk_pi, self.int_auth_i, head + bytes((first, 0)), plain)
+        head = wire.header(sa.spi_i, sa.spi_r, _SK, _IKE_INTERMEDIATE, _I, sa.mid, 0)
+        self.int_auth_i = _covered(h.sk_pi, self.int_auth_i, head + bytes((first, 0)), plain)
         if sa.state != _S_INTERMEDIATE:
             sa.go(_S_INTERMEDIATE)
-        sa.request(_IKE_INTERMEDIATE, payloads, now)
+        sa.ask(_IKE_INTERMEDIATE, payloads, now)
         return True
 
-    def answer(self, sa, payloads, now):
+    def answer(self, payloads, now):
         """Take the peer's answer; the next exchange or IKE_AUTH follows under new keys.
 
         Its ICV was right, so it comes from the one peer that has these keys, and that has but
         this one answer to give: what is wrong with it ends the attempt at once.  Who it is
         nobody has proved, so nothing but this attempt ends (RFC 7296 §2.21.2).
         """
-        found, notifies, _ = sort(payloads)
+        h = self._handshake
+        sa = h.sa
+        found, notifies, _ = wire.sort(payloads)
         front, plain = sa.message
         sa.answer_came(now)
         for kind, _ in notifies:
@@ -91,15 +98,35 @@ class Intermediate:
         elif _KE in found:
             sa.refuse("KEr without a key exchange")
             return
-        self.int_auth_r = _covered(sa.sk_pr, self.int_auth_r, front, plain)
+        self.int_auth_r = _covered(h.sk_pr, self.int_auth_r, front, plain)
         if shared:
-            sa.make_keys(kdf.prf(sa.sk_d, shared, sa.nonces()))
+            h.make_keys(kdf.prf(h.sk_d, shared, h.nonces()))
         if self.with_ppk and not self.methods:
             self.with_ppk = False
-            if not _take_ppk(sa, notifies):
+            if not self._take_ppk(notifies):
                 return
-        if not self.start(sa, now):
-            auth.send(sa, now, self.int_auth_i + self.int_auth_r + struct.pack(">I", sa._mid))
+        if not self.start(now):
+            int_auth = self.int_auth_i + self.int_auth_r + struct.pack(">I", sa.mid)
+            h.authenticate(now, int_auth)
+
+    def _take_ppk(self, notifies):
+        """Mix in the PPK if the peer has it; False when that ended the attempt."""
+        from . import ppk
+
+        h = self._handshake
+        p = h.sa.profile
+        for kind, data in notifies:
+            if kind == _PPK_IDENTITY:
+                if bytes(data) != ppk.identity(p):
+                    h.sa.refuse("PPK_IDENTITY is not what we offered")
+                    return False
+                # RFC 9867 §3.2: behind the key exchange of the same IKE_INTERMEDIATE.
+                h.mix_ppk(kdf.prf_plus(p["ppk"], h.sk_d, 32))
+                return True
+        if p["ppk_required"]:
+            h.sa.refuse("no such PPK", "ppk")
+            return False
+        return True
 
 
 def _covered(key, before, front, plain):
@@ -118,22 +145,3 @@ def _covered(key, before, front, plain):
     front[at] = _SK
     front[24:28] = struct.pack(">I", end + 4 + len(plain))
     return kdf.prf(key, before, front, struct.pack(">H", 4 + len(plain)), plain)
-
-
-def _take_ppk(sa, notifies):
-    """Mix in the PPK if the peer has it; False when that ended the attempt."""
-    from . import ppk
-
-    for kind, data in notifies:
-        if kind == _PPK_IDENTITY:
-            if bytes(data) != ppk.identity(sa.profile):
-                sa.refuse("PPK_IDENTITY is not what we offered")
-                return False
-            # RFC 9867 §3.2: behind the key exchange of the same IKE_INTERMEDIATE.
-            sa.make_keys(kdf.prf_plus(sa.profile["ppk"], sa.sk_d, 32))
-            sa.with_ppk = True
-            return True
-    if sa.profile["ppk_required"]:
-        sa.refuse("no such PPK", "ppk")
-        return False
-    return True

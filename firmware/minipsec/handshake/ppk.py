@@ -26,9 +26,9 @@ def identity(profile):
     return bytes((_FIXED,)) + profile["ppk_id"].encode()
 
 
-def confirmation(sa):
+def confirmation(profile, nonces, spi_i, spi_r):
     """Return the 8 octets that show the peer which PPK is meant (RFC 9867 §3.1)."""
-    return kdf.prf(sa.profile["ppk"], sa.nonces(), sa.spi_i, sa.spi_r)[:8]
+    return kdf.prf(profile["ppk"], nonces, spi_i, spi_r)[:8]
 
 
 def mixed(profile, *keys):

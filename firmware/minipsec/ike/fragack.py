@@ -1,23 +1,17 @@
 """IKE fragment acknowledgment (draft-antony-ipsecme-ikev2-fragment-acknowledgment-02).
 
-Both halves for one IKE SA: asking for fragments that are missing of a message of the peer's, and
-resending those of ours that the peer asks for.  What the draft leaves open is decided by the
-constants below; tools/dev/bench shows what they are worth.
+A `Reporter` asks for the fragments that are missing of a message of the peer's; a `Flight` resends
+those of a message of ours that the peer asks for.  Neither knows an IKE SA: times and round trips
+are milliseconds and come in as arguments.  What the draft leaves open is decided by the constants
+below; tools/dev/bench shows what they are worth.
 """
 
 import struct
 from micropython import const
 
-from . import wire
 from .wire import Drop
 
-_I = const(0x08)
-_R = const(0x20)
-_N = const(41)
-_SK = const(46)
-_S_UP = const(4)
-
-# Asking.
+# Ours.  Asking.
 _MAX_PAIRS = const(100)  # in one acknowledgment
 _MAX_ASKS = const(8)  # without a new fragment in return
 _RTT_MS = const(800)  # taken for granted as long as it is not known
@@ -27,7 +21,7 @@ _MAX_AHEAD_MS = const(1000)  # of waiting for fragments that may still be under 
 _SLACK_MS = const(20)  # for jitter and reordering, or a quarter of the round trip
 _LARGE = const(8)  # fragments; of a larger message each acknowledgment is sent twice
 
-# Resending.
+# Ours.  Resending.
 _BURST_MS = const(50)  # from one burst to the next
 _BUDGET = const(8)  # fragments resent of a message, in messages
 _BUDGET_EARLY = const(6)  # as long as the peer has not authenticated itself
@@ -65,178 +59,157 @@ def decode(data, total):
     return numbers
 
 
-class _Sent:
-    """A message of ours in fragments, and what the peer lacks of it."""
+def fitting(size, room):
+    """Return how many pairs one acknowledgment has room for; size(n): n octets once sealed."""
+    fit = _MAX_PAIRS
+    while fit > 1 and size(4 * fit + 8) + 36 > room:
+        fit -= 1
+    return fit
 
-    at = -_BURST_MS  # when the last burst was sent
 
-    def __init__(self, datagrams, budget):
+class Flight:
+    """A message of ours in fragments, and what the peer lacks of it.
+
+    `early`: the peer has not authenticated itself.
+    """
+
+    due = None  # when the next burst is to go
+
+    def __init__(self, datagrams, early):
         self.datagrams = datagrams
-        self.budget = budget * len(datagrams)
-        self.wanted = set()  # reported missing since the last burst
-        self.burst = set()  # resent in the last burst
-        self.seen = []
+        self.seen = []  # what marks the acknowledgments that had an effect
+        self._budget = (_BUDGET_EARLY if early else _BUDGET) * len(datagrams)
+        self._at = -_BURST_MS  # when the last burst was sent
+        self._wanted = set()  # reported missing since the last burst
+        self._burst = set()  # resent in the last burst
 
+    def acknowledge(self, missing, mark, waiting, rtt, now):
+        """Take a set of fragment numbers that the peer lacks; is there something to resend?
 
-class Acks:
-    """Fragment acknowledgment of one IKE SA, both ways."""
-
-    def __init__(self, profile):
-        self._profile = profile
-        self._types = profile["frag_ack_types"]
-        self._eager = profile["frag_ack_policy"] == "eager"
-        self._gap = profile["fragment_gap_ms"]  # the peer's; as ours, until it is known
-        self._known = False
-        self._sent = {}  # {is it an answer: _Sent}
-
-    def times(self, sa):
-        """Return when `timer` is to be called, as a list."""
-        times = [sent.at + _BURST_MS for sent in self._sent.values() if sent.wanted]
-        return times + [queue.due for queue in sa._queues.values()]
-
-    def timer(self, sa, now):
-        """Do what is due."""
-        for sent in self._sent.values():
-            if sent.wanted and now >= sent.at + _BURST_MS:
-                burst = sorted(sent.wanted)[: sent.budget]
-                sent.wanted = set()
-                sent.burst = set(burst)
-                sent.budget -= len(burst)
-                sent.at = now
-                sa.send([sent.datagrams[n - 1] for n in burst])
-        for response, queue in sa._queues.items():
-            if queue.due is not None and now >= queue.due:
-                self._ask(sa, queue, response, now)
-
-    # What we lack.
-
-    def came(self, sa, queue, number, new, now):
-        """A fragment came and others are missing; ask for them, but when?
-
-        When the last of the burst should be here.  A fragment that is not `new` was not even
-        authenticated: it may hasten the next question, within bounds, and not put it off.
+        `mark` is another one for each acknowledgment; `waiting` are the datagrams that still wait
+        to be sent: these need no resend.  Raises Drop when it is a copy, or one too many.
         """
-        if new:
-            queue.asks = 0
-            self._learn(sa, queue, number, now)
-            ahead = len([n for n in queue.missing() if n > number])
-        else:
-            # Of a second sending, for all we know.
-            queue.began = ()
-            ahead = queue.total - number
-        under_way = ahead and (
-            self._gap * ahead if self._known else max(self._gap * ahead, _GAP_MS)
-        )
-        end = now + min(under_way, _MAX_AHEAD_MS)
-        if new:
-            if queue is sa._queues.get(True):
-                # The response has begun.
-                if False in self._sent:
-                    self._sent[False].wanted.clear()
-                sa.heard(end)
-            if self._eager or queue.asked:
-                queue.due = None
-            elif queue.due is None:
-                return
-        elif queue.asks >= _MAX_ASKS or now < queue.asked + sa.rtt:
-            return
-        due = end + self._slack(sa)
-        if queue.due is None or due < queue.due:
-            queue.due = due
-
-    def _learn(self, sa, queue, number, now):
-        """Learn the gap between the peer's fragments from those of its first sending.
-
-        Not from what may answer a question of ours: round trips differ, so no longer than half of one.
-        """
-        if queue.began is None:
-            queue.began = number, now
-        elif queue.began and not (queue.asked and now >= queue.asked + (sa.rtt >> 1)):
-            first, then = queue.began
-            if first < number and now - then <= _MAX_GAP_MS * (number - first):
-                self._gap = -(-(now - then) // (number - first))
-                self._known = True
-
-    def _slack(self, sa):
-        return max((sa.rtt or _RTT_MS) >> 2, _SLACK_MS)
-
-    def _ask(self, sa, queue, response, now):
-        # -02 sets R in both kinds; -03 and, the same in this, -04 in reports on requests alone.
-        flags = _I if response and self._profile["frag_ack"] != "02" else _I | _R
-        mid = sa._mid if response else sa._peer_mid
-        missing = queue.missing()
-        pairs = encode(missing)
-        fit = _MAX_PAIRS
-        while fit > 1 and sa._tx.size(4 * fit + 8) + 36 > sa.room:
-            fit -= 1
-        while pairs:
-            notify = wire.notify(self._types[1 + response], b"".join(pairs[:fit]))
-            pairs = pairs[fit:]
-            plain = wire.chain([(_N, notify)])[1]
-            datagram = sa.seal(queue.exchange, flags, mid, _SK, _N, b"", plain)
-            sa.send([datagram] * (2 if queue.asks or queue.total > _LARGE else 1))
-        queue.asked = now
-        queue.asks += 1
-        queue.due = None
-        if queue.asks < _MAX_ASKS:
-            wait = (sa.rtt or _RTT_MS) + self._slack(sa) << ((queue.asks - 1) >> 1)
-            queue.due = now + wait + self._gap * len(missing)
-
-    # What the peer lacks.
-
-    def _begun(self, sa):
-        """Has the response begun to come?  Then the peer has all of our request.
-
-        For all we know: when fragment 1 of it brings nothing new, it may lack some after all.
-        """
-        queue = sa._queues.get(True)
-        return queue and not queue.nudged
-
-    def resend(self, sa, answer):
-        """Return the datagrams of a message of ours that are to be sent again, all or some."""
-        datagrams = sa._answered[1] if answer else sa._request
-        sent = self._sent.get(answer)
-        if not answer and self._begun(sa):
-            # Fragment 1 has the peer resend its response.
-            sa._queues[True].nudged = True
-            sa._queues[True].began = ()
-            return datagrams[:1]
-        if sent and sent.datagrams is datagrams:
-            # Fragment 1 has an RFC 7383 peer resend a response that got lost.
-            return [datagrams[n - 1] for n in sorted(sent.wanted | sent.burst | {1})]
-        return datagrams
-
-    def takes(self, sa, notify, iv, exchange, mid, now):
-        """Act on an acknowledgment, which was authenticated; `notify` is its body."""
-        kind, data, _, spi_size = wire.parse_notify(notify)
-        answer = kind == self._types[2]
-        datagrams = ()
-        if not answer:
-            if mid == sa._mid and not self._begun(sa):
-                datagrams = sa._request or ()
-        elif sa._answered and mid == sa._peer_mid - 1:
-            datagrams = sa._answered[1]
-        if len(datagrams) < 2 or datagrams[0][22 if sa.floated else 18] != exchange:
-            raise Drop("LATE_ACK")
-        if spi_size:
-            raise Drop("BAD_ACK")
-        numbers = decode(data, len(datagrams))
-        sent = self._sent.get(answer)
-        if not sent or sent.datagrams is not datagrams:
-            sent = _Sent(datagrams, _BUDGET if sa.state >= _S_UP else _BUDGET_EARLY)
-            self._sent[answer] = sent
-        if iv in sent.seen or len(sent.seen) >= _MAX_SEEN:
+        if mark in self.seen or len(self.seen) >= _MAX_SEEN:
             raise Drop("REPLAYED_ACK")
-        sent.seen.append(iv)
-        # What waits for its turn needs no resend.
-        waiting = [datagram for _, datagram in sa._out]
-        numbers = {n for n in numbers if datagrams[n - 1] not in waiting}
-        if now < sent.at + sa.rtt:
-            # Said before that burst can have arrived, unless it is said once more.
-            early = numbers & sent.burst
-            numbers -= early
-            sent.burst -= early
-        sent.wanted |= numbers
-        if numbers and not answer:
-            sa.heard(now)
-        self.timer(sa, now)
+        self.seen.append(mark)
+        missing = {n for n in missing if self.datagrams[n - 1] not in waiting}
+        if now < self._at + rtt:
+            # Sent before our burst could arrive; ignore it once.
+            early = missing & self._burst
+            missing -= early
+            self._burst -= early
+        self._wanted |= missing
+        if self._wanted:
+            self.due = self._at + _BURST_MS
+        return bool(missing)
+
+    def arrived(self):
+        """The peer has all of it, for all we know."""
+        self._wanted.clear()
+        self.due = None
+
+    def burst(self, now):
+        """Return the datagrams to resend at `now`, none before the burst is due."""
+        if self.due is None or now < self.due:
+            return ()
+        burst = sorted(self._wanted)[: self._budget]
+        self._wanted = set()
+        self._burst = set(burst)
+        self._budget -= len(burst)
+        self._at = now
+        self.due = None
+        return [self.datagrams[n - 1] for n in burst]
+
+    def again(self):
+        """Return what a resend of the message is: fragment 1 and what was reported missing.
+
+        Fragment 1 has an RFC 7383 peer resend a response that got lost.
+        """
+        return [self.datagrams[n - 1] for n in sorted(self._wanted | self._burst | {1})]
+
+
+class Reporter:
+    """When to ask for what is missing of one message of the peer's, which has `total` fragments.
+
+    `ours` is the time between two fragments of ours, the first guess at the peer's.  `eager`: ask
+    when the last fragment of a burst should be here, and not only for what is missing of a resend.
+    In the methods `gap` is the peer's time between two fragments; None: not known.
+    """
+
+    due = None  # when to ask
+    nudged = False  # did we resend fragment 1 alone since the last new fragment?
+
+    def __init__(self, total, ours, eager):
+        self._total = total
+        self._ours = ours
+        self._eager = eager
+        # The first fragment that came, as (number, when), while later ones tell the gap.
+        self._began = None
+        self._asks = self._asked = 0  # how often we asked in vain, and when last
+
+    def arrived(self, number, missing, gap, rtt, now):
+        """A new fragment came; return (when those behind it should be here, the gap).
+
+        `missing` are the numbers, ascending, of those that have not come.
+        """
+        self.nudged = False
+        self._asks = 0
+        gap = self._learn(number, gap, rtt, now)
+        end = now + self._under_way(len([n for n in missing if n > number]), gap)
+        if self._eager or self._asked:
+            self.due = end + _slack(rtt)
+        elif self.due is not None:
+            self.due = min(self.due, end + _slack(rtt))
+        return end, gap
+
+    def repeated(self, number, gap, rtt, now):
+        """A fragment came that is not new, so it was not even authenticated.
+
+        It may hasten the next question, within bounds, and not put it off.
+        """
+        self._began = ()  # a second sending, for all we know
+        if self._asks < _MAX_ASKS and now >= self._asked + rtt:
+            due = now + self._under_way(self._total - number, gap) + _slack(rtt)
+            if self.due is None or due < self.due:
+                self.due = due
+
+    def nudge(self):
+        """We resend fragment 1 of our request alone, which has the peer resend its response."""
+        self.nudged = True
+        self._began = ()
+
+    def ask(self, missing, fit, gap, rtt, now):
+        """Return (how often to send each, [notify data]), each with `fit` pairs at most."""
+        pairs = encode(missing)
+        copies = 2 if self._asks or self._total > _LARGE else 1
+        self._asked = now
+        self._asks += 1
+        self.due = None
+        if self._asks < _MAX_ASKS:
+            wait = (rtt or _RTT_MS) + _slack(rtt) << ((self._asks - 1) >> 1)
+            self.due = now + wait + (self._ours if gap is None else gap) * len(missing)
+        return copies, [b"".join(pairs[at : at + fit]) for at in range(0, len(pairs), fit)]
+
+    def _under_way(self, ahead, gap):
+        """Return how long so many fragments may still be under way."""
+        ms = (self._ours if gap is None else gap) * ahead
+        if ahead and gap is None:
+            ms = max(ms, _GAP_MS)
+        return min(ms, _MAX_AHEAD_MS)
+
+    def _learn(self, number, gap, rtt, now):
+        """Return the gap between the peer's fragments, learnt from those of its first sending.
+
+        Not from what may answer a question of ours: round trips differ, so for half of one only.
+        """
+        if self._began is None:
+            self._began = number, now
+        elif self._began and not (self._asked and now >= self._asked + (rtt >> 1)):
+            first, then = self._began
+            if first < number and now - then <= _MAX_GAP_MS * (number - first):
+                return -(-(now - then) // (number - first))
+        return gap
+
+
+def _slack(rtt):
+    return max((rtt or _RTT_MS) >> 2, _SLACK_MS)

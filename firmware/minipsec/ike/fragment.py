@@ -1,17 +1,28 @@
 """IKE message fragmentation: cutting and joining plaintext (RFC 7383 §2.5, §2.6).
 
-Loaded for the first message that is too large for one datagram.
+Also what an IkeSa does about fragments that are missing, by `fragack`.  Loaded for the first
+message that is too large for one datagram.
 """
 
 import struct
-from hashlib import sha256
 from micropython import const
 
-from .wire import Drop, front
+from . import wire
+from .wire import Drop
 
+# RFC 7296 §3.1, §3.2
+_I = const(0x08)
+_R = const(0x20)
+_N = const(41)
+_SK = const(46)
 _SKF = const(53)
-_QUEUE_MS = const(30000)  # life of an incomplete request of the peer's
+# Draft -02, from the private range
+_FRAGMENT_ACK_REQ = const(50202)
+_FRAGMENT_ACK_RES = const(50203)
 
+# Ours.
+_S_UP = const(4)  # a state of an IkeSa
+_QUEUE_MS = const(30000)  # life of an incomplete request of the peer's
 MAX_FRAGMENTS = const(64)
 MAX_OCTETS = const(8192)  # of one message, both ways
 
@@ -23,7 +34,7 @@ def split(sa, exchange, flags, mid, first, plain, room):
     ValueError when the message is beyond our bounds.
     """
     size = room - 36
-    while 36 + sa._tx.size(size) > room:
+    while 36 + sa.keys.tx.size(size) > room:
         size -= 1
     if len(plain) > size * min(MAX_FRAGMENTS, MAX_OCTETS // sa.room):
         raise ValueError("message too large")
@@ -38,107 +49,209 @@ def split(sa, exchange, flags, mid, first, plain, room):
 
 
 def gather(sa, outer, view, exchange, response, now):
-    """Keep one fragment; return (first payload, plaintext, head) if it was the last one.
-
-    The head is that of the Reassembly.
-    """
+    """Keep one fragment; return what IkeSa._open does, if it was the last."""
     _, first, body = outer[-1]
-    if len(body) < 4:
-        raise Drop("BAD_LENGTH")
-    number, total = struct.unpack_from(">HH", body)
-    queues = sa._queues
-    queue = queues.get(response)
-    if queue is None or queue.exchange != exchange:
-        queue = Reassembly(exchange)
-    reason = queue.refuses(number, total)
-    if reason:
-        if sa._acks and reason == "REPLAYED_FRAGMENT":
-            sa.acks().came(sa, queue, number, False, now)
-        raise Drop(reason)
+    number, total = _place(body)
+    queue = sa.incoming.get(response)
+    if queue and (queue.exchange != exchange or queue.total < total):
+        queue = None  # split anew into smaller pieces: what came before is of no use
+    if queue and queue.has(number, total):
+        if queue.reporter:
+            queue.reporter.repeated(number, sa.gap, sa.rtt, now)
+        raise Drop("REPLAYED_FRAGMENT")
     # Payloads in the clear stand in front of the first fragment only (RFC 7383 §2.5.3).
     if number > 1 and len(outer) > 1:
         raise Drop("BAD_FRAGMENT")
-    piece = sa.unseal(view, body[4:])
-    # Both queues together stay inside the bound of one.
-    other = queues.get(not response)
-    reason = queue.add(number, total, first, piece, other.octets if other else 0)
-    if reason:
-        if reason == "TOO_LARGE":
-            queues.pop(response, None)
-            if response:
-                sa.fail("peer", reason)
-        raise Drop(reason)
-    queues[response] = queue
-    acks = sa.acks()
+    piece = sa.keys.open(view, body[4:])
+    if not piece:
+        raise Drop("BAD_FRAGMENT")
+    queue = queue or Incoming(exchange, total, _reporter(sa, total))
+    # Both messages together stay inside the bound of one.
+    other = sa.incoming.get(not response)
+    if queue.octets + len(piece) + (other.octets if other else 0) > MAX_OCTETS:
+        sa.incoming.pop(response, None)
+        if response:
+            sa.fail("peer", "TOO_LARGE")
+        raise Drop("TOO_LARGE")
+    queue.add(number, first, piece, wire.head(view, body, response) if number == 1 else None, now)
+    sa.incoming[response] = queue
     if response:
-        sa._sent = None
-    else:
-        sa._queue_due = now + _QUEUE_MS
-    if number == 1:
-        queue.head = front(view, body) if response else sha256(view).digest()
+        sa.request.untimed()
     if queue.complete():
-        del queues[response]
-        return queue.join() + (queue.head,)
-    if acks:
-        acks.came(sa, queue, number, True, now)
+        del sa.incoming[response]
+        return queue.join() + (None, False)
+    if queue.reporter:
+        end, gap = queue.reporter.arrived(number, queue.missing(), sa.gap, sa.rtt, now)
+        sa.learn(gap)
+        if response:
+            # The response has begun to come, of which more may be under way.
+            if False in sa.flights:
+                sa.flights[False].arrived()
+            sa.request.heard(end)
 
 
-class Reassembly:
-    """The fragments of one message that have come so far."""
+def _place(body):
+    """Return (fragment number, total) of an SKF payload's body; Drop beyond our bounds."""
+    if len(body) < 4:
+        raise Drop("BAD_LENGTH")
+    number, total = struct.unpack_from(">HH", body)
+    if not 1 <= number <= total <= MAX_FRAGMENTS:
+        raise Drop("BAD_FRAGMENT")
+    return number, total
 
-    def __init__(self, exchange):
+
+def _reporter(sa, total):
+    """Return a Reporter for a message in fragments, None where that is not agreed on."""
+    if not sa.acks:
+        return None
+    from .fragack import Reporter
+
+    p = sa.profile
+    return Reporter(total, p["fragment_gap_ms"], p["frag_ack_policy"] == "eager")
+
+
+def timer(sa, now):
+    """Do what is due for messages of which fragments are missing: resend, report."""
+    for flight in sa.flights.values():
+        sa.send(flight.burst(now))
+    queue = sa.incoming.get(False)
+    if queue and now >= queue.expires:
+        del sa.incoming[False]
+    for response, queue in sa.incoming.items():
+        reporter = queue.reporter
+        if reporter and reporter.due is not None and now >= reporter.due:
+            _ask(sa, queue, response, now)
+
+
+def times(sa):
+    """Return when there is something to do, as a list; None: nothing."""
+    found = [flight.due for flight in sa.flights.values()]
+    for response, queue in sa.incoming.items():
+        if not response:
+            found.append(queue.expires)
+        if queue.reporter:
+            found.append(queue.reporter.due)
+    return found
+
+
+def _begun(sa):
+    """Has the response begun to come?  Then the peer has all of our request.
+
+    For all we know: when fragment 1 of it brings nothing new, it may lack some after all.
+    """
+    queue = sa.incoming.get(True)
+    return queue and queue.reporter and not queue.reporter.nudged
+
+
+def again(sa, datagrams, answer):
+    """Return the datagrams of a message of ours that are to be sent again, all or some."""
+    if not answer and _begun(sa):
+        # Fragment 1 has the peer resend its response.
+        sa.incoming[True].reporter.nudge()
+        return datagrams[:1]
+    return sa.flights[answer].again() if answer in sa.flights else datagrams
+
+
+def _ask(sa, queue, response, now):
+    """Report what is missing of a message."""
+    from .fragack import fitting
+
+    p = sa.profile
+    # -02 sets R in both kinds; -03 and, the same in this, -04 in reports on requests alone.
+    flags = _I if response and p["frag_ack"] != "02" else _I | _R
+    mid = sa.mid if response else sa.peer_mid
+    fit = fitting(sa.keys.tx.size, sa.room)
+    copies, reports = queue.reporter.ask(queue.missing(), fit, sa.gap, sa.rtt, now)
+    for data in reports:
+        plain = wire.chain([(_N, wire.notify(_FRAGMENT_ACK_REQ + response, data))])[1]
+        sa.send([sa.seal(queue.exchange, flags, mid, _SK, _N, b"", plain)] * copies)
+
+
+def acknowledged(sa, acks, iv, exchange, mid, now):
+    """Take the acknowledgments in a message, which was authenticated."""
+    drops = []
+    for n, ack in enumerate(acks):
+        try:
+            _acknowledged(sa, ack, iv + bytes((n,)), exchange, mid, now)
+        except Drop as e:
+            drops.append(e)
+    # What one reports on may be over, and what another one does not.
+    if len(drops) == len(acks):
+        raise drops[0]
+    for drop in drops:
+        sa.count(drop.args[0])
+
+
+def _acknowledged(sa, ack, mark, exchange, mid, now):
+    from .fragack import Flight, decode
+
+    kind, data, _, spi_size = wire.parse_notify(ack)
+    answer = kind == _FRAGMENT_ACK_RES
+    message = sa.answered if answer else None if _begun(sa) else sa.request
+    if (
+        not message
+        or message.mid != mid
+        or message.exchange != exchange
+        or len(message.datagrams) < 2
+    ):
+        raise Drop("LATE_ACK")
+    if spi_size:
+        raise Drop("BAD_ACK")
+    missing = decode(data, len(message.datagrams))
+    early = sa.state < _S_UP
+    flight = sa.flights.get(answer) or Flight(message.datagrams, early)
+    sa.flights[answer] = flight
+    waiting = [datagram for _, datagram in sa.out]
+    if flight.acknowledge(missing, mark, waiting, sa.rtt, now) and not answer:
+        message.heard(now)
+    timer(sa, now)
+
+
+class Incoming:
+    """The fragments of one message of the peer's that have come so far.
+
+    `reporter` is the fragack.Reporter that asks for the others, or None.
+    """
+
+    octets = 0
+    expires = 0  # when an incomplete request is let go of
+    _first = 0
+    _head = None  # of fragment 1: of a request the datagram's digest, of a response its front
+
+    def __init__(self, exchange, total, reporter):
         self.exchange = exchange
-        self.total = 0
-        self.octets = 0
-        # Of fragment 1: of a request the datagram's digest, of a response what is not encrypted.
-        self.head = None
-        self._first = 0
+        self.total = total
+        self.reporter = reporter
         self._parts = {}
-        # For fragack: when to ask, how often we did in vain, and when last; the first fragment that
-        # came, as (number, when), while later ones tell the gap between them.
-        self.due = self.began = None
-        self.asks = self.asked = 0
-        self.nudged = False  # did we resend fragment 1 alone since the last new fragment?
 
-    def refuses(self, number, total):
-        """Return why a fragment is dropped before it is decrypted, or None (RFC 7383 §2.6)."""
-        if not 1 <= number <= total <= MAX_FRAGMENTS or total < self.total:
-            return "BAD_FRAGMENT"
-        if total == self.total and number in self._parts:
-            return "REPLAYED_FRAGMENT"
+    def has(self, number, total):
+        """Is that fragment here already?  Drop when it is of an older cut (RFC 7383 §2.6)."""
+        if total < self.total:
+            raise Drop("BAD_FRAGMENT")
+        return number in self._parts
 
-    def add(self, number, total, first, piece, elsewhere):
-        """Keep a fragment whose ICV was right; return None, or why it cannot be kept.
-
-        `elsewhere` is how many octets of our bound are taken.
-        """
-        if not piece:
-            return "BAD_FRAGMENT"
-        if total > self.total:
-            # Split anew into smaller pieces: what came before is of no use (RFC 7383 §2.6).
-            self.__init__(self.exchange)
-            self.total = total
+    def add(self, number, first, piece, head, now):
+        """Keep a fragment whose ICV was right; `first` and `head` count with number 1."""
         self.octets += len(piece)
-        if self.octets + elsewhere > MAX_OCTETS:
-            return "TOO_LARGE"
         self._parts[number] = piece
-        self.nudged = False
+        self.expires = now + _QUEUE_MS
         if number == 1:
             self._first = first
+            self._head = head
 
     def complete(self):
         """Is every fragment there?"""
         return len(self._parts) == self.total
 
     def join(self):
-        """Return (first inner payload, plaintext), letting go of the pieces."""
+        """Return (first inner payload, plaintext, head), letting go of the pieces."""
         plain = bytearray(self.octets)
         at = 0
         for number in range(1, self.total + 1):
             piece = self._parts.pop(number)
             plain[at : at + len(piece)] = piece
             at += len(piece)
-        return self._first, plain
+        return self._first, plain, self._head
 
     def missing(self):
         """Return the numbers that are missing, ascending."""

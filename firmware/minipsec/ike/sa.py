@@ -1,12 +1,29 @@
-"""What every IKEv2 exchange shares: dispatch, protection, fragments, retransmission.
+"""One IKE SA without I/O: its states, dispatch, protection, exchanges, fragments.
 
-A `Machine` is one IKE SA without I/O.  Its owner hands in datagrams by `receive` and the passing
-of time by `timer`; after each call it takes what `poll_out` and `next_event` return, until they
-return None, and calls `timer` again at `next_timer`.  A datagram here is a UDP payload, the
-non-ESP marker included where one belongs.
+An `IkeSa` is made first and lives to the end of the SA, with its keys, its counter of IVs and its
+Message IDs.  Its owner hands in datagrams by `receive` and the passing of time by `timer`; after
+each call it takes what `poll_out` and `next_event` return, until they return None, and calls
+`timer` again at `next_timer`.  A datagram here is a UDP payload, the non-ESP marker included where
+one belongs.
 
-All that changes state goes through a table: (state, exchange, is it a response) leads to the
-handler and to the states in which it may end.  What is not in the table is dropped and counted.
+From IKE_SA_INIT to IKE_AUTH it has a guest, a handshake.sa_init.Handshake; from then on
+`established` is there in its place.  All that changes state goes through `TABLE`: (state,
+exchange, is it a response) leads to the handler's name, in the guest or there.  What is not in the
+table is dropped and counted.
+
+Events are tuples:
+  ("state", name)                  a new state
+  ("hint", notify type)            an error that nobody authenticated; nothing changed
+  ("agreed", {type: (id, bits)})   the IKE proposal
+  ("up", child)                    IKE_AUTH done; `child` is a dict, see `auth.Auth`
+  ("failed", kind, detail)         this IKE SA is over: ("notify", type), ("timeout", exchange),
+                                   ("peer", what it did wrong), ("ppk", what is wrong with it)
+  ("deleted",)                     the peer deleted this IKE SA
+  ("answered",)                    the peer answered a request made after IKE_AUTH
+  ("ended",)                       it answered our DELETE
+  ("lifetime", seconds)            the peer lets this SA live no longer
+  ("rekey",)                       the peer wants other keys: a new SA is due
+  ("keys", ...)                    only with the profile key `keylog`
 """
 
 import struct
@@ -14,85 +31,115 @@ from hashlib import sha256
 from micropython import const
 
 from . import wire
+from .exchange import Outgoing
 from .wire import Drop
 
+# RFC 7296 §3.1: exchange types, flags.  IKE_INTERMEDIATE: RFC 9242.
 _IKE_SA_INIT = const(34)
-
+_IKE_AUTH = const(35)
+_CREATE_CHILD_SA = const(36)
+_INFORMATIONAL = const(37)
+_INTERMEDIATE = const(43)
 _I = const(0x08)
 _R = const(0x20)
-
+# RFC 7296 §3.2: payload types.  SKF: RFC 7383.
 _SA = const(33)
 _N = const(41)
 _D = const(42)
-_VENDOR = const(43)
 _SK = const(46)
+_LAST_KNOWN = const(48)  # 33..48 are RFC 7296's own
 _SKF = const(53)
-_LAST_KNOWN = const(48)  # payload types 33..48 are RFC 7296's own
-
+# RFC 7296 §3.10.1: notify types.
 _UNSUPPORTED_CRITICAL_PAYLOAD = const(1)
 _INVALID_SYNTAX = const(7)
 _AUTHENTICATION_FAILED = const(24)
-_INFORMATIONAL = const(37)
+_FRAGMENT_ACK_REQ = const(50202)  # draft -02, from the private range
+_FRAGMENT_ACK_RES = const(50203)
+_MARKER = b"\0\0\0\0"  # RFC 3948 §2.2
+_LONE = b"\0\1\0\1"  # RFC 7383 §2.5: fragment 1 of 1
 
+# Ours.
 _MAX_MESSAGE = const(3000)
 _MAX_OUT = const(16)  # datagrams that wait to be sent while an answer is put behind them
 _FLOOR_MS = const(200)  # of the retransmission interval where fragments are acknowledged
-_GUESS_MS = const(125)  # least round trip taken for granted after a resend
-_MARKER = b"\0\0\0\0"
-_LONE = b"\0\1\0\1"  # fragment 1 of 1
 
 _S_IDLE = const(0)
+_S_INIT = const(1)
+_S_INTERMEDIATE = const(2)
+_S_AUTH = const(3)
+_S_UP = const(4)
+_S_DELETING = const(5)
 _S_DEAD = const(6)
 STATES = ("IDLE", "IKE_SA_INIT", "IKE_INTERMEDIATE", "IKE_AUTH", "UP", "DELETING", "DOWN")
 
+# (state, exchange, is a response): the handler's name  # the states in which it may end: make docs
+# draws the diagram from these lines, conformance/test_states.py holds them to be the truth.
+TABLE = {
+    (_S_INIT, _IKE_SA_INIT, True): "on_init",  # IKE_SA_INIT, IKE_INTERMEDIATE, IKE_AUTH
+    (_S_INTERMEDIATE, _INTERMEDIATE, True): "on_intermediate",  # IKE_INTERMEDIATE, IKE_AUTH, DOWN
+    (_S_INTERMEDIATE, _INFORMATIONAL, False): "on_informational",  # IKE_INTERMEDIATE
+    (_S_INTERMEDIATE, _CREATE_CHILD_SA, False): "on_create_child",  # IKE_INTERMEDIATE
+    (_S_AUTH, _IKE_AUTH, True): "on_auth",  # UP, DOWN
+    (_S_AUTH, _INFORMATIONAL, False): "on_informational",  # IKE_AUTH
+    (_S_AUTH, _CREATE_CHILD_SA, False): "on_create_child",  # IKE_AUTH
+    (_S_UP, _INFORMATIONAL, False): "on_informational",  # UP, DOWN
+    (_S_UP, _CREATE_CHILD_SA, False): "on_create_child",  # UP
+    (_S_UP, _INFORMATIONAL, True): "on_answer",  # UP, DOWN: an answer beyond our bounds
+    (_S_DELETING, _INFORMATIONAL, False): "on_informational",  # DELETING, DOWN
+    (_S_DELETING, _CREATE_CHILD_SA, False): "on_create_child",  # DELETING
+    (_S_DELETING, _INFORMATIONAL, True): "on_deleted",  # DOWN
+}
 
-class Machine:
+
+class IkeSa:
     """One IKE SA of ours, as the original initiator.
 
-    `profile` is what store.load_profile returns; `rand(n)` returns n random octets.
+    `profile` is what profile.load_profile returns; `rand(n)` returns n random octets; `step` is
+    called several times a second by a key exchange that takes seconds.
     """
 
+    table = TABLE
     state = _S_IDLE
-    taken = ()  # inbound SPIs of our other SAs
-    initial_contact = True  # no other SA of ours is with this gateway
+    handshake = None  # the guest, from `start` to IKE_AUTH
+    keys = None  # an exchange.Keys
+    request = None  # the exchange.Outgoing that is outstanding
+    answered = None  # an exchange.Outgoing: our answer to the peer's last request
+    mid = 0  # Message ID of our next or outstanding request
+    peer_mid = 0  # Message ID that the peer's next request must have
     nat = None  # are we behind one? None: not known
     peer_nat = True  # may the gateway be behind one, or does it say so?
     with_ppk = False  # did a PPK go in?
     reply = False  # was the last datagram of poll_out an answer to a request?
     fragmentation = False  # negotiated (RFC 7383)
+    acks = False  # fragment acknowledgment: negotiated
     message = None  # the response at hand: (its octets up to RESERVED of SK, plaintext)
     room = 0  # octets of UDP payload that one datagram of ours may have
     spi_r = bytes(8)
     spi_out = picked = None  # of the Child SA; what was agreed on for this one
+    gap = None  # between two fragments of the peer's, ms; None: not known
     rtt = 0  # of the last exchange without fragments or resends, ms; 0: not known
-    _rounds = 0  # IKE_SA_INITs sent anew in this retransmission interval
-    _acks = None  # True when fragments may be acknowledged; then a fragack.Acks, see `acks`
-    _table = {}
-    _request = None  # datagrams of the outstanding request
-    _exchange = 0
-    _mid = 0  # Message ID of our next or outstanding request
-    _peer_mid = 0  # Message ID that the peer's next request must have
-    _answered = None  # (digest of the peer's last request, datagrams of our answer)
-    _queue_due = None
-    _sent = None  # when the request went out, where that tells the round trip
-    _tries = _interval = _growth = _deadline = 0
-    _due = None
-    _iv = 0
     _ending = None  # the event with which this SA ends once an answer is out
-    _tx = _rx = None
 
-    def __init__(self, profile, rand):
+    def __init__(self, profile, rand, step=None):
         self.profile = profile
         self.rand = rand
+        self.step = step
         self.drops = {}
         # From here on datagrams go to natt_port and carry the non-ESP marker.
         self.floated = profile["port"] == profile["natt_port"]
         self.spi_i = spi(rand, 8)
-        self._out = []
+        self.incoming = {}  # incomplete messages: {is it a response: fragment.Incoming}
+        self.flights = {}  # of our messages the peer lacks something: {is it an answer: fragack.Flight}
+        self.out = []  # [(is it an answer to a request, datagram)] that wait to be sent
         self._events = []
-        self._queues = {}  # incomplete messages: {is it a response: Reassembly}
 
     # The owner's side.
+
+    def start(self, now, handshake):
+        """Take the guest in, and have it send the first IKE_SA_INIT."""
+        self.handshake = handshake
+        self.go(_S_INIT)
+        handshake.start(now)
 
     def receive(self, datagram, now):
         """Take one datagram from the network; True when it was meant for this SA and was new.
@@ -108,66 +155,28 @@ class Machine:
 
     def timer(self, now):
         """Do what is due at `now`: resend, ask for fragments, give up."""
-        if self._queue_due is not None and now >= self._queue_due:
-            self._queue_due = None
-            self._queues.pop(False, None)
-        if self._acks and self._acks is not True:
-            self._acks.timer(self, now)
-        if self._due is None or now < self._due:
+        if self.incoming or self.flights:
+            from .fragment import timer
+
+            timer(self, now)
+        request = self.request
+        if request is None or now < request.due:
             return
-        if now >= self._deadline:
-            self.fail("timeout", self._exchange)
+        if now >= request.deadline:
+            self.fail("timeout", request.exchange)
             return
-        self._tries += 1
-        self._interval *= self._growth
-        if self._sent is not None:
-            self._sent = now
-        self._rounds = 0
-        self.restart(now)
-        self._resend(False, self._request)
-
-    def acks(self):
-        """Return the fragack.Acks of this SA, loaded with its first fragment; None without them."""
-        if self._acks is True:
-            from .fragack import Acks
-
-            self._acks = Acks(self.profile)
-        return self._acks
-
-    def interval(self, ms, datagrams):
-        """Return the first retransmission interval of a request; `ms` is that of the profile."""
-        if self._acks and self.rtt:
-            gap = self.profile["fragment_gap_ms"]
-            ms = min(ms, max(_FLOOR_MS, 3 * self.rtt) + len(datagrams) * gap)
-        return ms
-
-    def _resend(self, answer, datagrams):
-        if self._acks and len(datagrams) > 1:
-            datagrams = self.acks().resend(self, answer)
-        self.send(datagrams, answer)
-
-    def restart(self, now):
-        """Start the retransmission interval anew; the time to give up stays."""
-        self._due = self._deadline
-        if self._tries < self.profile["retransmit_tries"]:
-            self._due = min(now + self._interval, self._due)
-
-    def heard(self, now):
-        """Start anew, tries as well: of what is under way in fragments the peer told something."""
-        self._interval //= self._growth ** (self._tries - 1)
-        self._tries = 1
-        self.restart(now)
-
-    def send(self, datagrams, reply=False):
-        """Have datagrams for the owner to send."""
-        for datagram in datagrams:
-            self._out.append((reply, datagram))
+        if self.handshake:
+            self.handshake.resending(now)
+        request.resent(now)
+        self._resend(request, False)
 
     def next_timer(self):
         """Return the time at which `timer` wants to be called, or None."""
-        times = [self._due, self._queue_due]
-        if self._acks and self._acks is not True:
-            times += self._acks.times(self)
+        times = [self.request.due] if self.request else []
+        if self.incoming or self.flights:
+            from .fragment import times as more
+
+            times += more(self)
         times = [time for time in times if time is not None]
         return min(times) if times else None
 
@@ -176,22 +185,71 @@ class Machine:
 
         A reply goes to where the request came from, all else to the gateway.
         """
-        if not self._out:
+        if not self.out:
             return None
-        self.reply, datagram = self._out.pop(0)
+        self.reply, datagram = self.out.pop(0)
         return datagram
 
     def next_event(self):
         """Return the next event, or None."""
         return self._events.pop(0) if self._events else None
 
+    def unanswered(self):
+        """Return how often the outstanding request was sent; 0 when none is outstanding."""
+        return self.request.tries if self.request else 0
+
     def count(self, reason):
         """Count one dropped datagram."""
         self.drops[reason] = self.drops.get(reason, 0) + 1
 
-    # Receiving.
+    # Receiving: one gate behind the other, each raises Drop.
 
     def _receive(self, datagram, now):
+        handler, view, first, exchange, response, mid = self._gate(datagram)
+        if exchange == _IKE_SA_INIT:
+            self.handle(handler, view, now)
+            return
+        # Of the exchange that we answered last: its request again, or an acknowledgment.
+        late = self.answered if mid == self.peer_mid - 1 else None
+        if late and not response and late.digest == sha256(view).digest():
+            self._has_room()
+            self._resend(late, True)
+            return
+        # No name for the request here: its octets are to be free once it is answered.
+        if response:
+            expected = self.request and (exchange, mid) == (
+                self.request.exchange,
+                self.request.mid,
+            )
+        else:
+            expected = mid == self.peer_mid
+        # After an exchange has ended, accept only acknowledgments.
+        if not expected and not (late and self.acks and first >= _SK):
+            raise Drop("OLD_MESSAGE_ID")
+        opened = self._open(view, first, exchange, response, expected, now)
+        if not opened:
+            return
+        first, plain, head, iv, lone = opened
+        plain = memoryview(plain)
+        try:
+            payloads = wire.payloads(first, plain, 0)
+        except Drop:
+            if response:
+                raise
+            payloads = None
+        if self._took_acks(payloads, iv, exchange, response, mid, now):
+            return
+        if not expected:
+            raise Drop("OLD_MESSAGE_ID")
+        if lone and response in self.incoming:
+            raise Drop("BAD_FRAGMENT")  # of a smaller Total than those that wait
+        if response:
+            self._on_response(handler, payloads, (head, plain), now)
+        else:
+            self._on_request(handler, exchange, payloads, head, now)
+
+    def _gate(self, datagram):
+        """Return (handler, view, first payload, exchange, is it a response, Message ID)."""
         view = memoryview(datagram)
         if len(view) >= 4 and bytes(view[:4]) == _MARKER:
             view = view[4:]
@@ -203,93 +261,73 @@ class Machine:
         if flags & _I:
             raise Drop("REFLECTED")
         response = bool(flags & _R)
-        row = self._table.get((self.state, exchange, response))
-        if row is None:
+        handler = self.table.get((self.state, exchange, response))
+        if handler is None:
             raise Drop("UNEXPECTED")
         if exchange == _IKE_SA_INIT:
             if mid:
                 raise Drop("OLD_MESSAGE_ID")
-            row[0](self, view, now)
-            return
-        if spi_r != self.spi_r:
+        elif spi_r != self.spi_r:
             raise Drop("UNKNOWN_SPI")
-        # Of the exchange that we answered last: its request again, or an acknowledgment.
-        late = self._answered if mid == self._peer_mid - 1 else None
-        if late and not response and late[0] == sha256(view).digest():
-            self._has_room()
-            self._resend(True, late[1])
-            return
-        if response:
-            expected = self._request and exchange == self._exchange and mid == self._mid
-        else:
-            expected = mid == self._peer_mid
-        # After an exchange has ended, accept only acknowledgments.
-        if not expected and not (late and self._acks and first >= _SK):
-            raise Drop("OLD_MESSAGE_ID")
+        return handler, view, first, exchange, response, mid
+
+    def _open(self, view, first, exchange, response, expected, now):
+        """Return what is in an SK or SKF payload; None while other fragments are missing.
+
+        (first payload, plaintext, head, IV, is it a message in one fragment): the head is the
+        digest of a request, of a response what is in the clear; there is no IV where several
+        fragments made the message.
+        """
         outer = wire.payloads(first, view, 28)
         kind, first, body = outer[-1] if outer else (0, 0, b"")
-        head = None
         sealed = body
         if kind == _SKF:
             if not self.fragmentation:
                 raise Drop("UNEXPECTED_FRAGMENT")
-            if bytes(body[:4]) == _LONE:
-                # A whole message in one fragment is what it would be in an SK payload.
-                kind = _SK
-                sealed = body[4:]
-        if kind == _SKF:
-            if not expected:
-                raise Drop("OLD_MESSAGE_ID")
-            from .fragment import gather
+            if bytes(body[:4]) != _LONE:
+                if not expected:
+                    raise Drop("OLD_MESSAGE_ID")
+                from .fragment import gather
 
-            got = gather(self, outer, view, exchange, response, now)
-            if not got:
-                return
-            first, plain, head = got
-        elif kind == _SK:
-            plain = self.unseal(view, sealed)
-        else:
+                return gather(self, outer, view, exchange, response, now)
+            # A whole message in one fragment is what it would be in an SK payload.
+            sealed = body[4:]
+        elif kind != _SK:
             raise Drop("NOT_PROTECTED")
-        plain = memoryview(plain)
+        plain = self.keys.open(view, sealed)
+        return (
+            first,
+            plain,
+            wire.head(view, body, response),
+            bytes(sealed[:16]),
+            sealed is not body,
+        )
+
+    def _on_response(self, handler, payloads, message, now):
+        self.message = message
         try:
-            payloads = wire.payloads(first, plain, 0)
-        except Drop:
-            if response:
-                raise
-            payloads = None
-        acks = self._acks_in(payloads or (), response)
-        if acks:
-            if not self._acks or kind != _SK:
-                raise Drop("UNEXPECTED_ACK")
-            self._take_acks(acks, bytes(sealed[:16]), exchange, mid, now)
-            return
-        if not expected:
-            raise Drop("OLD_MESSAGE_ID")
-        if sealed is not body and self._queues.get(response):
-            raise Drop("BAD_FRAGMENT")  # of a smaller Total than those that wait
-        if response:
-            self.message = head or wire.front(view, body), plain
-            try:
-                row[0](self, payloads, now)
-            finally:
-                self.message = None
-            return
+            self.handle(handler, payloads, now)
+        finally:
+            self.message = None
+
+    def _on_request(self, handler, exchange, payloads, digest, now):
         self._has_room()
-        self._queues.pop(False, None)
-        self._queue_due = None
-        self._peer_mid += 1
-        answer = self._serve(row[0], payloads, now)
+        self.incoming.pop(False, None)
+        mid = self.peer_mid
+        self.peer_mid += 1
+        payloads = self._serve(handler, payloads, now)
         # A request in fragments is answered again when its fragment 1 comes again.
-        head = head or sha256(view).digest()
-        self._answered = head, self.protect(exchange, _I | _R, mid, answer)
-        self.send(self._answered[1], True)
+        datagrams = self.protect(exchange, _I | _R, mid, payloads)
+        self.answered = Outgoing(exchange, mid, datagrams, digest)
+        self.flights.pop(True, None)
+        self.send(datagrams, True)
         if self._ending:
             self.event(*self._ending)
             self.end()
 
     def _has_room(self):
         """Raise Drop while so much waits to be sent that one more answer has to wait outside."""
-        if len(self._out) > _MAX_OUT:
+        if len(self.out) > _MAX_OUT:
             raise Drop("ANSWERS_WAIT")
 
     def _serve(self, handler, payloads, now):
@@ -301,51 +339,57 @@ class Machine:
             if critical and not _SA <= kind <= _LAST_KNOWN:
                 self.count("CRITICAL_PAYLOAD")
                 return [(_N, wire.notify(_UNSUPPORTED_CRITICAL_PAYLOAD, bytes((kind,))))]
-        return handler(self, payloads, now)
+        return self.handle(handler, payloads, now)
 
-    def _take_acks(self, acks, iv, exchange, mid, now):
-        drops = []
-        for n, ack in enumerate(acks):
-            try:
-                self.acks().takes(self, ack, iv + bytes((n,)), exchange, mid, now)
-            except Drop as e:
-                drops.append(e)
-        # What one reports on may be over, and what another one does not.
-        if len(drops) == len(acks):
-            raise drops[0]
-        for drop in drops:
-            self.count(drop.args[0])
+    def handle(self, name, given, now):
+        """Have a handler of the table do its part; return what it returns."""
+        if self.handshake:
+            return getattr(self.handshake, name)(given, now)
+        from . import established
 
-    def _acks_in(self, payloads, response):
-        """Return the bodies of the acknowledgments among a message's payloads.
+        return getattr(established, name)(self, given, now)
+
+    # Fragment acknowledgment.
+
+    def _took_acks(self, payloads, iv, exchange, response, mid, now):
+        """Act on the acknowledgments among a message's payloads; False where there are none.
 
         Where that is not agreed on its notify types may mean anything.  Only a response that has
         nothing else is then kept from being taken for an answer.
         """
-        if not (self._acks or response and len(payloads) == 1):
-            return ()
-        types = self.profile["frag_ack_types"][1:]
-        return [
-            body
-            for kind, _, body in payloads
-            if kind == _N and len(body) >= 4 and body[2] << 8 | body[3] in types
-        ]
+        if not payloads or not (self.acks or response and len(payloads) == 1):
+            return False
+        acks = [body for kind, _, body in payloads if kind == _N and _is_ack(body)]
+        if not acks:
+            return False
+        if not self.acks or iv is None:
+            raise Drop("UNEXPECTED_ACK")
+        from .fragment import acknowledged
 
-    def unseal(self, view, body):
-        """Return the plaintext of an SK or SKF payload whose body is the end of `view`."""
-        plain = self._rx.open(view[: len(view) - len(body)], body)
-        if plain is None:
-            raise Drop("BAD_ICV")
-        return plain
+        acknowledged(self, acks, iv, exchange, mid, now)
+        return True
+
+    def _resend(self, message, answer):
+        """Send a message of ours again; of one in fragments perhaps not all."""
+        datagrams = message.datagrams
+        if len(datagrams) > 1:
+            from .fragment import again
+
+            datagrams = again(self, datagrams, answer)
+        self.send(datagrams, answer)
 
     # Sending.
+
+    def send(self, datagrams, reply=False):
+        """Have datagrams for the owner to send."""
+        for datagram in datagrams:
+            self.out.append((reply, datagram))
 
     def protect(self, exchange, flags, mid, payloads):
         """Return the datagrams of a message with an SK payload, or with SKF payloads."""
         first, plain = wire.chain(payloads)
-        n = len(plain)
         room = self.room - (4 if self.floated else 0)
-        if not self.fragmentation or 32 + self._tx.size(n) <= room:
+        if not self.fragmentation or 32 + self.keys.tx.size(len(plain)) <= room:
             return [self.seal(exchange, flags, mid, _SK, first, b"", plain)]
         from .fragment import split
 
@@ -353,66 +397,90 @@ class Machine:
 
     def seal(self, exchange, flags, mid, kind, first, place, plain):
         """Return one datagram with an SK payload, or SKF with its fragment numbers in `place`."""
-        size = 4 + len(place) + self._tx.size(len(plain))
+        size = 4 + len(place) + self.keys.tx.size(len(plain))
         head = wire.header(self.spi_i, self.spi_r, kind, exchange, flags, mid, 28 + size)
         head += struct.pack(">BBH", first, 0, size) + place
-        # One counter for every ciphertext under this key, whatever it belongs to.
-        self._iv += 1
-        return self.marked(head, self._tx.seal(head, struct.pack(">Q", self._iv), plain))
+        return self.marked(head, self.keys.seal(head, plain))
 
     def marked(self, *parts):
         """Join the parts of a datagram, behind the non-ESP marker on port 4500."""
         return b"".join((_MARKER,) + parts if self.floated else parts)
 
-    def send_request(self, exchange, datagrams, now):
+    def begin(self, exchange, datagrams, now):
         """Send a request and keep its octets for resends, which are identical (RFC 7296 §2.1).
 
         While one is outstanding this is a changed version of it, within the same time limit.
         """
-        if self._request is None:
-            ms = self.profile["retransmit_ms"]
-            self._deadline = now + (ms << self.profile["retransmit_tries"]) - ms
-            self._interval = self.interval(ms, datagrams)
-            # Begun sooner, as many sendings are to fill the same time.
-            self._growth = 2 if self._interval == ms else 3
-            self._tries = 1
-        self._exchange = exchange
-        self._request = datagrams
-        # A message in fragments is under way for longer than the round trip.
-        self._sent = now if len(datagrams) == 1 else None
-        self.restart(now)
+        if self.request:
+            self.out.clear()
+            self.request.change(datagrams, now)
+        else:
+            p = self.profile
+            ms = p["retransmit_ms"]
+            self.request = Outgoing(exchange, self.mid, datagrams)
+            self.request.start(ms, self.first_interval(ms, datagrams), p["retransmit_tries"], now)
         self.send(datagrams)
 
-    def request(self, exchange, payloads, now):
-        """Send a protected request; False while another one is outstanding."""
-        if self._request is not None:
-            return False
-        self.send_request(exchange, self.protect(exchange, _I, self._mid, payloads), now)
-        return True
+    def first_interval(self, ms, datagrams):
+        """Return the first retransmission interval of a request; `ms` is that of the profile."""
+        if self.acks and self.rtt:
+            gap = self.profile["fragment_gap_ms"]
+            ms = min(ms, max(_FLOOR_MS, 3 * self.rtt) + len(datagrams) * gap)
+        return ms
 
-    def unanswered(self):
-        """Return how often the outstanding request was sent; 0 when none is outstanding."""
-        return 0 if self._request is None else self._tries
+    def ask(self, exchange, payloads, now):
+        """Send a protected request; False while another one is outstanding."""
+        if self.request:
+            return False
+        self.begin(exchange, self.protect(exchange, _I, self.mid, payloads), now)
+        return True
 
     def answer_came(self, now):
         """Close the outstanding exchange: its answer is here."""
-        if self._sent is not None:
-            # Which of several sends was answered is not known: a first guess, not too low.
-            if self._tries == 1:
-                self.rtt = max(now - self._sent, 1)
-            elif not self.rtt:
-                self.rtt = max(now - self._sent, _GUESS_MS)
-        self._request.clear()
-        self._request = self._due = None
-        self._queues.pop(True, None)
-        self._mid += 1
+        self.rtt = self.request.round_trip(self.rtt, now)
+        self.request = None
+        self.flights.pop(False, None)
+        self.incoming.pop(True, None)
+        self.mid += 1
 
     def once(self, exchange, payloads):
         """Send a protected request as a last word that waits for no answer."""
-        self.send(self.protect(exchange, _I, self._mid, payloads))
-        self._mid += 1
+        self.send(self.protect(exchange, _I, self.mid, payloads))
+        self.mid += 1
 
     # States.
+
+    def agree(self, spi_r, picked, room, fragmentation, acks):
+        """Take what IKE_SA_INIT agreed on."""
+        self.spi_r = spi_r
+        self.picked = picked
+        self.room = room
+        self.fragmentation = fragmentation
+        self.acks = acks
+
+    def detect(self, nat, peer_nat, floats):
+        """Take what NAT detection found; `floats`: from here on it is port 4500 (RFC 7296 §2.23)."""
+        self.nat = nat
+        self.peer_nat = peer_nat
+        self.floated = self.floated or floats
+
+    def learn(self, gap):
+        """Take the time that was found between two fragments of the peer's."""
+        self.gap = gap
+
+    def use(self, keys):
+        """Take the keys of what comes now, an exchange.Keys."""
+        self.keys = keys
+
+    def establish(self, spi_out, with_ppk):
+        """IKE_AUTH is done, and the handshake with it."""
+        from . import established  # noqa: F401  now, while there is memory for it
+
+        self.handshake.end()
+        self.handshake = None
+        self.spi_out = spi_out
+        self.with_ppk = with_ppk
+        self.go(_S_UP)
 
     def fail(self, kind, detail, *found):
         """End with a ("failed", ...) event; `found` is what came instead of what was expected."""
@@ -429,11 +497,18 @@ class Machine:
         self.once(_INFORMATIONAL, [(_D, struct.pack(">BBH", 1, 0, 0))])
         self.fail(kind, detail, *found)
 
+    def end_by(self, *event):
+        """End with this event as soon as the answer is out that is being made."""
+        self._ending = event
+
     def end(self):
         """Stop everything and let go of the keys."""
-        self._request = self._due = self._answered = self._acks = self._queue_due = None
-        self._tx = self._rx = None
-        self._queues.clear()
+        if self.handshake:
+            self.handshake.end()
+        self.handshake = self.request = self.answered = self.keys = None
+        self.acks = False
+        self.incoming.clear()
+        self.flights.clear()
         self.go(_S_DEAD)
 
     def go(self, state):
@@ -454,20 +529,6 @@ def spi(rand, n):
             return bytes(value)
 
 
-def sort(payloads):
-    """Return ({type: body}, [(notify type, data)], [vendor ID]) of a response's payloads."""
-    found = {}
-    notifies = []
-    vendors = []
-    for kind, critical, body in payloads:
-        if kind == _N:
-            notifies.append(wire.parse_notify(body)[:2])
-        elif kind == _VENDOR:
-            vendors.append(bytes(body))
-        elif kind in found:
-            raise Drop("BAD_PAYLOAD")
-        elif _SA <= kind <= _LAST_KNOWN:
-            found[kind] = body
-        elif critical:
-            raise Drop("CRITICAL_PAYLOAD")
-    return found, notifies, vendors
+def _is_ack(body):
+    """Does this Notify payload acknowledge fragments?"""
+    return len(body) >= 4 and _FRAGMENT_ACK_REQ <= body[2] << 8 | body[3] <= _FRAGMENT_ACK_RES

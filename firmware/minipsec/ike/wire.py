@@ -6,29 +6,34 @@ message they were read from.
 """
 
 import struct
-from hashlib import sha1
+from hashlib import sha1, sha256
 from micropython import const
 
 from ..errors import Drop
 
 _HEADER = ">8s8sBBBBII"
+# RFC 7296 §3.1
 _HEADER_SIZE = const(28)
 _VERSION = const(0x20)
-
+# §3.2; SKF: RFC 7383
+_SA = const(33)
+_N = const(41)
+_VENDOR = const(43)
 _SK = const(46)
+_LAST_KNOWN = const(48)  # payload types 33..48 are RFC 7296's own
 _SKF = const(53)
+# §3.3.5: attribute 14 in TV format
+_KEY_LENGTH = const(0x800E)
+# §3.13.1
+_TS_IPV4 = const(7)
+_TS_IPV6 = const(8)
 
-# Our bounds on what a peer may send.
+# Ours: bounds on what a peer may send.
 _MAX_PAYLOADS = const(40)
 _MAX_PROPOSALS = const(8)
 _MAX_TRANSFORMS = const(24)
 _MAX_SELECTORS = const(64)  # a gateway names each of its networks
 _MAX_ATTRIBUTES = const(24)
-
-_KEY_LENGTH = const(0x800E)  # RFC 7296 §3.3.5: attribute 14 in TV format
-
-_TS_IPV4 = const(7)
-_TS_IPV6 = const(8)
 
 
 def header(spi_i, spi_r, first, exchange, flags, message_id, length):
@@ -92,9 +97,32 @@ def payloads(first, view, start):
     return found
 
 
-def front(view, body):
-    """Return a message up to Next Payload and RESERVED of its SK or SKF payload, both included."""
-    return bytes(view[: len(view) - len(body) - 2])
+def sort(payloads):
+    """Return ({type: body}, [(notify type, data)], [vendor ID]) of a response's payloads."""
+    found = {}
+    notifies = []
+    vendors = []
+    for kind, critical, body in payloads:
+        if kind == _N:
+            notifies.append(parse_notify(body)[:2])
+        elif kind == _VENDOR:
+            vendors.append(bytes(body))
+        elif kind in found:
+            raise Drop("BAD_PAYLOAD")
+        elif _SA <= kind <= _LAST_KNOWN:
+            found[kind] = body
+        elif critical:
+            raise Drop("CRITICAL_PAYLOAD")
+    return found, notifies, vendors
+
+
+def head(view, body, response):
+    """Return what a message with this SK or SKF payload's body is known by.
+
+    A request by its digest; a response by its octets in the clear, up to Next Payload and RESERVED
+    of that payload, both included.
+    """
+    return bytes(view[: len(view) - len(body) - 2]) if response else sha256(view).digest()
 
 
 def notify(kind, data=b"", protocol=0, spi=b""):

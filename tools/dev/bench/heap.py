@@ -1,6 +1,6 @@
 """How much heap an exchange with 45 fragments each way takes, on MicroPython's unix port.
 
-The firmware's machine runs as on a board, from `.mpy` files and with AES-CCM; the peer's
+The firmware's IKE SA runs as on a board, from `.mpy` files and with AES-CCM; the peer's
 datagrams lie in a file that was made beforehand, so that they cost it nothing. Two figures:
 what is live between two datagrams at the most, and by how much the heap must be larger than
 for the imports alone until the run passes, which has what a single call needs on top in it.
@@ -26,12 +26,16 @@ PROBE = """
 import gc, struct, sys
 from minipsec.ike import fragack, fragment
 from minipsec.crypto.ccm import CCM
-from minipsec.ike.sa import Machine
+from minipsec.ike.exchange import Keys
+from minipsec.ike.sa import IkeSa
 
 PROFILE = {profile!r}
 
 
-class Sensor(Machine):
+class Sensor(IkeSa):
+    def handle(self, name, payloads, now):
+        getattr(self, name)(payloads, now)
+
     def done(self, payloads, now):
         self.answer_came(now)
         self.octets = len(payloads[0][2])
@@ -39,19 +43,18 @@ class Sensor(Machine):
 
 def run(path, body):
     sa = Sensor(PROFILE, lambda n: bytes(range(1, n + 1)))
-    sa._table = {{(2, 43, True): (Sensor.done, ())}}
+    sa.table = {{(2, 43, True): "done"}}
     sa.state = 2
     sa.spi_r = bytes(range(101, 109))
     sa.fragmentation = True
     sa.rtt = 100
     sa.room = PROFILE["fragment_size"] - 28
-    sa._tx = CCM({keys!r}[0], 16)
-    sa._rx = CCM({keys!r}[1], 16)
-    sa._acks = fragack.Acks(PROFILE)
+    sa.use(Keys(CCM({keys!r}[0], 16), CCM({keys!r}[1], 16)))
+    sa.acks = True
     gc.collect()
     base = gc.mem_alloc()
     peak = sent = now = 0
-    sa.request(43, [(43, body)], now)
+    sa.ask(43, [(43, body)], now)
     body = None
     with open(path, "rb") as file:
         while True:

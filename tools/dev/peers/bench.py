@@ -1,4 +1,4 @@
-"""The firmware's machine on a bench: a scripted peer that makes and reads any message by hand.
+"""The firmware's IKE SA on a bench: a scripted peer that makes and reads any message by hand.
 
 The peer is this file: it packs octets itself and shares nothing with firmware/ but the cipher's
 shape. Ciphers are the simulation's null cipher unless a test asks for AES-CCM.
@@ -7,8 +7,8 @@ shape. Ciphers are the simulation's null cipher unless a test asks for AES-CCM.
 import struct
 from typing import NamedTuple
 
-from minipsec.ike.fragack import Acks
-from minipsec.ike.sa import Machine
+from minipsec.ike.exchange import Keys
+from minipsec.ike.sa import IkeSa
 
 from tools.dev.sim.null import Null
 
@@ -16,7 +16,7 @@ AUTH, CREATE_CHILD_SA, INFORMATIONAL, INTERMEDIATE = 35, 36, 37, 43
 UP = 4
 I, R = 0x08, 0x20
 N, VENDOR, SK, SKF = 41, 43, 46, 53
-SUPPORTED, REQ, RES = TYPES = [50201, 50202, 50203]
+SUPPORTED, REQ, RES = 50201, 50202, 50203
 MARKER = bytes(4)
 
 PROFILE = {
@@ -26,7 +26,6 @@ PROFILE = {
     "fragment_gap_ms": 2,
     "frag_ack": "02",
     "frag_ack_policy": "eager",
-    "frag_ack_types": TYPES,
     "retransmit_ms": 1000,
     "retransmit_tries": 5,
 }
@@ -46,8 +45,8 @@ class Message(NamedTuple):
     plain: bytes
 
 
-class Sensor(Machine):
-    """A machine that keeps what its handlers get: `requests` and `responses` as (exchange, octets).
+class Sensor(IkeSa):
+    """An IkeSa that keeps what its handlers get: `requests` and `responses` as (exchange, octets).
 
     Each request is answered by `answer`, a list of payloads.
     """
@@ -57,10 +56,13 @@ class Sensor(Machine):
         self.requests = []
         self.responses = []
         self.answer = []
-        self._table = {}
+        self.table = {}
         for exchange in (AUTH, CREATE_CHILD_SA, INFORMATIONAL, INTERMEDIATE):
-            self._table[UP, exchange, True] = (Sensor.on_response, ())
-            self._table[UP, exchange, False] = (Sensor.on_request, ())
+            self.table[UP, exchange, True] = "on_response"
+            self.table[UP, exchange, False] = "on_request"
+
+    def handle(self, name, payloads, now):
+        return getattr(self, name)(payloads, now)
 
     def on_response(self, payloads, now):
         self.responses.append([(kind, bytes(body)) for kind, _, body in payloads])
@@ -87,10 +89,9 @@ class Bench:
         sa.fragmentation = fragmentation
         sa.room = self.profile["fragment_size"] - 28
         sa.rtt = rtt
-        sa._tx, sa._rx = ciphers[0] if ciphers else (Null(), Null())
+        sa.use(Keys(*(ciphers[0] if ciphers else (Null(), Null()))))
         self.opener, self.sealer = ciphers[1] if ciphers else (Null(), Null())
-        if acks:
-            sa._acks = Acks(self.profile)
+        sa.acks = acks
         self.spis = sa.spi_i + sa.spi_r
 
     # The clock and the wire.
@@ -125,7 +126,7 @@ class Bench:
     def request(self, octets=0, exchange=INFORMATIONAL):
         """Have the sensor make a request with one payload of so many octets."""
         body = bytes(i & 255 for i in range(octets))
-        assert self.sa.request(exchange, [(VENDOR, body)] if octets else [], self.now)
+        assert self.sa.ask(exchange, [(VENDOR, body)] if octets else [], self.now)
         return self.out()
 
     @property

@@ -226,6 +226,15 @@ def exchanging(gateway=None, **changes):
     return node, gateway, sent
 
 
+def keys_of(node):
+    """SK_d, SK_pi and SK_pr with which the sensor goes on."""
+    handshake = node.ike.handshake
+    auth = handshake._auth
+    if auth:
+        return auth._sk_d, auth._sk_pi, auth._sk_pr
+    return handshake.sk_d, handshake.sk_pi, handshake.sk_pr
+
+
 def give(node, datagrams, now=0):
     """Hand in datagrams; what the sensor sends."""
     sent = []

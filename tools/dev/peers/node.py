@@ -1,4 +1,4 @@
-"""A sensor without sockets: the core's Initiator with the ESP halves that its SA asks for.
+"""A sensor without sockets: the core's IkeSa with the ESP halves that its SA asks for.
 
 What tunnel.py does between socket and core, in the least lines, for tests on both interpreters.
 """
@@ -7,10 +7,10 @@ from hashlib import sha256
 
 from minipsec.config import profile as store
 from minipsec.errors import Drop
-from minipsec.handshake import sa_init
+from minipsec.handshake.sa_init import Handshake
 from minipsec.kex import methods
 from minipsec.esp.sa import Receiver, Sender
-from minipsec.ike.sa import STATES
+from minipsec.ike.sa import STATES, IkeSa
 from minipsec.esp.sequence import Sequence
 
 X25519 = 31
@@ -57,22 +57,24 @@ class Rand:
 
 
 class Node:
-    """An Initiator and, once it is UP, a Sender and a Receiver.
+    """An IkeSa and, once it is UP, a Sender and a Receiver.
 
     `out` collects the datagrams to send, `events` the events, `got` what ESP brought.
     """
 
     def __init__(self, profile, rand):
         self.profile = profile
-        self.ike = sa_init.Initiator(profile, rand)
+        self.ike = IkeSa(profile, rand)
         self.out = []
         self.events = []
         self.got = []
         self.drops = {}  # of ESP; those of IKE are counted by the core
         self.child = self.sender = self.receiver = None
 
-    def start(self, now=0, local=LOCAL, remote=REMOTE):
-        self.ike.start(now, local, remote)
+    def start(self, now=0, local=LOCAL, remote=REMOTE, **more):
+        """Begin the handshake; `more` are further arguments of Handshake."""
+        more.setdefault("encap", self.profile["encap"])
+        self.ike.start(now, Handshake(self.ike, local, remote, **more))
         return self._pump(now)
 
     def receive(self, datagram, now=0):

@@ -13,6 +13,7 @@ from tools.dev.peers.responder import (
     notify,
     payload_chain,
 )
+from minipsec.handshake.sa_init_retry import Retry
 from minipsec.ike import established
 from minipsec.crypto.ccm import CCM
 
@@ -157,8 +158,9 @@ IN_STATE = {
     "DELETING": deleting,
     "DOWN": down,
 }
-# The drop counters; what says of which kind the last datagram of poll_out was; the rest is no state.
-OUTSIDE = ("drops", "reply", "rand", "profile")
+# The drop counters; what says of which kind the last datagram of poll_out was; the rest is no state,
+# or leads back to where one came from.
+OUTSIDE = ("drops", "reply", "rand", "profile", "sa", "_handshake")
 UNDER_KEYS = ("IKE_INTERMEDIATE", "IKE_AUTH", "UP", "DELETING")
 AUTHENTICATED = ("UP", "DELETING")
 
@@ -180,8 +182,9 @@ def picture(thing, depth=0):
     if isinstance(thing, CCM):
         return id(thing)
     if depth < 8 and type(thing).__module__.startswith(("minipsec", "host_tests", "tools.dev.")):
-        # None is what a class has where its object has nothing yet.
+        # None is what a class has where its object has nothing yet, as a Retry that was just loaded.
         kept = {k: v for k, v in vars(thing).items() if k not in OUTSIDE and v is not None}
+        kept = {k: v for k, v in kept.items() if type(v) is not Retry or vars(v)}
         return type(thing).__name__, picture(kept, depth + 1)
     return thing if isinstance(thing, (int, str, bytes, set, type(None))) else id(thing)
 

@@ -7,7 +7,8 @@ response is whole. Both ends know the round trip from IKE_SA_INIT, which is not 
 import random
 from dataclasses import dataclass, field
 
-from minipsec.ike.sa import Machine
+from minipsec.ike.exchange import Keys
+from minipsec.ike.sa import IkeSa
 
 from .link import Link, nothing
 from .null import Null
@@ -30,19 +31,18 @@ PROFILE = {
     "fragment_gap_ms": 2,
     "frag_ack": "02",
     "frag_ack_policy": "eager",
-    "frag_ack_types": [50201, 50202, 50203],
     "retransmit_ms": 1000,
     "retransmit_tries": 5,
 }
 GIVE_UP_MS = 31000
 
 
-class Initiator(Machine):
-    """The firmware's machine with one exchange to make."""
+class Initiator(IkeSa):
+    """The firmware's IKE SA with one exchange to make."""
 
     def __init__(self, profile, rand, rtt):
         super().__init__(profile, rand)
-        self._table = {(_S_INTERMEDIATE, IKE_INTERMEDIATE, True): (Initiator._on_response, ())}
+        self.table = {(_S_INTERMEDIATE, IKE_INTERMEDIATE, True): "on_response"}
         self.state = _S_INTERMEDIATE
         self.fragmentation = True
         self.room = profile["fragment_size"] - UDP_IP
@@ -50,14 +50,13 @@ class Initiator(Machine):
         self.rtt = rtt
         self.done = self.failed = False
         self.joined = None
-        self._tx = Null()
-        self._rx = Null()
-        if profile["frag_ack"] != "off":
-            from minipsec.ike.fragack import Acks
+        self.use(Keys(Null(), Null()))
+        self.acks = profile["frag_ack"] != "off"
 
-            self._acks = Acks(profile)
+    def handle(self, name, payloads, now):
+        return getattr(self, name)(payloads, now)
 
-    def _on_response(self, payloads, now):
+    def on_response(self, payloads, now):
         self.joined = b"".join(bytes(body) for _, _, body in payloads)
         self.answer_came(now)
         self.done = True
@@ -111,7 +110,7 @@ def run(mode, fragments, seed, loss=None, rtt=RTT_MS, jitter=4.0, gap_ms=2, peer
     p = profile(mode, fragment_gap_ms=gap_ms, **(changes or {}))
     initiator = Initiator(p, rng.randbytes, known_rtt)
     if not first_timer:
-        initiator.interval = lambda ms, datagrams: ms
+        initiator.first_interval = lambda ms, datagrams: ms
     if not copies:
         send = initiator.send
         initiator.send = lambda sent, reply=False: send(list(dict.fromkeys(sent)), reply)
@@ -140,7 +139,7 @@ def run(mode, fragments, seed, loss=None, rtt=RTT_MS, jitter=4.0, gap_ms=2, peer
     )
     near.connect(ways[0], far)
     far.connect(ways[1], near)
-    initiator.request(IKE_INTERMEDIATE, [(VENDOR, octets)], 0)
+    initiator.ask(IKE_INTERMEDIATE, [(VENDOR, octets)], 0)
     near.pump()
     world.run(2 * GIVE_UP_MS, lambda: initiator.done or initiator.failed)
     if initiator.done:

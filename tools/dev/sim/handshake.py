@@ -1,4 +1,4 @@
-"""A whole handshake in the simulation: the firmware's Initiator against the development gateway.
+"""A whole handshake in the simulation: the firmware's IkeSa against the development gateway.
 
 Both sides are the real ones, ciphers included; neither shares code with the other. Loss
 begins with the first fragment, since IKE_SA_INIT can be neither split nor acknowledged, or with
@@ -10,6 +10,8 @@ import random
 from dataclasses import dataclass, field
 
 from tools.devgateway import Config, Endpoint, Gateway, Secrets
+
+from minipsec.handshake import sa_init
 
 from tools.dev.peers.node import SECRETS, Node, Rand, profile
 
@@ -134,7 +136,7 @@ def run(seed, loss=None, policy="eager", settings=None, until=40000, gap_ms=2, r
         way = random.Random(rng.random())
         lost = make(way) if make else nothing
         here.connect(Link(way, (rtt - 4) / 2, 4.0, late(lost), **(more or {})), there)
-    sensor.ike.start(0, None, (GATEWAY, checked["port"]))
+    sensor.ike.start(0, sa_init.Handshake(sensor.ike, None, (GATEWAY, checked["port"])))
     ends[0].pump()
 
     def over():
