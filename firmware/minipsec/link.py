@@ -19,8 +19,8 @@ from .tasks import spare, start
 _SELDOM = ("hint", "lifetime", "keys", "failed", "deleted", "ended")
 _PROMPT = const(3)  # retransmit_ms without an answer of a server that used to answer
 _NO_MEMORY_MS = const(50)  # until the next try
-_QUIET_MS = const(1000)  # without ESP, until an SA that is replaced may end
-_MAX_QUIET = const(4)  # times that; a gateway waits as long for an answer to its DELETE
+_QUIET_MS = const(1000)  # an SA that was replaced may end after so long without ESP
+_MAX_QUIET = const(4)  # times _QUIET_MS at most; a gateway waits as long for an answer to DELETE
 _S_DEAD = const(6)
 _MAX_DRAIN = const(8)  # datagrams read in one go: as many as Tunnel keeps for the application
 
@@ -40,9 +40,9 @@ class Link:
         self.child = self.ike = None  # the Child SA once it is up
         self.sender = self.receiver = self.snapshot = None
         self.born = self.sent = owner.clock.now()
-        self.waiting = None  # since when something that we sent is without an answer
+        self.waiting = None  # when we first sent something that is still without an answer
         self.heard = False  # did ESP ever come?
-        self.prompt = False  # was what ended the last wait an answer of the server?
+        self.prompt = False  # did an answer of the server end the last wait?
         self.silent = 0  # readings sent since the gateway's last sign of life
         self._spent = self.retired = False
         self.hint = self._timer = self._pacer = self._drainer = None
@@ -50,13 +50,13 @@ class Link:
         self._timer_due = 0
         p = owner.profile
         self._gateway = port.resolve(host, p["port"])
-        # The same address: a name may have several.
+        # Derived from the same address, because a name may have several.
         self._natt = port.with_port(self._gateway, p["natt_port"])
-        # After a sleep the same port as before: a NAT and the gateway know us by it.
+        # After a sleep we need the same port: a NAT and the gateway know us by it.
         number = awake.child["port"] if awake else 0
         self._udp = port.UDP(self._gateway, number, p["datagram"])
         if awake and self._udp.port != number:
-            # Whoever has it may be another wake-up with this SA: it alone goes on.
+            # Another wake-up with this SA may have the port: only that one may go on.
             self._udp.close()
             raise OSError
         self._reader = start(self._read(self._udp), self._broken)
@@ -71,7 +71,7 @@ class Link:
         if not p["encap"]:
             from .board.raw_esp import opened
 
-            self._esp = opened(self._gateway)  # None: UDP encapsulation it is
+            self._esp = opened(self._gateway)  # None means UDP encapsulation
             if self._esp:
                 self._esp_reader = start(self._read(self._esp), self._broken)
         if awake:
@@ -89,7 +89,7 @@ class Link:
         local, remote = self._udp.local, port.packed(self._gateway)
         if p["mode"] == "transport" and not remote:
             owner.on_rare("no_address", self)
-        # Only an SA without a predecessor may have the gateway forget the others.
+        # Only an SA without a predecessor may ask the gateway to forget the others.
         first = owner.alone()
         ike.start(self.born, Handshake(ike, local, remote, not self._esp, first, owner.spis()))
         self._pump()
@@ -142,13 +142,13 @@ class Link:
         self._pump()
 
     def retire(self):
-        """Delete the SA as `delete` does, once it is quiet: its successor is up."""
+        """Delete the SA once nothing moves on it any more: its successor is up."""
         self.retired = True
         if not self._drains():
             self.delete()
 
     def delete(self):
-        """Delete the SA at the gateway; `on_closed` follows when it answered or never will."""
+        """Delete the SA at the gateway; `on_closed` follows, with or without its answer."""
         from .ike.established import delete
 
         self.retired = True
@@ -156,21 +156,21 @@ class Link:
         if not self.ike:
             self.close()
             return
-        # While a liveness check is out, its answer comes first.
+        # A liveness check that is out is waited for first.
         delete(self.ike, self.owner.clock.now())
         self._pump()
 
     def close(self):
-        """Let go of everything, at once and without a word."""
+        """Let go of everything at once, without telling the gateway."""
         while self._pacer and self._send_next():
-            pass  # a last word does not wait its turn
+            pass  # send what is left without pauses
         if self.child and self.ike and self.ike.unanswered():
             self.unconfirmed()
         self._let_go()
         self.owner.on_closed(self)
 
     def unconfirmed(self):
-        """The gateway gives no sign of life any more: who knows since when."""
+        """The gateway has fallen silent: count what went out since its last sign of life."""
         self.owner.counters["unconfirmed"] += self.silent
         self.silent = 0
 
@@ -212,7 +212,7 @@ class Link:
         self.owner.on_stale(self)
 
     def _on_up(self, child):
-        # The handshake's part of the code makes room for ESP's.
+        # Forget the handshake's code first: ESP's needs the memory.
         ike = self.ike
         forget_handshake()
         if ike.nat is not False or ike.peer_nat:
@@ -244,7 +244,7 @@ class Link:
             self._esp = None
 
     def moves(self):
-        """Do its tasks run that bring datagrams in and see to its timer?"""
+        """Are the tasks alive that read its datagrams and run its timer?"""
         timer = self._timer
         return not self._reader.done() and (
             not self.ike
@@ -264,7 +264,7 @@ class Link:
                 else:
                     await asyncio.sleep_ms(0)
             except MemoryError:
-                # Too fragmented for a buffer at present.
+                # The heap has no piece for a buffer at present.
                 self.owner.count("NO_MEMORY")
                 await asyncio.sleep_ms(_NO_MEMORY_MS)
 
@@ -272,7 +272,7 @@ class Link:
         owner = self.owner
         owner.counters["datagrams_in"] += 1
         owner.counters["octets_in"] += len(datagram)
-        # To IKE or to ESP: by the non-ESP marker or our SPIi, never by address.
+        # Tell IKE from ESP by the non-ESP marker or our SPIi, never by address.
         marked = datagram[:4] == b"\0\0\0\0"
         if end is not self._udp:
             self._on_esp(datagram)
@@ -289,13 +289,13 @@ class Link:
             self._on_esp(datagram)
 
     def _pump(self, source=None):
-        """Take what the core has for us: datagrams, events, its timer."""
-        # A gateway that replaces an SA deletes the old one, and ends it as soon as we answer.
+        """Take from the core its datagrams, its events and the time of its timer."""
+        # A gateway that replaces an SA deletes the old one, which ends as soon as we answer: wait.
         if self.ike.state == _S_DEAD and self.owner.replaces(self) and self._drains():
             return
         gap = self.owner.profile["fragment_gap_ms"]
         while not self._pacer and self._send_next(source):
-            # Radios and short queues drop what comes in bursts.
+            # Pause after each: radios and short queues drop bursts.
             if gap and self.ike.out:
                 self._pacer = start(self._pace(gap), self._broken)
         while True:
@@ -318,9 +318,9 @@ class Link:
         self.safely(self._pump)
 
     def _drains(self):
-        """Is something still on its way by this SA, for all we know?  Then it ends by itself later.
+        """May something still be on its way on this SA?  Then a task ends it later.
 
-        A gateway that is busy decrypts late, and lets replies out late.
+        A busy gateway decrypts late and sends replies late.
         """
         if not self._drainer and self._restless() > 0:
             self._drainer = start(self._drain(), self._broken)
@@ -337,7 +337,7 @@ class Link:
         self.safely(self.delete if self.retired else self._pump)
 
     def _rest(self):
-        """Wait for nothing that is on its way."""
+        """Stop waiting for what may be on its way."""
         if self._drainer:
             self._drainer.cancel()
             self._drainer = None
@@ -375,7 +375,7 @@ class Link:
             self.owner.on_rare("doubt", self)
 
     def doubtful(self):
-        """Was a question to the gateway sent more than once, and is still without an answer?"""
+        """Did we ask the gateway more than once, without an answer so far?"""
         return self.child is not None and self.ike is not None and self.ike.unanswered() > 1
 
     def keepalive(self):
@@ -383,12 +383,12 @@ class Link:
         self._transmit(b"\xff", self._natt)
 
     def safely(self, work, *args):
-        """Return work(*args), or None: what it raises ends the link, as half done is of no use."""
+        """Return work(*args); an exception ends the link and returns None."""
         try:
             return work(*args)
         except Exception as e:
             error = e
-        # Only here, where nothing holds the half-done work any more, is there memory for the rest.
+        # The failed call's objects are free only now: handle the error here.
         work = args = None
         self._broken(error)
 

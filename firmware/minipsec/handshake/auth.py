@@ -42,9 +42,9 @@ _S_AUTH = const(3)
 
 
 class Auth:
-    """IKE_AUTH of a Handshake; `ppk`: with a PPK; `int_auth`: IntAuth of RFC 9242 §3.3.2."""
+    """IKE_AUTH of a Handshake.  `ppk` uses a PPK; `int_auth` is IntAuth (RFC 9242 §3.3.2)."""
 
-    _plain = None  # SK_d and SK_pr without the PPK, where the gateway may do without
+    _plain = None  # SK_d and SK_pr without the PPK, if it is optional
 
     def __init__(self, handshake, ppk, int_auth):
         self._handshake = handshake
@@ -92,14 +92,14 @@ class Auth:
         ts_i = (inner, inner) if inner else anywhere
         ts_r = p["remote_ts"] or anywhere
         if p["mode"] == "transport":
-            # Host to host: the addresses outside are the ones inside.
+            # Host to host: inner and outer addresses are the same.
             if h.local:
                 ts_i = (h.local[0],) * 2
             ts_r = (h.remote[0],) * 2
         return ts_i, ts_r
 
     def _mix_ppk(self, ident):
-        """Go on with keys that the PPK is in; return the notifies that say so (RFC 8784 §3)."""
+        """Mix the PPK into the keys; return the notifies that say so (RFC 8784 §3)."""
         from . import ppk
 
         h = self._handshake
@@ -114,14 +114,14 @@ class Auth:
         return payloads
 
     def _signed(self, message, nonce, sk_p, ident):
-        """Return what AUTH of the side whose first message and ID body these are covers, in parts.
+        """Return, in parts, what a side's AUTH covers (RFC 7296 §2.15; IntAuth: RFC 9242 §3.3.2).
 
-        `nonce` is the other side's (RFC 7296 §2.15; IntAuth: RFC 9242 §3.3.2).
+        `message` and `ident` are that side's first message and ID body, `nonce` the other side's.
         """
         return message, nonce, prf(sk_p, ident), self._int_auth
 
     def answer(self, payloads, now):
-        """Take the gateway's answer: the SA is up, or at its end."""
+        """Take the gateway's answer: the SA comes up, or ends."""
         h = self._handshake
         sa = h.sa
         found, notifies, _ = sort(payloads)
@@ -146,7 +146,7 @@ class Auth:
         wanted = p["gateway_id"]
         idr = bytes(found[_IDR])
         auth = bytes(found[_AUTH])
-        # Another method says that no secret of ours could have helped.
+        # If the gateway used another method, no secret of ours could have fitted.
         other = auth[:1] if auth[:1] != bytes((h.method.method,)) else b""
         signed = self._signed(h.message_r, h.n_i, self._sk_pr, idr)
         if other or not h.method.verify(auth[4:], *signed):
@@ -154,13 +154,13 @@ class Auth:
         elif wanted != "any" and idr[:1] + idr[4:] != bytes((wanted[0],)) + wanted[1]:
             sa.refuse("IDr is not gateway_id", "peer", idr)
         elif refusal:
-            # The IKE SA stands without its Child SA: of no use to us (RFC 7815 §2.1).
+            # An IKE SA without a Child SA is of no use to us (RFC 7815 §2.1).
             sa.leave("notify", refusal[0])
         else:
             self._establish(found, notifies, kinds, with_ppk)
 
     def _establish(self, found, notifies, kinds, with_ppk):
-        """The gateway is who it should be: go on with its Child SA, or leave."""
+        """The gateway is authenticated: take its Child SA, or leave."""
         sa = self._handshake.sa
         try:
             child = self._child(found, kinds)
@@ -195,7 +195,7 @@ class Auth:
         if transport:
             if _USE_TRANSPORT_MODE not in notifies:
                 raise Drop("transport mode was refused")
-            # A NAT may stand between these addresses (RFC 7296 §2.23.1): we look at no more.
+            # A NAT may change these addresses (RFC 7296 §2.23.1), so the selectors tell nothing.
             server = h.remote[0]
             inner = h.local[0] if h.local else bytes(len(server))
         else:
@@ -222,7 +222,7 @@ class Auth:
 
 
 def choose_spi(fixed, taken, rand):
-    """Return our inbound SPI: one of the profile's that no SA of ours has, or a random one."""
+    """Return an inbound SPI that no SA of ours has: one of the profile's, or a random one."""
     for value in fixed or ():
         value = value.to_bytes(4, "big")
         if value not in taken:
@@ -242,7 +242,7 @@ def _address_type(n):
 
 
 def _assigned(body, n):
-    """Return the address of `n` octets out of CFG_REPLY; IPv6 has a prefix length behind it."""
+    """Return the address of `n` octets in CFG_REPLY; a prefix length follows one of IPv6."""
     if body is not None:
         kind, attributes = wire.parse_cp(body)
         for attribute, value in attributes:

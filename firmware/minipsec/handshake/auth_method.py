@@ -1,8 +1,8 @@
 """How the two sides prove who they are in IKE_AUTH (RFC 7296 §2.15): one class a method.
 
-`method` is its number in AUTH payloads; `announce` and `payloads` are those that IKE_SA_INIT and
-IKE_AUTH carry for its sake, besides AUTH.  `sign(*octets)` returns AUTH data for octets that come
-in parts; `verify(data, *octets)` tells whether the peer's AUTH data are theirs.
+`method` is its number in AUTH payloads.  `announce` and `payloads` are what IKE_SA_INIT and
+IKE_AUTH carry for it besides AUTH.  `sign(*octets)` returns the AUTH data for octets given in
+parts; `verify(data, *octets)` tells whether the peer's AUTH data are right for them.
 """
 
 from ..crypto.ccm import equal
@@ -28,4 +28,4 @@ class Psk:
         return equal(data, self.sign(*octets))
 
 
-chosen = Psk  # chosen(profile) is the method that the profile's secrets are for
+chosen = Psk  # chosen(profile) is the method for the profile's secrets

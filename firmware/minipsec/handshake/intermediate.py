@@ -29,8 +29,8 @@ _S_INTERMEDIATE = const(2)
 class Intermediate:
     """What is left to do before IKE_AUTH, and IntAuth so far (RFC 9242 §3.3.2).
 
-    `methods` are those of the key exchanges that were agreed upon, in their order; `with_ppk`: a
-    PPK goes into the last exchange.
+    `methods` are the key exchanges that were agreed on, in order.  With `with_ppk` a PPK goes into
+    the last exchange.
     """
 
     def __init__(self, handshake, methods, with_ppk):
@@ -72,9 +72,8 @@ class Intermediate:
     def answer(self, payloads, now):
         """Take the peer's answer; the next exchange or IKE_AUTH follows under new keys.
 
-        Its ICV was right, so it comes from the one peer that has these keys, and that has but
-        this one answer to give: what is wrong with it ends the attempt at once.  Who it is
-        nobody has proved, so nothing but this attempt ends (RFC 7296 §2.21.2).
+        The ICV proves that the peer has these keys, so a bad answer is final.  The peer is not
+        authenticated yet, so only this attempt ends (RFC 7296 §2.21.2).
         """
         h = self._handshake
         sa = h.sa
@@ -83,7 +82,7 @@ class Intermediate:
         sa.answer_came(now)
         for kind, _ in notifies:
             if kind < _STATUS:
-                # Here, and with which key exchange: a peer may agree on one that it does not have.
+                # Name the key exchange, too: a peer may agree on one that it does not have.
                 sa.fail("notify", kind, self.methods[0] if self.methods else 0)
                 return
         shared = None
@@ -110,7 +109,7 @@ class Intermediate:
             h.authenticate(now, int_auth)
 
     def _take_ppk(self, notifies):
-        """Mix in the PPK if the peer has it; False when that ended the attempt."""
+        """Mix in the PPK if the peer has it; return False if the attempt has ended."""
         from . import ppk
 
         h = self._handshake
@@ -120,7 +119,7 @@ class Intermediate:
                 if bytes(data) != ppk.identity(p):
                     h.sa.refuse("PPK_IDENTITY is not what we offered")
                     return False
-                # RFC 9867 §3.2: behind the key exchange of the same IKE_INTERMEDIATE.
+                # After the key exchange of the same IKE_INTERMEDIATE (RFC 9867 §3.2).
                 h.mix_ppk(kdf.prf_plus(p["ppk"], h.sk_d, 32))
                 return True
         if p["ppk_required"]:
@@ -132,9 +131,9 @@ class Intermediate:
 def _covered(key, before, front, plain):
     """Return IntAuth_i or IntAuth_r with one more message, A | P (RFC 9242 §3.3.2).
 
-    `front` is that message, or its fragment 1, from the IKE header to Next Payload and RESERVED
-    of SK or SKF; `plain` the payloads inside.  Covered is what it would be in one piece and in
-    the clear: the type of the last payload is SK, lengths are those without IV, padding and ICV.
+    `front` is that message, or its fragment 1, from the IKE header to the RESERVED octet of SK or
+    SKF; `plain` is the payloads inside.  IntAuth covers the message as if it were in one piece and
+    in the clear: its last payload is SK, and its lengths count no IV, padding or ICV.
     """
     front = bytearray(front)
     at = 16

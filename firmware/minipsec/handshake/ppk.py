@@ -15,7 +15,7 @@ def offers():
 
 
 def agreed(kinds, intermediate):
-    """Return which way the answer's notify types take: "int", "auth" or None."""
+    """Return which way the answer's notify types choose: "int", "auth" or None."""
     if intermediate and _USE_PPK_INT in kinds:
         return "int"
     return "auth" if _USE_PPK in kinds else None

@@ -1,6 +1,6 @@
 """The IKEv2 initiator, IKE_SA_INIT to IKE_AUTH (RFC 7815, RFC 7296).
 
-A `Handshake` is the guest of an ike.sa.IkeSa until IKE_AUTH is done; the events are named there.
+A `Handshake` is the guest of an ike.sa.IkeSa until IKE_AUTH is done.  Its events are the SA's.
 """
 
 import struct
@@ -42,24 +42,24 @@ _LEAST_IP4 = const(576)
 _LEAST_IP6 = const(1280)
 
 # Ours.
-# Beside the notify types of fragment acknowledgment, which are private: only this makes them mean
-# what we mean.  The first half of SHA-256("minipsec fragment acknowledgment 02").
+# The notify types of fragment acknowledgment are private; this Vendor ID says that they mean what
+# we mean.  It is the first half of SHA-256("minipsec fragment acknowledgment 02").
 VENDOR_ID = b"\x82\x59\x0f\x17\x20\xa7\x37\xfe\x59\xd9\x0f\x01\x33\xdb\x70\x47"
 
 
 class Handshake:
     """From the first IKE_SA_INIT to the answer to IKE_AUTH, for the IkeSa `sa`.
 
-    `local` and `remote` are (packed address, port) for NAT detection, where known.  `encap`: ask
-    for UDP encapsulation even without a NAT.  `initial_contact`: no other SA of ours is with this
-    gateway.  `taken` are inbound SPIs of our other SAs.
+    `local` and `remote` are (packed address, port) for NAT detection, or None.  `encap` asks for
+    UDP encapsulation even without a NAT.  `initial_contact` says that no other SA of ours is with
+    this gateway.  `taken` are the inbound SPIs of our other SAs.
     """
 
     with_ppk = False  # has a PPK gone in?
     _before = None  # an Intermediate, between IKE_SA_INIT and IKE_AUTH
     _auth = None  # an Auth, from then on
     _retry = None  # a sa_init_retry.Retry, once an answer refused
-    _ke = _ppk = None  # the key exchange; how a PPK may go in: "auth" or "int"
+    _ke = _ppk = None  # the key pair; how a PPK may be used: "auth" or "int"
 
     def __init__(self, sa, local=None, remote=None, encap=True, initial_contact=True, taken=()):
         self.sa = sa
@@ -78,7 +78,7 @@ class Handshake:
         self.offer = [(_IKE, b"", transforms) for _, transforms in p["ike"]]
         transforms = [t for _, _, transforms in self.offer for t in transforms]
         self.ke_id = [ident for kind, ident, _ in transforms if kind == _T_KE][0]
-        # `encap` is a hash that cannot match: stock boards cannot receive plain ESP.
+        # With `encap` the hash cannot match, so the gateway sees a NAT and encapsulates ESP.
         source = self._nat_hash(sa.spi_r, None if self._encap else self.local)
         there = self._nat_hash(sa.spi_r, self.remote)
         self._notes = notes = [
@@ -99,11 +99,11 @@ class Handshake:
             kinds.append(_INTERMEDIATE_EXCHANGE_SUPPORTED)
         for kind in kinds:
             notes.append((_N, wire.notify(kind)))
-        self.since = now  # what was sent from then on may still be answered
+        self.since = now  # requests since then may still be answered
         self._send(now)
 
     def end(self):
-        """Overwrite the private keys of what will not be completed."""
+        """Overwrite the private keys of key exchanges that will not be completed."""
         self._wipe()
         if self._before:
             self._before.wipe()
@@ -111,7 +111,7 @@ class Handshake:
     # IKE_SA_INIT.
 
     def resending(self, now):
-        """The timer sends a request again: IKE_SA_INIT with the cookie held for it."""
+        """The timer resends a request; an IKE_SA_INIT takes a held cookie."""
         if self._retry and self._retry.resending():
             self.since = now
             self.sa.request.change(self._request(), now)
@@ -121,7 +121,7 @@ class Handshake:
         self.sa.begin(_IKE_SA_INIT, self._request(), now)
 
     def _request(self):
-        """Make IKE_SA_INIT, which AUTH covers from now on; return its datagram in a list."""
+        """Make IKE_SA_INIT and keep it for AUTH; return its datagram in a list."""
         if self._ke is None:
             from ..kex.methods import method
 
@@ -147,13 +147,13 @@ class Handshake:
             self._ke = None
 
     def _nat_hash(self, spi_r, address):
-        """Return what tells of a NAT; random where the address is not known."""
+        """Return NAT detection data; random where the address is not known."""
         if address is None:
             return self.sa.rand(20)
         return wire.nat_hash(self.sa.spi_i + spi_r, *address)
 
     def on_init(self, view, now):
-        """Take an answer to IKE_SA_INIT.  Nothing is kept of it before all of it was accepted."""
+        """Take an answer to IKE_SA_INIT; keep nothing of it before all of it is accepted."""
         found, notifies, vendors = sort(wire.payloads(view[16], view, 28))
         if _SA not in found:
             if self._retrying().refused(self, notifies, now):
@@ -176,7 +176,7 @@ class Handshake:
             raise Drop("BAD_INIT")
         ppk = self._agreed(kinds, intermediate)
         shared = self._shared(bytes(found[_KE]), picked[_T_KE][0])
-        # It is accepted.
+        # The answer is accepted.
         self._ke = self._retry = self._notes = self.offer = None
         self._ppk = ppk
         self.n_r = n_r
@@ -184,8 +184,8 @@ class Handshake:
         six = self.remote and len(self.remote[0]) == 16
         room = (p["fragment_size"] or (_LEAST_IP6 if six else _LEAST_IP4)) - (48 if six else 28)
         fragmentation = _IKEV2_FRAGMENTATION_SUPPORTED in kinds
-        # Do both sides acknowledge fragments (draft -02 §4)?  The type is from the private range:
-        # it means what we mean only beside our Vendor ID.
+        # Do both sides acknowledge fragments (draft -02 §4)?  The notify type is private, so it
+        # counts only beside our Vendor ID.
         acks = fragmentation and p["frag_ack"] != "off" and VENDOR_ID in vendors
         sa.agree(spi_r, picked, room, fragmentation, acks and _FRAGMENT_ACK_SUPPORTED in kinds)
         self._detect_nat(notifies)
@@ -210,14 +210,14 @@ class Handshake:
     def take_group(self, group, now):
         """Go on with another key exchange method.
 
-        An answer names its group: it is never taken for one to another request.
+        An answer names its group, so it is never taken for the answer to another request.
         """
         self.ke_id = group
         self.since = now
         self._wipe()
 
     def _agreed(self, kinds, intermediate):
-        """Return how a PPK may go in: "auth", "int", or None; Drop where there must be one."""
+        """Return how a PPK may be used: "auth", "int" or None; Drop if the profile needs one."""
         p = self.sa.profile
         if not p["ppk_id"]:
             return None
@@ -225,13 +225,13 @@ class Handshake:
 
         ppk = agreed(kinds, intermediate)
         if not ppk and p["ppk_required"]:
-            # Nobody has authenticated this answer: another one may follow.
+            # The answer is not authenticated: wait for another one.
             self._retrying().hint(self.sa, _USE_PPK)
             raise Drop("NO_PPK")
         return ppk
 
     def _shared(self, ke, group):
-        """Return the shared secret of a KE payload's body that is of this group; or Drop."""
+        """Return the shared secret for a KE payload's body of this group, or raise Drop."""
         shared = None
         if ke[0] << 8 | ke[1] == group == self.ke_id and len(ke) - 4 == self._ke.size:
             shared = self._ke.shared(ke[4:])
@@ -240,7 +240,7 @@ class Handshake:
         return shared
 
     def _detect_nat(self, notifies):
-        """Is a NAT between us?  To port 4500 then, and where nothing is known (RFC 7296 §2.23)."""
+        """Detect a NAT; a gateway that detects them has port 4500, too (RFC 7296 §2.23)."""
         sa = self.sa
         nat, peer_nat, floats = sa.nat, True, False
         for kind, data in notifies:
@@ -249,7 +249,7 @@ class Handshake:
                 if self.local:
                     nat = data != self._nat_hash(sa.spi_r, self.local)
             elif kind == _NAT_DETECTION_SOURCE_IP and self.remote:
-                # One that fits is enough: then the gateway is behind no NAT.
+                # One hash that fits is enough: the gateway is not behind a NAT.
                 if data == self._nat_hash(sa.spi_r, self.remote):
                     peer_nat = False
         sa.detect(nat, peer_nat, floats)
@@ -272,7 +272,7 @@ class Handshake:
         return self.n_i + self.n_r
 
     def mix_ppk(self, skeyseed):
-        """Go on under keys that a PPK is in (RFC 9867 §3.2)."""
+        """Make new keys out of a SKEYSEED that has the PPK (RFC 9867 §3.2)."""
         self.make_keys(skeyseed)
         self.with_ppk = True
 
@@ -291,7 +291,7 @@ class Handshake:
         self._auth.answer(payloads, now)
 
     def on_informational(self, payloads, now):
-        """Answer a request that comes before the gateway has proved who it is; do nothing."""
+        """Answer a request of a gateway that is not authenticated yet, and do nothing else."""
         return []
 
     def on_create_child(self, payloads, now):
@@ -300,7 +300,7 @@ class Handshake:
 
 
 def _additional(picked):
-    """Return the key exchange methods for IKE_INTERMEDIATE, in their order (RFC 9370 §2.2.1)."""
+    """Return the key exchange methods for IKE_INTERMEDIATE, in order (RFC 9370 §2.2.1)."""
     more = [picked.get(kind, (0,))[0] for kind in range(_ADDKE1, _ADDKE7 + 1)]
     more = [ident for ident in more if ident]
     if len(set(more + [picked[_T_KE][0]])) <= len(more):

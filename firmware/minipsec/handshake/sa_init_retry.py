@@ -1,6 +1,6 @@
 """An answer to IKE_SA_INIT that refuses: COOKIE, INVALID_KE_PAYLOAD (RFC 7296 §2.6, §1.2).
 
-Loaded when one came.
+Loaded when such an answer came.
 """
 
 from micropython import const
@@ -15,30 +15,30 @@ _MAX_COOKIE = const(64)
 _T_KE = const(4)
 
 # Ours.
-_MAX_EARLY = const(3)  # sendings before the timer's time for a cookie that was not the first
-_MAX_HINTS = const(16)  # kinds of errors that are told of until we send again
+_MAX_EARLY = const(3)  # times that a later cookie may advance the timer
+_MAX_HINTS = const(16)  # kinds of errors that are told between two sendings
 _MAX_GROUPS = const(3)  # INVALID_KE_PAYLOAD answers from one timer to the next
 
 
 class Retry:
-    """What answers that refused have led to.
+    """Cookies and groups that refusing answers have asked for.
 
-    No answer says which request it is for, and AUTH covers one: so never are two requests that
-    differ in their cookies on their way at once.  The first cookie goes back at once where all
-    that was sent is answered by it.  Each other one waits for the timer and for the answers that
-    may still come, and the latest counts: RFC 7296 §2.6 has a request accepted with an old one.
+    No answer says which request it is for, and AUTH covers only one request.  So two requests with
+    different cookies are never on their way at once.  The first cookie goes back at once if our
+    only request is answered by it.  A later one waits for the timer and for answers that may still
+    come, and the latest counts: a request with an old cookie may still be accepted (RFC 7296 §2.6).
     """
 
-    cookie = b""  # that our requests carry
-    _held = None  # a cookie that the next sending is to carry
-    _early = 0  # sendings that a cookie brought about before their time
+    cookie = b""  # the one that our requests carry
+    _held = None  # a cookie for the next sending
+    _early = 0  # how often a cookie advanced the timer
     _rounds = 0  # INVALID_KE_PAYLOAD answers since the timer's last sending
-    _hints = 0, ()  # how often we had sent when errors were told of, and which
+    _hints = 0, ()  # (how often we had sent, the kinds of errors told of since)
 
     def refused(self, handshake, notifies, now):
-        """React to an answer that refuses; True when IKE_SA_INIT is to go out anew, at once.
+        """React to an answer that refuses; return True if IKE_SA_INIT is to be sent again at once.
 
-        Nobody has authenticated it.  Raises Drop when there is nothing to react to.
+        The answer is not authenticated.  Raises Drop when there is nothing to react to.
         """
         for kind, data in notifies:
             if kind == _COOKIE and 1 <= len(data) <= _MAX_COOKIE:
@@ -46,13 +46,13 @@ class Retry:
             if kind == _INVALID_KE_PAYLOAD and len(data) == 2:
                 return self._on_group(handshake, data[0] << 8 | data[1], now)
             if kind < _STATUS:
-                # Anyone may have sent it: remembered for the final error, nothing more.
+                # Anyone may have sent it: keep it for the final error only.
                 self.hint(handshake.sa, kind)
                 raise Drop("UNAUTHENTICATED_ERROR")
         raise Drop("BAD_INIT")
 
     def hint(self, sa, kind):
-        """Tell of an error that nobody authenticated: each kind once until we send again."""
+        """Report an unauthenticated error: each kind once between two sendings."""
         tries, kinds = self._hints
         if tries != sa.unanswered():
             kinds = ()
@@ -61,19 +61,19 @@ class Retry:
             sa.event("hint", kind)
 
     def resending(self):
-        """The timer sends again; True when that is to carry the cookie that was held for it."""
+        """The timer sends again; return True if that sending has to carry a held cookie."""
         self._rounds = 0
         return self._carry()
 
     def _on_cookie(self, handshake, cookie, now):
         if cookie == self.cookie or cookie == self._held:
-            raise Drop("OLD_COOKIE")  # taken already; the answer came twice
+            raise Drop("OLD_COOKIE")  # we have it already; the answer came twice
         request = handshake.sa.request
         if not self.cookie and request.tries == 1:
             self.cookie = cookie
             return True
         if not self._held:
-            # By then the last sending is answered, if this answers the first one.
+            # If this answers our first sending, the last one is answered by then.
             trip = now - handshake.since
             due = request.due - request.interval + trip
             due += trip + handshake.sa.profile["retransmit_ms"] >> 3

@@ -1,7 +1,7 @@
 """The IKE SA after IKE_AUTH: peer requests, liveness, DELETE (RFC 7815 §2.1-2.2, appendix B.1).
 
-Loaded when IKE_AUTH is done: what `sa.TABLE` names from then on stands here.  An IKE SA of ours is
-never rekeyed: a new one replaces it before it ends, so each request to rekey is refused.
+Loaded when IKE_AUTH is done; `sa.TABLE` names its handlers from then on.  An IKE SA of ours is
+never rekeyed: a new one replaces it before it ends.  So each request to rekey is refused.
 """
 
 import struct
@@ -43,12 +43,12 @@ def delete(sa, now):
 
 
 def lifetime_in(kind, data):
-    """Return the seconds that the peer lets this SA live, where a notify says so (RFC 4478)."""
+    """Return the seconds of an AUTH_LIFETIME notify (RFC 4478), None for any other notify."""
     return int.from_bytes(data, "big") or 1 if kind == _AUTH_LIFETIME and len(data) == 4 else None
 
 
 def on_informational(sa, payloads, now):
-    """Answer a request with nothing: liveness, DELETE, a lifetime (RFC 7296 §1.4)."""
+    """Answer liveness checks, DELETE and a lifetime with an empty message (RFC 7296 §1.4)."""
     for kind, _, body in payloads:
         if kind == _D and _deletes(sa, body):
             sa.end_by("deleted")
@@ -60,7 +60,7 @@ def on_informational(sa, payloads, now):
 
 
 def _deletes(sa, body):
-    """Does this Delete payload end our IKE SA, or the Child SA that it is there for?"""
+    """Does this Delete payload end our IKE SA, or its only Child SA?"""
     if len(body) < 4:
         return False
     protocol, size, count = struct.unpack_from(">BBH", body)
@@ -73,7 +73,7 @@ def _deletes(sa, body):
 
 def on_create_child(sa, payloads, now):
     """Refuse each request for another Child SA, and to rekey (RFC 7815 §2.2)."""
-    # A rekey of the Child SA names it, one of the IKE SA has no traffic selectors.
+    # A rekey of the Child SA has REKEY_SA; one of the IKE SA has no traffic selectors.
     names = [bytes(body[2:4]) for kind, _, body in payloads if kind == _N]
     if _REKEY_SA in names or all([kind != _TSI for kind, _, _ in payloads]):
         sa.event("rekey")

@@ -8,11 +8,11 @@ from micropython import const
 
 from .wire import Drop
 
-_GUESS_MS = const(125)  # ours: least round trip taken for granted after a resend
+_GUESS_MS = const(125)  # ours: after a resend, assume at least this round trip
 
 
 class Keys:
-    """The two ciphers of an IKE SA and the one counter of IVs of whatever we send."""
+    """The two ciphers of an IKE SA, and the one counter of IVs for all that we send."""
 
     def __init__(self, tx, rx, iv=0):
         self.tx = tx
@@ -20,9 +20,9 @@ class Keys:
         self.iv = iv
 
     def seal(self, head, plain):
-        """Return the ciphertext behind `head`, its IV and its ICV included.
+        """Return IV, ciphertext and ICV of `plain`, which follow `head`.
 
-        No IV may come twice under one key, whatever it belongs to (RFC 5282 §3).
+        One counter serves every message, since no IV may come twice under one key (RFC 5282 §3).
         """
         self.iv += 1
         return self.tx.seal(head, struct.pack(">Q", self.iv), plain)
@@ -36,7 +36,7 @@ class Keys:
 
 
 class Outgoing:
-    """A message of ours in its datagrams; `digest` is that of the request, if it is an answer."""
+    """A message of ours in its datagrams; for an answer, `digest` is that of the request."""
 
     def __init__(self, exchange, mid, datagrams, digest=None):
         self.exchange = exchange
@@ -55,14 +55,14 @@ class Outgoing:
         self.interval = first_ms
         self.deadline = now + (ms << most) - ms
         self._most = most
-        # Begun sooner, as many sendings are to fill the same time.
+        # With a shorter first interval, the same number of sendings must fill the same time.
         self._growth = 2 if first_ms == ms else 3
         self.change(self.datagrams, now)
 
     def change(self, datagrams, now):
-        """Send a changed version of it from now on, within the same time limit."""
+        """From now on send a changed version of the request, within the same time limit."""
         self.datagrams = datagrams
-        # A message in fragments is under way for longer than the round trip.
+        # Several fragments take longer than one round trip, so they do not measure it.
         self._sent = now if len(datagrams) == 1 else None
         self.restart(now)
 
@@ -73,7 +73,7 @@ class Outgoing:
             self.due = min(now + self.interval, self.due)
 
     def resent(self, now):
-        """It is sent again, after a longer interval each time."""
+        """The request is sent again; the next interval is longer."""
         self.tries += 1
         self.interval *= self._growth
         if self._sent is not None:
@@ -81,23 +81,23 @@ class Outgoing:
         self.restart(now)
 
     def put_off(self, due):
-        """Let the next sending be due then, at most at the end."""
+        """Delay the next sending until `due`, but not beyond the deadline."""
         self.due = min(due, self.deadline)
 
     def heard(self, now):
-        """Start anew, tries as well: of what is under way in fragments the peer told something."""
+        """The peer reported on fragments under way: start interval and tries anew."""
         self.interval //= self._growth ** (self.tries - 1)
         self.tries = 1
         self.restart(now)
 
     def untimed(self):
-        """Its answer comes in fragments, and tells no round trip."""
+        """The answer comes in fragments, so it does not measure the round trip."""
         self._sent = None
 
     def round_trip(self, known, now):
-        """Return the round trip, its answer being here, or what is known of it."""
+        """The answer is here: return the round trip, or `known` where it was not measured."""
         if self._sent is not None:
-            # Which of several sends was answered is not known: a first guess, not too low.
+            # After a resend we do not know which sending was answered: guess, and not too low.
             if self.tries == 1:
                 return max(now - self._sent, 1)
             return known or max(now - self._sent, _GUESS_MS)

@@ -1,9 +1,9 @@
 """IKE fragment acknowledgment (draft-antony-ipsecme-ikev2-fragment-acknowledgment-02).
 
-A `Reporter` asks for the fragments that are missing of a message of the peer's; a `Flight` resends
-those of a message of ours that the peer asks for.  Neither knows an IKE SA: times and round trips
-are milliseconds and come in as arguments.  What the draft leaves open is decided by the constants
-below; tools/dev/bench shows what they are worth.
+A `Reporter` asks the peer for missing fragments of its message.  A `Flight` resends the fragments
+of our message that the peer asks for.  Neither knows an IKE SA: times and round trips are
+milliseconds and come in as arguments.  The constants below decide what the draft leaves open;
+tools/dev/bench shows what they are worth.
 """
 
 import struct
@@ -13,19 +13,19 @@ from .wire import Drop
 
 # Ours.  Asking.
 _MAX_PAIRS = const(100)  # in one acknowledgment
-_MAX_ASKS = const(8)  # without a new fragment in return
-_RTT_MS = const(800)  # taken for granted as long as it is not known
-_GAP_MS = const(100)  # that a peer may leave between two fragments, as long as it is not known
-_MAX_GAP_MS = const(250)  # what is longer is a lost fragment, or a link that stood still
-_MAX_AHEAD_MS = const(1000)  # of waiting for fragments that may still be under way
-_SLACK_MS = const(20)  # for jitter and reordering, or a quarter of the round trip
-_LARGE = const(8)  # fragments; of a larger message each acknowledgment is sent twice
+_MAX_ASKS = const(8)  # in a row without a new fragment
+_RTT_MS = const(800)  # assumed while it is not known
+_GAP_MS = const(100)  # between two fragments of the peer, assumed while it is not known
+_MAX_GAP_MS = const(250)  # a longer gap means a lost fragment, or a link that stood still
+_MAX_AHEAD_MS = const(1000)  # bound on waiting for fragments that may be under way
+_SLACK_MS = const(20)  # least allowance for jitter and reordering, else a quarter of a round trip
+_LARGE = const(8)  # for a message of more fragments, send each acknowledgment twice
 
 # Ours.  Resending.
 _BURST_MS = const(50)  # from one burst to the next
-_BUDGET = const(8)  # fragments resent of a message, in messages
-_BUDGET_EARLY = const(6)  # as long as the peer has not authenticated itself
-_MAX_SEEN = const(48)  # acknowledgments of one message that have an effect
+_BUDGET = const(8)  # times its own fragments that a message may be resent
+_BUDGET_EARLY = const(6)  # the same while the peer is not authenticated
+_MAX_SEEN = const(48)  # acknowledgments that may have an effect on one message
 
 
 def encode(numbers):
@@ -60,7 +60,7 @@ def decode(data, total):
 
 
 def fitting(size, room):
-    """Return how many pairs one acknowledgment has room for; size(n): n octets once sealed."""
+    """Return how many pairs fit into one acknowledgment; size(n) is the size of n sealed octets."""
     fit = _MAX_PAIRS
     while fit > 1 and size(4 * fit + 8) + 36 > room:
         fit -= 1
@@ -70,24 +70,24 @@ def fitting(size, room):
 class Flight:
     """A message of ours in fragments, and what the peer lacks of it.
 
-    `early`: the peer has not authenticated itself.
+    With `early` the peer is not authenticated yet.
     """
 
     due = None  # when the next burst is to go
 
     def __init__(self, datagrams, early):
         self.datagrams = datagrams
-        self.seen = []  # what marks the acknowledgments that had an effect
+        self.seen = []  # marks of the acknowledgments that had an effect
         self._budget = (_BUDGET_EARLY if early else _BUDGET) * len(datagrams)
         self._at = -_BURST_MS  # when the last burst was sent
         self._wanted = set()  # reported missing since the last burst
         self._burst = set()  # resent in the last burst
 
     def acknowledge(self, missing, mark, waiting, rtt, now):
-        """Take a set of fragment numbers that the peer lacks; is there something to resend?
+        """Take the set of fragment numbers that the peer lacks; return True if any is to be resent.
 
-        `mark` is another one for each acknowledgment; `waiting` are the datagrams that still wait
-        to be sent: these need no resend.  Raises Drop when it is a copy, or one too many.
+        `mark` differs for each acknowledgment.  `waiting` are datagrams that still wait to be sent,
+        so they need no resend.  Raises Drop for a copy, and for one acknowledgment too many.
         """
         if mark in self.seen or len(self.seen) >= _MAX_SEEN:
             raise Drop("REPLAYED_ACK")
@@ -104,12 +104,12 @@ class Flight:
         return bool(missing)
 
     def arrived(self):
-        """The peer has all of it, for all we know."""
+        """The peer seems to have the whole message: resend nothing."""
         self._wanted.clear()
         self.due = None
 
     def burst(self, now):
-        """Return the datagrams to resend at `now`, none before the burst is due."""
+        """Return the datagrams to resend at `now`; none before the burst is due."""
         if self.due is None or now < self.due:
             return ()
         burst = sorted(self._wanted)[: self._budget]
@@ -121,19 +121,19 @@ class Flight:
         return [self.datagrams[n - 1] for n in burst]
 
     def again(self):
-        """Return what a resend of the message is: fragment 1 and what was reported missing.
+        """Return the datagrams of a resend: fragment 1 and those that were reported missing.
 
-        Fragment 1 has an RFC 7383 peer resend a response that got lost.
+        Fragment 1 makes an RFC 7383 peer resend a response that got lost.
         """
         return [self.datagrams[n - 1] for n in sorted(self._wanted | self._burst | {1})]
 
 
 class Reporter:
-    """When to ask for what is missing of one message of the peer's, which has `total` fragments.
+    """When to ask for the missing fragments of one message of the peer, which has `total` of them.
 
-    `ours` is the time between two fragments of ours, the first guess at the peer's.  `eager`: ask
-    when the last fragment of a burst should be here, and not only for what is missing of a resend.
-    In the methods `gap` is the peer's time between two fragments; None: not known.
+    `ours` is the gap between two fragments of ours, a first guess at the peer's.  `eager` asks when
+    the last fragment of a burst should be here; otherwise only what a resend lacks is asked for.
+    In the methods `gap` is the peer's, None if it is not known.
     """
 
     due = None  # when to ask
@@ -143,14 +143,14 @@ class Reporter:
         self._total = total
         self._ours = ours
         self._eager = eager
-        # The first fragment that came, as (number, when), while later ones tell the gap.
+        # (number, when) of the first fragment, while later ones can tell the gap; () afterwards.
         self._began = None
-        self._asks = self._asked = 0  # how often we asked in vain, and when last
+        self._asks = self._asked = 0  # how often we asked in vain; when we asked last
 
     def arrived(self, number, missing, gap, rtt, now):
-        """A new fragment came; return (when those behind it should be here, the gap).
+        """A new fragment came; return (when the fragments behind it should be here, the gap).
 
-        `missing` are the numbers, ascending, of those that have not come.
+        `missing` are the numbers, ascending, of the fragments that have not come.
         """
         self.nudged = False
         self._asks = 0
@@ -163,18 +163,18 @@ class Reporter:
         return end, gap
 
     def repeated(self, number, gap, rtt, now):
-        """A fragment came that is not new, so it was not even authenticated.
+        """A fragment came that we have already; its ICV was not checked.
 
-        It may hasten the next question, within bounds, and not put it off.
+        It may hasten the next question, within bounds, but never delay it.
         """
-        self._began = ()  # a second sending, for all we know
+        self._began = ()  # probably a second sending: it tells no gap
         if self._asks < _MAX_ASKS and now >= self._asked + rtt:
             due = now + self._under_way(self._total - number, gap) + _slack(rtt)
             if self.due is None or due < self.due:
                 self.due = due
 
     def nudge(self):
-        """We resend fragment 1 of our request alone, which has the peer resend its response."""
+        """We resend only fragment 1 of our request, so that the peer resends its response."""
         self.nudged = True
         self._began = ()
 
@@ -191,7 +191,7 @@ class Reporter:
         return copies, [b"".join(pairs[at : at + fit]) for at in range(0, len(pairs), fit)]
 
     def _under_way(self, ahead, gap):
-        """Return how long so many fragments may still be under way."""
+        """Return how many ms `ahead` fragments may still be under way."""
         ms = (self._ours if gap is None else gap) * ahead
         if ahead and gap is None:
             ms = max(ms, _GAP_MS)
@@ -200,7 +200,7 @@ class Reporter:
     def _learn(self, number, gap, rtt, now):
         """Return the gap between the peer's fragments, learnt from those of its first sending.
 
-        Not from what may answer a question of ours: round trips differ, so for half of one only.
+        Half a round trip after a question of ours, fragments may answer that: learn nothing then.
         """
         if self._began is None:
             self._began = number, now

@@ -1,6 +1,6 @@
 """IKE message fragmentation: cutting and joining plaintext (RFC 7383 §2.5, §2.6).
 
-Also what an IkeSa does about fragments that are missing, by `fragack`.  Loaded for the first
+It also holds what an IkeSa does about missing fragments, by `fragack`.  Loaded for the first
 message that is too large for one datagram.
 """
 
@@ -30,7 +30,7 @@ MAX_OCTETS = const(8192)  # of one message, both ways
 def split(sa, exchange, flags, mid, first, plain, room):
     """Return the datagrams of a message in SKF payloads, each with at most `room` octets.
 
-    The first piece names the first inner payload, all others 0 (RFC 7383 §2.5.2).  Raises
+    The first piece names the first inner payload, the others 0 (RFC 7383 §2.5.2).  Raises
     ValueError when the message is beyond our bounds.
     """
     size = room - 36
@@ -49,24 +49,24 @@ def split(sa, exchange, flags, mid, first, plain, room):
 
 
 def gather(sa, outer, view, exchange, response, now):
-    """Keep one fragment; return what IkeSa._open does, if it was the last."""
+    """Keep one fragment; if it was the last one, return the message as IkeSa._open does."""
     _, first, body = outer[-1]
     number, total = _place(body)
     queue = sa.incoming.get(response)
     if queue and (queue.exchange != exchange or queue.total < total):
-        queue = None  # split anew into smaller pieces: what came before is of no use
+        queue = None  # the peer cut it anew into smaller pieces: forget the earlier ones
     if queue and queue.has(number, total):
         if queue.reporter:
             queue.reporter.repeated(number, sa.gap, sa.rtt, now)
         raise Drop("REPLAYED_FRAGMENT")
-    # Payloads in the clear stand in front of the first fragment only (RFC 7383 §2.5.3).
+    # Only fragment 1 may have payloads in the clear before it (RFC 7383 §2.5.3).
     if number > 1 and len(outer) > 1:
         raise Drop("BAD_FRAGMENT")
     piece = sa.keys.open(view, body[4:])
     if not piece:
         raise Drop("BAD_FRAGMENT")
     queue = queue or Incoming(exchange, total, _reporter(sa, total))
-    # Both messages together stay inside the bound of one.
+    # A request and a response together stay within the bound of one message.
     other = sa.incoming.get(not response)
     if queue.octets + len(piece) + (other.octets if other else 0) > MAX_OCTETS:
         sa.incoming.pop(response, None)
@@ -84,7 +84,7 @@ def gather(sa, outer, view, exchange, response, now):
         end, gap = queue.reporter.arrived(number, queue.missing(), sa.gap, sa.rtt, now)
         sa.learn(gap)
         if response:
-            # The response has begun to come, of which more may be under way.
+            # The response has begun to come, and more of it may be under way.
             if False in sa.flights:
                 sa.flights[False].arrived()
             sa.request.heard(end)
@@ -101,7 +101,7 @@ def _place(body):
 
 
 def _reporter(sa, total):
-    """Return a Reporter for a message in fragments, None where that is not agreed on."""
+    """Return a Reporter for a message in fragments; None without agreement on it."""
     if not sa.acks:
         return None
     from .fragack import Reporter
@@ -157,7 +157,7 @@ def _ask(sa, queue, response, now):
     from .fragack import fitting
 
     p = sa.profile
-    # -02 sets R in both kinds; -03 and, the same in this, -04 in reports on requests alone.
+    # -02 sets R in both kinds of reports; -03 only in reports on requests.
     flags = _I if response and p["frag_ack"] != "02" else _I | _R
     mid = sa.mid if response else sa.peer_mid
     fit = fitting(sa.keys.tx.size, sa.room)
@@ -168,14 +168,14 @@ def _ask(sa, queue, response, now):
 
 
 def acknowledged(sa, acks, iv, exchange, mid, now):
-    """Take the acknowledgments in a message, which was authenticated."""
+    """Act on the acknowledgments in a message whose ICV was right."""
     drops = []
     for n, ack in enumerate(acks):
         try:
             _acknowledged(sa, ack, iv + bytes((n,)), exchange, mid, now)
         except Drop as e:
             drops.append(e)
-    # What one reports on may be over, and what another one does not.
+    # The message is dropped only if all of its acknowledgments are.
     if len(drops) == len(acks):
         raise drops[0]
     for drop in drops:
@@ -208,15 +208,15 @@ def _acknowledged(sa, ack, mark, exchange, mid, now):
 
 
 class Incoming:
-    """The fragments of one message of the peer's that have come so far.
+    """The fragments of one message of the peer that have come so far.
 
     `reporter` is the fragack.Reporter that asks for the others, or None.
     """
 
     octets = 0
-    expires = 0  # when an incomplete request is let go of
+    expires = 0  # when to give up an incomplete request
     _first = 0
-    _head = None  # of fragment 1: of a request the datagram's digest, of a response its front
+    _head = None  # from fragment 1: a request's digest, a response's octets in the clear
 
     def __init__(self, exchange, total, reporter):
         self.exchange = exchange
@@ -225,13 +225,13 @@ class Incoming:
         self._parts = {}
 
     def has(self, number, total):
-        """Is that fragment here already?  Drop when it is of an older cut (RFC 7383 §2.6)."""
+        """Is this fragment here already?  Drop if its Total is smaller (RFC 7383 §2.6)."""
         if total < self.total:
             raise Drop("BAD_FRAGMENT")
         return number in self._parts
 
     def add(self, number, first, piece, head, now):
-        """Keep a fragment whose ICV was right; `first` and `head` count with number 1."""
+        """Keep a fragment whose ICV was right; only fragment 1 needs `first` and `head`."""
         self.octets += len(piece)
         self._parts[number] = piece
         self.expires = now + _QUEUE_MS
@@ -244,7 +244,7 @@ class Incoming:
         return len(self._parts) == self.total
 
     def join(self):
-        """Return (first inner payload, plaintext, head), letting go of the pieces."""
+        """Return (first inner payload, plaintext, head); let go of the pieces."""
         plain = bytearray(self.octets)
         at = 0
         for number in range(1, self.total + 1):

@@ -6,10 +6,10 @@ each call it takes what `poll_out` and `next_event` return, until they return No
 `timer` again at `next_timer`.  A datagram here is a UDP payload, the non-ESP marker included where
 one belongs.
 
-From IKE_SA_INIT to IKE_AUTH it has a guest, a handshake.sa_init.Handshake; from then on
-`established` is there in its place.  All that changes state goes through `TABLE`: (state,
-exchange, is it a response) leads to the handler's name, in the guest or there.  What is not in the
-table is dropped and counted.
+From IKE_SA_INIT to IKE_AUTH it has a guest, a handshake.sa_init.Handshake; afterwards
+`established` takes its place.  All that changes state goes through `TABLE`: (state, exchange, is it
+a response) leads to the name of a handler, in the guest or in `established`.  A message without a
+row in the table is dropped and counted.
 
 Events are tuples:
   ("state", name)                  a new state
@@ -21,7 +21,7 @@ Events are tuples:
   ("deleted",)                     the peer deleted this IKE SA
   ("answered",)                    the peer answered a request made after IKE_AUTH
   ("ended",)                       it answered our DELETE
-  ("lifetime", seconds)            the peer lets this SA live no longer
+  ("lifetime", seconds)            the peer will end this SA after so long
   ("rekey",)                       the peer wants other keys: a new SA is due
   ("keys", ...)                    only with the profile key `keylog`
 """
@@ -60,8 +60,8 @@ _LONE = b"\0\1\0\1"  # RFC 7383 §2.5: fragment 1 of 1
 
 # Ours.
 _MAX_MESSAGE = const(3000)
-_MAX_OUT = const(16)  # datagrams that wait to be sent while an answer is put behind them
-_FLOOR_MS = const(200)  # of the retransmission interval where fragments are acknowledged
+_MAX_OUT = const(16)  # while more datagrams wait to be sent, refuse to answer
+_FLOOR_MS = const(200)  # least retransmission interval with fragment acknowledgment
 
 _S_IDLE = const(0)
 _S_INIT = const(1)
@@ -107,7 +107,7 @@ class IkeSa:
     mid = 0  # Message ID of our next or outstanding request
     peer_mid = 0  # Message ID that the peer's next request must have
     nat = None  # are we behind one? None: not known
-    peer_nat = True  # may the gateway be behind one, or does it say so?
+    peer_nat = True  # may the gateway be behind one?
     with_ppk = False  # did a PPK go in?
     reply = False  # was the last datagram of poll_out an answer to a request?
     fragmentation = False  # negotiated (RFC 7383)
@@ -115,7 +115,7 @@ class IkeSa:
     message = None  # the response at hand: (its octets up to RESERVED of SK, plaintext)
     room = 0  # octets of UDP payload that one datagram of ours may have
     spi_r = bytes(8)
-    spi_out = picked = None  # of the Child SA; what was agreed on for this one
+    spi_out = picked = None  # the Child SA's SPI; what was agreed on for this IKE SA
     gap = None  # between two fragments of the peer's, ms; None: not known
     rtt = 0  # of the last exchange without fragments or resends, ms; 0: not known
     _ending = None  # the event with which this SA ends once an answer is out
@@ -136,7 +136,7 @@ class IkeSa:
     # The owner's side.
 
     def start(self, now, handshake):
-        """Take the guest in, and have it send the first IKE_SA_INIT."""
+        """Take the guest in and let it send the first IKE_SA_INIT."""
         self.handshake = handshake
         self.go(_S_INIT)
         handshake.start(now)
@@ -144,7 +144,7 @@ class IkeSa:
     def receive(self, datagram, now):
         """Take one datagram from the network; True when it was meant for this SA and was new.
 
-        Raises nothing, whatever the octets: what does not fit is dropped and counted in `drops`.
+        Raises nothing, whatever the octets are: a bad datagram is dropped and counted in `drops`.
         """
         try:
             self._receive(datagram, now)
@@ -183,7 +183,7 @@ class IkeSa:
     def poll_out(self):
         """Return the next datagram to send, or None; `reply` then tells what kind it is.
 
-        A reply goes to where the request came from, all else to the gateway.
+        A reply goes to where its request came from, any other datagram to the gateway.
         """
         if not self.out:
             return None
@@ -202,14 +202,14 @@ class IkeSa:
         """Count one dropped datagram."""
         self.drops[reason] = self.drops.get(reason, 0) + 1
 
-    # Receiving: one gate behind the other, each raises Drop.
+    # Receiving: several gates in a row, each of which raises Drop.
 
     def _receive(self, datagram, now):
         handler, view, first, exchange, response, mid = self._gate(datagram)
         if exchange == _IKE_SA_INIT:
             self.handle(handler, view, now)
             return
-        # Of the exchange that we answered last: its request again, or an acknowledgment.
+        # This may be the peer's last request resent, or an acknowledgment of our answer to it.
         late = self.answered if mid == self.peer_mid - 1 else None
         if late and not response and late.digest == sha256(view).digest():
             self._has_room()
@@ -242,7 +242,7 @@ class IkeSa:
         if not expected:
             raise Drop("OLD_MESSAGE_ID")
         if lone and response in self.incoming:
-            raise Drop("BAD_FRAGMENT")  # of a smaller Total than those that wait
+            raise Drop("BAD_FRAGMENT")  # its Total is smaller than that of those that wait
         if response:
             self._on_response(handler, payloads, (head, plain), now)
         else:
@@ -272,11 +272,11 @@ class IkeSa:
         return handler, view, first, exchange, response, mid
 
     def _open(self, view, first, exchange, response, expected, now):
-        """Return what is in an SK or SKF payload; None while other fragments are missing.
+        """Open an SK or SKF payload; return None while other fragments are missing.
 
-        (first payload, plaintext, head, IV, is it a message in one fragment): the head is the
-        digest of a request, of a response what is in the clear; there is no IV where several
-        fragments made the message.
+        Else return (first payload, plaintext, head, IV, is it a message in one fragment).  The head
+        of a request is its digest, of a response the octets in the clear.  The IV is None where
+        several fragments made the message.
         """
         outer = wire.payloads(first, view, 28)
         kind, first, body = outer[-1] if outer else (0, 0, b"")
@@ -290,7 +290,7 @@ class IkeSa:
                 from .fragment import gather
 
                 return gather(self, outer, view, exchange, response, now)
-            # A whole message in one fragment is what it would be in an SK payload.
+            # A message in one fragment is treated like one in an SK payload.
             sealed = body[4:]
         elif kind != _SK:
             raise Drop("NOT_PROTECTED")
@@ -316,7 +316,7 @@ class IkeSa:
         mid = self.peer_mid
         self.peer_mid += 1
         payloads = self._serve(handler, payloads, now)
-        # A request in fragments is answered again when its fragment 1 comes again.
+        # The digest of a request in fragments is that of fragment 1: that one asks again.
         datagrams = self.protect(exchange, _I | _R, mid, payloads)
         self.answered = Outgoing(exchange, mid, datagrams, digest)
         self.flights.pop(True, None)
@@ -326,12 +326,12 @@ class IkeSa:
             self.end()
 
     def _has_room(self):
-        """Raise Drop while so much waits to be sent that one more answer has to wait outside."""
+        """Raise Drop while too much waits to be sent for one more answer."""
         if len(self.out) > _MAX_OUT:
             raise Drop("ANSWERS_WAIT")
 
     def _serve(self, handler, payloads, now):
-        """Return the payloads that answer a peer's request, whose ICV was right."""
+        """Return the payloads that answer a request of the peer, whose ICV was right."""
         if payloads is None:
             self.count("BAD_PAYLOAD")
             return [(_N, wire.notify(_INVALID_SYNTAX))]
@@ -342,7 +342,7 @@ class IkeSa:
         return self.handle(handler, payloads, now)
 
     def handle(self, name, given, now):
-        """Have a handler of the table do its part; return what it returns."""
+        """Call a handler of the table, in the guest or in `established`."""
         if self.handshake:
             return getattr(self.handshake, name)(given, now)
         from . import established
@@ -352,10 +352,10 @@ class IkeSa:
     # Fragment acknowledgment.
 
     def _took_acks(self, payloads, iv, exchange, response, mid, now):
-        """Act on the acknowledgments among a message's payloads; False where there are none.
+        """Act on the acknowledgments among a message's payloads; return False if there are none.
 
-        Where that is not agreed on its notify types may mean anything.  Only a response that has
-        nothing else is then kept from being taken for an answer.
+        Without agreement on them, their notify types may mean anything.  Then only a response that
+        holds nothing else is refused, so that it is not taken for an answer.
         """
         if not payloads or not (self.acks or response and len(payloads) == 1):
             return False
@@ -381,7 +381,7 @@ class IkeSa:
     # Sending.
 
     def send(self, datagrams, reply=False):
-        """Have datagrams for the owner to send."""
+        """Queue datagrams for the owner to send."""
         for datagram in datagrams:
             self.out.append((reply, datagram))
 
@@ -409,7 +409,7 @@ class IkeSa:
     def begin(self, exchange, datagrams, now):
         """Send a request and keep its octets for resends, which are identical (RFC 7296 §2.1).
 
-        While one is outstanding this is a changed version of it, within the same time limit.
+        While a request is outstanding, this replaces it within the same time limit.
         """
         if self.request:
             self.out.clear()
@@ -422,7 +422,7 @@ class IkeSa:
         self.send(datagrams)
 
     def first_interval(self, ms, datagrams):
-        """Return the first retransmission interval of a request; `ms` is that of the profile."""
+        """Return a request's first retransmission interval; `ms` is the profile's."""
         if self.acks and self.rtt:
             gap = self.profile["fragment_gap_ms"]
             ms = min(ms, max(_FLOOR_MS, 3 * self.rtt) + len(datagrams) * gap)
@@ -436,7 +436,7 @@ class IkeSa:
         return True
 
     def answer_came(self, now):
-        """Close the outstanding exchange: its answer is here."""
+        """The answer is here: close the outstanding exchange."""
         self.rtt = self.request.round_trip(self.rtt, now)
         self.request = None
         self.flights.pop(False, None)
@@ -444,14 +444,14 @@ class IkeSa:
         self.mid += 1
 
     def once(self, exchange, payloads):
-        """Send a protected request as a last word that waits for no answer."""
+        """Send a last protected request, without waiting for its answer."""
         self.send(self.protect(exchange, _I, self.mid, payloads))
         self.mid += 1
 
     # States.
 
     def agree(self, spi_r, picked, room, fragmentation, acks):
-        """Take what IKE_SA_INIT agreed on."""
+        """Keep what IKE_SA_INIT agreed on."""
         self.spi_r = spi_r
         self.picked = picked
         self.room = room
@@ -459,22 +459,22 @@ class IkeSa:
         self.acks = acks
 
     def detect(self, nat, peer_nat, floats):
-        """Take what NAT detection found; `floats`: from here on it is port 4500 (RFC 7296 §2.23)."""
+        """Keep what NAT detection found; `floats` changes to port 4500 (RFC 7296 §2.23)."""
         self.nat = nat
         self.peer_nat = peer_nat
         self.floated = self.floated or floats
 
     def learn(self, gap):
-        """Take the time that was found between two fragments of the peer's."""
+        """Keep the gap between two fragments of the peer."""
         self.gap = gap
 
     def use(self, keys):
-        """Take the keys of what comes now, an exchange.Keys."""
+        """Use these exchange.Keys from now on."""
         self.keys = keys
 
     def establish(self, spi_out, with_ppk):
         """IKE_AUTH is done, and the handshake with it."""
-        from . import established  # noqa: F401  now, while there is memory for it
+        from . import established  # noqa: F401  load it now, while there is memory
 
         self.handshake.end()
         self.handshake = None
@@ -483,22 +483,22 @@ class IkeSa:
         self.go(_S_UP)
 
     def fail(self, kind, detail, *found):
-        """End with a ("failed", ...) event; `found` is what came instead of what was expected."""
+        """End with a ("failed", ...) event; `found` is what came in place of what was expected."""
         self.end()
         self.event("failed", kind, detail, *found)
 
     def refuse(self, why, kind="peer", *found):
-        """End an SA whose peer did not prove who it is, telling it so (RFC 7296 §2.21.2)."""
+        """End an SA whose peer did not prove who it is, and tell the peer (RFC 7296 §2.21.2)."""
         self.once(_INFORMATIONAL, [(_N, wire.notify(_AUTHENTICATION_FAILED))])
         self.fail(kind, why, *found)
 
     def leave(self, kind, detail, *found):
-        """End an authenticated SA of no use, deleting it at the peer (RFC 7815 §2.1, B.1)."""
+        """End an authenticated SA that is of no use: delete it at the peer (RFC 7815 §2.1, B.1)."""
         self.once(_INFORMATIONAL, [(_D, struct.pack(">BBH", 1, 0, 0))])
         self.fail(kind, detail, *found)
 
     def end_by(self, *event):
-        """End with this event as soon as the answer is out that is being made."""
+        """End with this event as soon as the answer that is being made is out."""
         self._ending = event
 
     def end(self):
@@ -517,12 +517,12 @@ class IkeSa:
         self.event("state", STATES[state])
 
     def event(self, *event):
-        """Have an event for the owner."""
+        """Queue an event for the owner."""
         self._events.append(event)
 
 
 def spi(rand, n):
-    """Return a random SPI of `n` octets, not within 0..255 nor looking like a non-ESP marker."""
+    """Return a random SPI of `n` octets that is above 255 and unlike a non-ESP marker."""
     while True:
         value = rand(n)
         if bytes(value[:3]) != b"\0\0\0":

@@ -1,8 +1,7 @@
 """IKEv2 on the wire: header, payload chain, proposals, notifies, selectors (RFC 7296 §3).
 
-Pure codecs over octets.  Decoders raise `Drop` with the reason's name and nothing else,
-whatever the octets are; encoders return bytes.  Bodies come back as memoryviews into the
-message they were read from.
+Pure codecs over octets.  Encoders return bytes.  Decoders return bodies as memoryviews into the
+message; whatever the octets are, they raise nothing but `Drop` with the name of a reason.
 """
 
 import struct
@@ -71,8 +70,8 @@ def payloads(first, view, start):
     """Return [(type, critical, body)] of the chain from `start` to the end of `view`.
 
     An SK or SKF payload ends the chain: its Next Payload names what is inside it
-    (RFC 7296 §3.14), so its entry is (type, inner first payload, body).  It stands behind a
-    header, so never in a plaintext, whose chain starts at 0.
+    (RFC 7296 §3.14), so its entry is (type, inner first payload, body).  It must follow a header;
+    a plaintext, whose chain starts at 0, cannot hold one.
     """
     found = []
     end = len(view)
@@ -207,7 +206,7 @@ def parse_sa(body):
 
 
 def _key_length(body, at, stop):
-    # An attribute that we don't know makes the transform one that we never offered: -1.
+    # An unknown attribute makes it a transform that we never offered: return -1.
     bits = 0
     while at < stop:
         if stop - at < 4:
@@ -221,7 +220,7 @@ def _key_length(body, at, stop):
 
 
 def chosen(offer, body, protocol):
-    """Check that an answered SA payload is one choice out of ours (RFC 7296 §2.7).
+    """Check that the SA payload of an answer is one choice out of our offer (RFC 7296 §2.7).
 
     `offer` is [(protocol, spi, transforms)] as sent.  Returns (spi, {type: (id, bits)}) or
     raises Drop("BAD_SA").
@@ -239,7 +238,7 @@ def chosen(offer, body, protocol):
             raise Drop("BAD_SA")
         picked[kind] = (ident, bits)
     for kind, ident, _ in wanted:
-        # "None" for a type that we offered may be left out (RFC 7296 §3.3.3, §3.3.6).
+        # If we offered "none" for a type, the answer may omit it (RFC 7296 §3.3.3, §3.3.6).
         if kind not in picked and (kind, 0, 0) not in wanted:
             raise Drop("BAD_SA")
     return spi, picked
