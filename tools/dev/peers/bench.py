@@ -1,6 +1,6 @@
 """The firmware's IKE SA on a bench: a scripted peer that makes and reads any message by hand.
 
-The peer is this file: it packs octets itself and shares nothing with firmware/ but the cipher's
+The peer is this file and messages.py, and shares nothing with firmware/ but the cipher's
 shape. Ciphers are the simulation's null cipher unless a test asks for AES-CCM.
 """
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 from minipsec.ike.exchange import Keys
 from minipsec.ike.sa import IkeSa
 
+from tools.dev.peers import messages
 from tools.dev.sim.null import Null
 
 AUTH, CREATE_CHILD_SA, INFORMATIONAL, INTERMEDIATE = 35, 36, 37, 43
@@ -137,21 +138,17 @@ class Bench:
 
     def seal(self, payload, exchange, flags, mid, first, plain, place=b"", clear=()):
         """One datagram; `clear` are unprotected payloads (type, body) in front."""
-        front = b""
-        kinds = [kind for kind, _ in clear] + [payload]
-        for (_, body), following in zip(clear, kinds[1:]):
-            front += struct.pack(">BBH", following, 0, len(body) + 4) + body
-        size = 4 + len(place) + self.sealer.size(len(plain))
-        head = self.spis + struct.pack(
-            ">BBBBII", kinds[0], 0x20, exchange, flags, mid, 28 + len(front) + size
-        )
-        head += front + struct.pack(">BBH", first, 0, size) + place
         self.iv += 1
-        return MARKER + head + bytes(self.sealer.seal(head, struct.pack(">Q", self.iv), plain))
+        iv = struct.pack(">Q", self.iv)
+        return MARKER + messages.protected(
+            self.spis[:8], self.spis[8:], exchange, flags, mid, first,
+            self.sealer.size(len(plain)), lambda aad: bytes(self.sealer.seal(aad, iv, plain)),
+            kind=payload, place=place, outer=clear,
+        )  # fmt: skip
 
     def message(self, payloads, exchange=INFORMATIONAL, mid=0, flags=R):
         """A whole message in an SK payload."""
-        first, plain = chain(payloads)
+        first, plain = messages.payload_chain(payloads)
         return self.seal(SK, exchange, flags, mid, first, plain)
 
     def fragment(self, number, total, plain, first=0, exchange=INFORMATIONAL, mid=0, flags=R,
@@ -161,7 +158,7 @@ class Bench:
 
     def fragments(self, payloads, count, **where):
         """A whole message in `count` fragments."""
-        first, plain = chain(payloads)
+        first, plain = messages.payload_chain(payloads)
         size = -(-len(plain) // count)
         pieces = [plain[at : at + size] for at in range(0, len(plain), size)]
         assert len(pieces) == count
@@ -174,8 +171,7 @@ class Bench:
         """A FRAGMENT_ACK message that names `pairs` as missing."""
         if data is None:
             data = b"".join(struct.pack(">HH", *pair) for pair in pairs)
-        body = struct.pack(">BBH", protocol, len(spi), kind) + spi + data
-        return self.message([(N, body), *beside], **where)
+        return self.message([messages.notify(kind, data, protocol, spi), *beside], **where)
 
     # What the sensor says.
 
@@ -183,7 +179,7 @@ class Bench:
         assert datagram[:4] == MARKER
         message = datagram[4:]
         assert message[:16] == self.spis
-        payload, version, exchange, flags, mid, length = struct.unpack_from(">BBBBII", message, 16)
+        _, _, payload, version, exchange, flags, mid, length = messages.parsed(message)
         first, _, size = struct.unpack_from(">BBH", message, 28)
         assert version == 0x20 and length == len(message) and size == length - 28
         aad = 36 if payload == SKF else 32
@@ -206,15 +202,6 @@ class Bench:
                 if kind in (REQ, RES):
                     found.append((kind, pairs_of(message.plain[8:])))
         return found
-
-
-def chain(payloads):
-    """(first payload, octets) of [(type, body)]."""
-    kinds = [kind for kind, _ in payloads] + [0]
-    out = b""
-    for (_, body), following in zip(payloads, kinds[1:]):
-        out += struct.pack(">BBH", following, 0, len(body) + 4) + body
-    return kinds[0], out
 
 
 def pairs_of(data):
