@@ -60,7 +60,7 @@ def decode(data, total):
 
 
 def fitting(size, room):
-    """Return how many pairs fit into one acknowledgment; size(n) is the size of n sealed octets."""
+    """Return how many pairs fit into one acknowledgment; size(n): n octets once sealed."""
     fit = _MAX_PAIRS
     while fit > 1 and size(4 * fit + 8) + 36 > room:
         fit -= 1
@@ -84,7 +84,7 @@ class Flight:
         self._burst = set()  # resent in the last burst
 
     def acknowledge(self, missing, mark, waiting, rtt, now):
-        """Take the set of fragment numbers that the peer lacks; return True if any is to be resent.
+        """Take the set of fragment numbers that the peer lacks; True if any is to be resent.
 
         `mark` differs for each acknowledgment.  `waiting` are datagrams that still wait to be sent,
         so they need no resend.  Raises Drop for a copy, and for one acknowledgment too many.

@@ -7,9 +7,9 @@ each call it takes what `poll_out` and `next_event` return, until they return No
 one belongs.
 
 From IKE_SA_INIT to IKE_AUTH it has a guest, a handshake.sa_init.Handshake; afterwards
-`established` takes its place.  All that changes state goes through `TABLE`: (state, exchange, is it
-a response) leads to the name of a handler, in the guest or in `established`.  A message without a
-row in the table is dropped and counted.
+`established` takes its place.  All that changes state goes through `TABLE`: (state, exchange, is
+it a response) leads to the name of a handler, in the guest or in `established`.  A message without
+a row in the table is dropped and counted.
 
 Events are tuples:
   ("state", name)                  a new state
@@ -129,7 +129,7 @@ class IkeSa:
         self.floated = profile["port"] == profile["natt_port"]
         self.spi_i = spi(rand, 8)
         self.incoming = {}  # incomplete messages: {is it a response: fragment.Incoming}
-        self.flights = {}  # of our messages the peer lacks something: {is it an answer: fragack.Flight}
+        self.flights = {}  # {is it an answer: fragack.Flight}: ours that the peer lacks part of
         self.out = []  # [(is it an answer to a request, datagram)] that wait to be sent
         self._events = []
 
@@ -493,7 +493,7 @@ class IkeSa:
         self.fail(kind, why, *found)
 
     def leave(self, kind, detail, *found):
-        """End an authenticated SA that is of no use: delete it at the peer (RFC 7815 §2.1, B.1)."""
+        """End an authenticated SA of no use: delete it at the peer (RFC 7815 §2.1, B.1)."""
         self.once(_INFORMATIONAL, [(_D, struct.pack(">BBH", 1, 0, 0))])
         self.fail(kind, detail, *found)
 
