@@ -57,7 +57,7 @@ types: venv ## pyright, firmware/ against MicroPython's stubs: nothing beyond wh
 coverage: venv ## branches of the core that its tests take under CPython; less than 95 % fails
 	@$(PY) -m tools.dev.health coverage
 
-mutants: venv ## small changes to sequence, ccm, esp, fragack: do tests notice? (MODULE=name; long)
+mutants: venv ## small changes to ESP, AES-CCM, IKE and the handshake: do tests notice? (MODULE=ike/wire; hours)
 	@$(PY) -m tools.dev.mutants $(call flag,module,MODULE)
 
 fuzz: venv ## any octets into the core, guided by coverage: five minutes (SECONDS=n)

@@ -1,4 +1,4 @@
-"""`make mutants`: one small change at a time in sequence, fragack, esp and ccm: do tests notice?
+"""`make mutants`: one small change at a time in ESP, AES-CCM, ike/ and the handover at UP.
 
 cosmic-ray makes the changes; a process of its own, forked for each, runs the module's tests on
 one. host_tests/hardening/mutants.toml names the changes that survive and says why; any other that
@@ -41,9 +41,16 @@ TESTS = {
     ),
     "ike/fragack": (
         "ike/test_fragack.py",
-        "hardening/test_edges.py",
+        "ike/test_fragack_edges.py",
         "ike/test_fragack_bad_input.py",
     ),
+    "ike/exchange": ("ike/test_timers.py", "ike/test_established.py", "ike/test_requests.py"),
+    "ike/fragment": ("ike/test_fragments.py", "ike/test_fragack_bad_input.py"),
+    "ike/wire": ("ike/test_wire.py", "ike/test_requests.py"),
+    "ike/sa": ("ike/test_established.py", "ike/test_states.py", "ike/test_requests.py"),
+    "ike/established": ("ike/test_established.py", "ike/test_states.py", "ike/test_requests.py"),
+    "handshake/auth": ("handshake/test_auth.py", "handshake/test_errors.py"),
+    "handshake/sa_init": ("handshake/test_init.py", "handshake/test_cookies.py"),
 }
 # One replacement of each operator is enough to see whether a test looks at it.
 _ONE_FOR = {

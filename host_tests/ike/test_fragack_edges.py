@@ -1,21 +1,10 @@
-"""Edges that one changed character would move: what mutation testing found no test for."""
-
-import struct
-import tracemalloc
+"""Edges of fragment acknowledgment that one changed character would move."""
 
 import pytest
-from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
-from host_tests.esp.said import Receiver, said
-from minipsec.crypto import ccm
 from tools.dev.peers.bench import Bench
-from minipsec.crypto.ccm import CCM
 from minipsec.errors import Drop
-from minipsec.esp.sa import Sender
 from minipsec.ike.fragack import Flight, Reporter, fitting
-from minipsec.esp.sequence import ReplayWindow, Sequence
-
-# fragack
 
 FLIGHT = [bytes(18) + bytes((35, n)) for n in range(3)]
 
