@@ -95,14 +95,14 @@ class Link:
         self._pump()
 
     def early(self):
-        """Return the milliseconds until `send` may send, 0 where at once; see sequence.Sequence."""
+        """Return the milliseconds until `send` may send, 0 for at once; see sequence.Sequence."""
         return self.sender.numbers.early(self.owner.clock.now())
 
     def send(self, payload):
-        """Send one ESP packet; return its octets on the wire, or 0 if it is not there.
+        """Send one ESP packet; return its octets on the wire, or 0 if it was not sent.
 
-        That is so without a network, while the gateway ends the SA, and when the SA must send no more
-        and has closed itself.
+        It is not sent without a network, while the gateway ends the SA, and when the SA must send
+        no more and has closed itself.
         """
         owner = self.owner
         now = owner.clock.now()
