@@ -16,7 +16,7 @@ from tools.dev.lab import GATEWAY_ID, PSK, SENSOR_ID
 from tools.dev.setup.interpreter import require_micropython
 from tools.devgateway import RunningGateway
 
-KIB = (124, 128, 132, 136, 140, 144)  # of the 64-bit port, whose objects are twice a board's
+KIB = (128, 132, 136, 140, 144)  # of the 64-bit port, whose objects are twice a board's
 PROGRAM = """
 import asyncio, sys
 from minipsec import Tunnel, load_profile
