@@ -94,12 +94,15 @@ def no_address(owner, link):
 
 
 def fell(keeper, _, error):
-    """The task that keeps the tunnel up has failed: close all links and start it anew."""
+    """The task that keeps the tunnel up has failed: close all links and start it anew.
+
+    Starting is the last step: where memory ends before it, `tasks` calls this again.
+    """
     for link in keeper._links():
         spare(link.close)
     keeper._link = keeper._next = None
     keeper._old = []
     keeper._failed = keeper._typed(error)
-    keeper._start(keeper._pause())
-    keeper._tell()
     keeper.log("error", describe(keeper._failed))
+    keeper._tell()
+    keeper._start(keeper._pause())

@@ -1,6 +1,7 @@
 """Run tasks so that none ends in silence, and know which are alive, for the watchdog.
 
-    start(work(), failed)   a task; an exception that ends it goes to failed(error)
+    start(work(), failed)   a task; an exception that ends it goes to failed(error), which is called
+                            again, later, if there was no memory for it
     spare(work, *args)      work that readings do not need; if it raises, `skipped` counts it
     alive(who, ms)          `who` calls this again within `ms`, else the watchdog resets
     alive(who, None)        `who` has ended, as it should
@@ -14,6 +15,7 @@ import time
 from micropython import const
 
 _LONGEST = const(1 << 28)  # ms, within what ticks_diff can tell
+_AGAIN_MS = const(1000)  # others may have let go of memory by then
 
 skipped = 0  # calls of `spare` that failed
 _due = {}  # {name or id: ticks by which it must call `alive` again}
@@ -31,7 +33,11 @@ async def _run(work, failed):
     except Exception as e:
         error = e
     work = None  # frees memory that `failed` may need
-    failed(error)
+    while True:
+        try:
+            return failed(error)
+        except MemoryError:
+            await asyncio.sleep_ms(_AGAIN_MS)
 
 
 def spare(work, *args):

@@ -690,6 +690,39 @@ def test_a_link_that_breaks_without_memory_for_a_module_comes_back():
     assert gateway.count("INIT") == 2
 
 
+@item("A8")
+def test_a_tunnel_whose_task_ends_without_memory_comes_back_when_there_is_some():
+    net = Net()
+    gateway = net.gateway()
+    said = []
+    tunnel = Tunnel(profile(), lambda event, fields: said.append((event, fields.get("error"))))
+
+    async def main():
+        await tunnel.connect()
+        real, keep, refused = tunnel.on_rare, tunnel._look_after, []
+
+        def refuse(what, *values):
+            if len(refused) < 3:
+                refused.append(what)
+                raise MemoryError
+            return real(what, *values)
+
+        def fail(link):
+            tunnel._look_after = keep
+            raise RuntimeError("of a driver")
+
+        tunnel.on_rare, tunnel._look_after = refuse, fail
+        tunnel._tell()
+        await until(lambda: gateway.count("INIT") == 2, 60000)
+        await tunnel.send(b"reading")
+        await until(lambda: gateway.readings, 60000)
+        assert refused == ["fell"] * 3
+        await tunnel.close()
+
+    run(main())
+    assert ("error", "Failure") in said and gateway.count("INIT") == 2
+
+
 @item("D10")
 def test_receive_waits_as_long_as_it_is_told():
     net = Net()
