@@ -4,8 +4,6 @@ Each error has `notify`, the name of the notify that the gateway sent or None, a
 sentence that tells its reader what to look at.
 """
 
-NO_MEMORY = "not enough memory for this tunnel"
-
 
 class Drop(Exception):
     """The core refuses something; `args[0]` is the reason, under which a datagram is counted."""
@@ -20,6 +18,11 @@ class MinipsecError(Exception):
 
     notify = None
     check = "the gateway's log, and the drop counters"
+
+    def __init__(self, text, *more):
+        super().__init__(text)
+        if more:
+            self.notify, self.check = more
 
 
 class UsageError(MinipsecError):
@@ -51,7 +54,7 @@ def typed(error):
     if isinstance(error, MinipsecError):
         return error
     if isinstance(error, MemoryError):
-        return OutOfMemory(NO_MEMORY)
+        return OutOfMemory("not enough memory for this tunnel")
     return Failure(repr(error))
 
 

@@ -73,19 +73,17 @@ _DROPPED = {
 
 
 def _refused(kind, text, check=None):
-    error = refusal(kind)(text + notify_name(kind))
-    error.notify = notify_name(kind)
-    if check:
-        error.check = check
-    return error
+    name = notify_name(kind)
+    return _made(refusal(kind), text + name, check, name)
 
 
 def _quantum(text, kind, check=None):
-    error = PostQuantumRefused(text)
-    error.notify = kind and notify_name(kind)
-    if check:
-        error.check = check
-    return error
+    return _made(PostQuantumRefused, text, check, kind and notify_name(kind))
+
+
+def _made(error, text, check=None, notify=None):
+    """Return an error of this class; without `check` it has that of its class."""
+    return error(text, notify, check or error.check)
 
 
 def _no_ppk(text):
@@ -99,9 +97,7 @@ def failure(event, hint=None, profile=None, drops=None):
     checked one, `drops` {reason: number} of what that SA dropped.
     """
     if event[0] == "deleted":
-        error = SaEnded("the gateway deleted the SA")
-        error.notify = "DELETE"
-        return error
+        return _made(SaEnded, "the gateway deleted the SA", None, "DELETE")
     _, kind, detail, *found = event
     profile = profile or {}
     if kind == "spent":
@@ -139,24 +135,24 @@ def failure(event, hint=None, profile=None, drops=None):
 
 def unreachable(host, error):
     """Return the error for an OSError in an attempt to reach a host."""
-    found = LinkDown("cannot reach %s: %r" % (host, error))
+    check = None
     if not (":" in host or host.replace(".", "").isdigit()):
-        found.check = (
+        check = (
             "the gateway's name, and the DNS server; boards ask for its IPv4 address alone:"
             " for IPv6 write the address itself"
         )
-    return found
+    return _made(LinkDown, "cannot reach %s: %r" % (host, error), check)
 
 
 def no_network(profile, why):
     """Return the error for a board without a network, and why."""
     if profile["network"] == "wifi":
-        error = LinkDown("there is no network: Wi-Fi %s: %s" % (profile["ssid"], why))
-        error.check = "ssid, and wifi_key in the secrets; country and security; the access point"
+        text = "Wi-Fi %s" % profile["ssid"]
+        check = "ssid, and wifi_key in the secrets; country and security; the access point"
     else:
-        error = LinkDown("there is no network: Ethernet: %s" % why)
-        error.check = "the cable; a DHCP server, or static_ip"
-    return error
+        text = "Ethernet"
+        check = "the cable; a DHCP server, or static_ip"
+    return _made(LinkDown, "there is no network: %s: %s" % (text, why), check)
 
 
 def _line(setting, proposals):
@@ -186,10 +182,7 @@ def _unanswered(exchange, drops):
                 break
         else:
             check = check or "the drop counters; the versions at both ends"
-    error = LinkDown(text)
-    if check:
-        error.check = check
-    return error
+    return _made(LinkDown, text, check)
 
 
 def _misbehaved(detail, found, profile):
@@ -210,10 +203,7 @@ def _misbehaved(detail, found, profile):
         check = _TS_CHECK
         if detail[:3] == "TSi":
             check = "inner_address and inner_port here against remote_ts and pools there"
-    error = PeerMisbehaved(text or detail)
-    if check:
-        error.check = check
-    return error
+    return _made(PeerMisbehaved, text or detail, check)
 
 
 def who(kind, octets):

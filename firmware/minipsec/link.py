@@ -16,7 +16,7 @@ from .errors import Drop
 from .tasks import spare, start
 
 # Events that `rare` has a function for.
-_SELDOM = ("hint", "lifetime", "keys", "failed", "deleted", "ended")
+_SELDOM = ("lifetime", "keys", "failed", "deleted", "ended")
 _PROMPT = const(3)  # retransmit_ms without an answer of a server that used to answer
 _NO_MEMORY_MS = const(50)  # until the next try
 _QUIET_MS = const(1000)  # an SA that was replaced may end after so long without ESP
@@ -79,7 +79,9 @@ class Link:
 
             forget("esp.child")
             self.snapshot = awake
-            resume(self, awake)
+            self.child = awake.child
+            self.born -= awake.age
+            self.sender, self.receiver = resume(self)
             owner.on_up(self)
             return
         from .handshake.sa_init import Handshake
@@ -208,6 +210,11 @@ class Link:
                 owner.on_rare("mute", self)
         owner.on_waiting()
 
+    def _on_hint(self, kind):
+        if self.hint != kind:
+            self.hint = kind
+            self.owner.on_rare("hint", self, kind)
+
     def _on_rekey(self):
         self.owner.on_stale(self)
 
@@ -220,7 +227,11 @@ class Link:
         from .esp.child import up
 
         forget("esp.child")
-        up(self, child)
+        now = self.owner.clock.now()
+        child["port"] = self._udp.port
+        self.snapshot, self.sender, self.receiver = up(self, child, now)
+        self.child = child
+        self.born = now
         self.hint = None
         self.owner.on_up(self)
         if child.get("lifetime"):

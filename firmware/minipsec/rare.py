@@ -3,9 +3,8 @@
 from micropython import const
 
 from . import forget, tasks
-from .errors import UsageError, describe
+from .errors import UsageError
 from .tunnel import jittered
-from .tasks import spare
 
 _LONG = const(1 << 28)  # ms: no timer is set for longer
 _MIN_LIFE_MS = const(5000)  # a shorter AUTH_LIFETIME of the gateway counts as this
@@ -13,33 +12,28 @@ _MIN_LIFE_MS = const(5000)  # a shorter AUTH_LIFETIME of the gateway counts as t
 
 def lifetime(owner, link, seconds):
     """The gateway will end the SA after `seconds` (RFC 4478): replace it before."""
-    if link is owner._link:
-        ms = max(_MIN_LIFE_MS, min(seconds * 1000, _LONG))
-        # Leave time for a handshake with resends.
-        owner._end = min(owner._end, owner.clock.now() + jittered(ms * 8 // 10, ms // 10))
-        if link.snapshot:
-            link.snapshot.life = owner._end - link.born
-        owner._tell()
+    ms = max(_MIN_LIFE_MS, min(seconds * 1000, _LONG))
+    # Leave time for a handshake with resends.
+    end = owner.clock.now() + jittered(ms * 8 // 10, ms // 10)
+    owner.on_stale(link, end)
+    if link.snapshot:
+        link.snapshot.shorten(end - link.born)
 
 
 def doubt(owner, link):
     """The gateway does not answer a check: readings wait, and a new SA is tried beside."""
-    end = owner._end
-    owner.on_stale(link)
-    if owner._end < end:  # only the first time
+    if owner.on_stale(link):  # only the first time
         owner.log("warning", {"text": "the gateway does not answer: readings wait"})
 
 
 def mute(owner, link):
-    """Warn once: the gateway answers, but nothing ever came back through the tunnel."""
-    if not owner.mute:
-        owner.mute = True
-        text = (
-            "readings go out and nothing ever came back, though the gateway answers: all is well if"
-            " the server never answers; if it does, look at its log, at its route back to"
-            " inner_address, and whether the gateway's ESP works: another cipher in esp, encap"
-        )
-        owner.log("warning", {"text": text})
+    """The gateway answers, but nothing ever came back through the tunnel."""
+    text = (
+        "readings go out and nothing ever came back, though the gateway answers: all is well if"
+        " the server never answers; if it does, look at its log, at its route back to"
+        " inner_address, and whether the gateway's ESP works: another cipher in esp, encap"
+    )
+    owner.log("warning", {"text": text})
 
 
 def stats(owner, links):
@@ -72,11 +66,9 @@ deleted = ended = failed
 
 def hint(owner, link, kind):
     """An unauthenticated error notify came; the handshake goes on."""
-    if link.hint != kind:
-        from .refusals import notify_name
+    from .refusals import notify_name
 
-        link.hint = kind
-        owner.log("hint", {"notify": notify_name(kind)})
+    owner.log("hint", {"notify": notify_name(kind)})
 
 
 def keys(owner, link, *event):
@@ -88,21 +80,5 @@ def keys(owner, link, *event):
 
 def no_address(owner, link):
     """Refuse mode: transport where the board cannot tell the addresses."""
-    error = UsageError("transport mode with %s: the board's own address is not known" % link.host)
-    error.check = "mode: tunnel, or the gateway's IPv4 address"
-    raise error
-
-
-def fell(keeper, _, error):
-    """The task that keeps the tunnel up has failed: close all links and start it anew.
-
-    Starting is the last step: where memory ends before it, `tasks` calls this again.
-    """
-    for link in keeper._links():
-        spare(link.close)
-    keeper._link = keeper._next = None
-    keeper._old = []
-    keeper._failed = keeper._typed(error)
-    keeper.log("error", describe(keeper._failed))
-    keeper._tell()
-    keeper._start(keeper._pause())
+    text = "transport mode with %s: the board's own address is not known" % link.host
+    raise UsageError(text, None, "mode: tunnel, or the gateway's IPv4 address")

@@ -39,10 +39,10 @@ def put_away(tunnel, link):
     memory = tunnel.memory
     kept = missed = False
     if link:
-        goes_on, missed = _goes_on(tunnel, link)
-        if goes_on:
+        silent, missed = _silent(tunnel, link)
+        if silent < tunnel.profile["silent_wakes"] and not missed:
             clock = memory.clock(tunnel.clock.now() - link.born)
-            kept = link.snapshot.save(link.sender.packets, link.receiver.window, clock)
+            kept = link.snapshot.save(link.sender.packets, link.receiver.window, clock, silent)
             if not kept:
                 _refuse(tunnel, "NOT_KEPT")
         else:
@@ -53,27 +53,25 @@ def put_away(tunnel, link):
     return kept, missed
 
 
-def _goes_on(tunnel, link):
-    """May the next wake-up go on with this SA, and are answers missed?
+def _silent(tunnel, link):
+    """Return (wake-ups in a row without an answer, are answers missed that used to come).
 
-    Not where the gateway may have lost it: that asks for a sign of life, an answer in this wake-up,
-    or the handshake was in it.
+    After too many of them the gateway may have lost the SA.  A sign of life is an answer in this
+    wake-up, or the handshake in it; one that sent nothing does not count.
     """
     awake = link.snapshot
     sent = link.sender.packets - awake.packets
     if link.ike or link.heard:
-        awake.silent = 0
-    elif sent:
-        awake.silent += 1
-        tunnel.counters["unconfirmed"] += sent
-        # Answers used to come, and now they don't.
-        missed = link.receiver.window.top > 0
-        most = tunnel.profile["silent_wakes"]
-        if awake.silent >= most and not missed:
-            text = "no answer in %d wake-ups: the next one asks the gateway by a new IKE SA" % most
-            tunnel.log("warning", {"text": text})
-        return not missed and awake.silent < most, missed
-    return True, False
+        return 0, False
+    if not sent:
+        return awake.silent, False
+    tunnel.counters["unconfirmed"] += sent
+    missed = link.receiver.window.top > 0
+    most = tunnel.profile["silent_wakes"]
+    if awake.silent + 1 >= most and not missed:
+        text = "no answer in %d wake-ups: the next one asks the gateway by a new IKE SA" % most
+        tunnel.log("warning", {"text": text})
+    return awake.silent + 1, missed
 
 
 def _refuse(tunnel, reason):

@@ -85,14 +85,18 @@ class Tunnel:
         Call it inside asyncio, as `Tunnel` itself.
         """
         tunnel = Tunnel(profile, log)
-        if tunnel.memory:
+        return tunnel if tunnel.load() else None
+
+    def load(self):
+        """Find what `suspend` put away; False where there is nothing to go on with."""
+        if self.memory:
             from .sleep import load
 
             # What cannot be taken up is made anew.
-            tunnel._awake = spare(load, tunnel)
-            if tunnel._awake and profile["network"] == "up":
-                tunnel._take_up()
-        return tunnel if tunnel._awake or tunnel._link else None
+            self._awake = spare(load, self)
+            if self._awake and self.profile["network"] == "up":
+                self._take_up()
+        return self._awake or self._link
 
     def _take_up(self):
         from .sleep import take_up
@@ -308,15 +312,30 @@ class Tunnel:
         error = self._typed(error, host)
         port.hurry(False)
         self._count_failed()
-        self._failed = error
-        self.log("error", describe(error))
+        self._fail(error)
 
     def _start(self, pause=0):
         """Start the task that keeps the tunnel up, after `pause` milliseconds."""
         self._keeper = tasks.start(self._keep(pause), self._fell)
 
     def _fell(self, error):
-        self.on_rare("fell", None, error)
+        """The task that keeps the tunnel up has failed: close all links and start it anew.
+
+        Starting is the last step: where memory ends before it, `tasks` calls this again.
+        """
+        for link in self._links():
+            spare(link.close)
+        self._link = self._next = None
+        self._old = []
+        self._fail(self._typed(error))
+        self._start(self._pause())
+
+    def _fail(self, error):
+        """Keep the error and tell of it."""
+        self._failed = error
+        # Before the log, for which there may be no memory.
+        self._tell()
+        self.log("error", describe(error))
 
     async def _keep(self, pause):
         """Watch over the tunnel for as long as it lives."""
@@ -434,6 +453,7 @@ class Tunnel:
         from . import rare
 
         forget("rare")
+        self.mute = self.mute or what == "mute"  # one warning is enough
         return getattr(rare, what)(self, link, *values)
 
     def on_down(self, link, error):
@@ -453,10 +473,7 @@ class Tunnel:
                 return  # the gateway replaced it by the new SA, whose answer is on its way
             if error.notify is None:
                 self._turn += 1  # no answer at all: the next gateway's turn
-        self._failed = error
-        # Before the log, for which there may be no memory.
-        self._tell()
-        self.log("error", describe(error))
+        self._fail(error)
 
     def on_broken(self, link, error):
         """The link has closed itself after an exception, perhaps a MemoryError."""
@@ -467,13 +484,15 @@ class Tunnel:
         else:
             self.on_down(link, error)
 
-    def on_stale(self, link):
-        """The link still works, but a new one has to replace it."""
-        end = max(self.clock.now(), link.born + _MIN_AGE_MS)
-        # A link calls this repeatedly while it waits; wake the keeper only on a change.
-        if link is self._link and not self._next and end < self._end:
-            self._end = end
-            self._tell()
+    def on_stale(self, link, end=None):
+        """The link still works, but a new one has to replace it by `end`; True if that is news."""
+        if link is self._link and (end or not self._next):
+            end = end or max(self.clock.now(), link.born + _MIN_AGE_MS)
+            # A link calls this repeatedly while it waits; wake the keeper only on a change.
+            if end < self._end:
+                self._end = end
+                self._tell()
+                return True
 
     def on_closed(self, link):
         """The link is closed: add its drops to ours."""

@@ -219,7 +219,7 @@ def arguments(node):
 
 
 # What `forget` is for, and what a Link asks and tells a Tunnel.
-OURS_ALONE = {"forget", "log", "alone", "spis", "replaces", "count"} | {
+OURS_ALONE = {"forget", "load", "log", "alone", "spis", "replaces", "count"} | {
     f"on_{what}" for what in "up waiting rare down broken stale closed payload".split()
 }
 

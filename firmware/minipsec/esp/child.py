@@ -17,23 +17,25 @@ _PLAIN = (
 )
 
 
-def up(link, child):
-    """Go on with what IKE_AUTH brought, a dict as auth._child returns it."""
+def up(link, child, now):
+    """Go on with what IKE_AUTH brought, a dict as auth._child returns it, with our port.
+
+    Return its snapshot.Snapshot or None, its Sender, its Receiver.
+    """
     owner = link.owner
     ike = link.ike
     p = owner.profile
-    now = owner.clock.now()
     child["nat"] = ike.nat is not False
-    child["port"] = link._udp.port
+    snapshot = None
     if owner.memory:
         from .snapshot import fresh
 
-        link.snapshot = fresh(p, owner.memory, child, link.host, now, owner.memory.clock(0))
-        numbers, window = link.snapshot.numbers, link.snapshot.window
+        snapshot = fresh(p, owner.memory, child, link.host, now, owner.memory.clock(0))
+        numbers, window = snapshot.numbers, snapshot.window
     else:
         numbers = Sequence(now, p["sn_tick_ms"], esn=child["esn"])
         window = ReplayWindow(p["replay_window"])
-    _carry(link, child, numbers, window)
+    sender, receiver = _ends(p, child, numbers, window)
     fields = {"ike": _words(p, ike.picked), "esp": _words(p, child["picked"])}
     if p["ppk_id"]:
         fields["ppk"] = ike.with_ppk
@@ -48,7 +50,7 @@ def up(link, child):
     for key in ("octets_out", "octets_in", "datagrams_out", "datagrams_in"):
         fields[key] = owner.counters[key]
     owner.log("up", fields)
-    link.born = now
+    return snapshot, sender, receiver
 
 
 def _warn(owner, picked):
@@ -59,15 +61,15 @@ def _warn(owner, picked):
     owner.log("warning", {"text": _PLAIN})
 
 
-def resume(link, awake):
-    """Go on with a snapshot.Snapshot."""
-    child = awake.child
-    link.born -= awake.age
-    _carry(link, child, awake.numbers, awake.window)
-    link.sender.packets = awake.packets
-    fields = _fields(link, child)
+def resume(link):
+    """Go on with the link's snapshot.Snapshot; return the Sender and the Receiver."""
+    awake = link.snapshot
+    p = link.owner.profile
+    ends = _ends(p, awake.child, awake.numbers, awake.window, awake.packets)
+    fields = _fields(link, awake.child)
     fields["age_ms"] = awake.age
     link.owner.log("resumed", fields)
+    return ends
 
 
 def _fields(link, child):
@@ -79,15 +81,13 @@ def _fields(link, child):
     }
 
 
-def _carry(link, child, numbers, window):
-    """Make the two ends of the Child SA."""
-    p = link.owner.profile
-    link.child = child
+def _ends(p, child, numbers, window, packets=0):
+    """Return the two ends of the Child SA."""
     inner, server = child["inner"], child["server"]
     ends = (inner, server, p["inner_port"], p["server_port"])
     back = (server, inner, p["server_port"], p["inner_port"])
-    link.sender = Sender(child, ends, numbers, p["esp_pad_to"])
-    link.receiver = Receiver(child, back, window)
+    sender = Sender(child, ends, numbers, p["esp_pad_to"], packets)
+    return sender, Receiver(child, back, window)
 
 
 def _words(profile, picked):

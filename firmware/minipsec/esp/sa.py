@@ -45,10 +45,10 @@ class Sender(_End):
     """One outbound SA: `seal` makes ESP packets out of UDP payloads.
 
     `numbers` is a sequence.Sequence; `pad_to` a size up to 255 that plaintexts are padded to, 0
-    for none.
+    for none; `packets` of this SA went out before.
     """
 
-    def __init__(self, child, addresses, numbers, pad_to=0):
+    def __init__(self, child, addresses, numbers, pad_to=0, packets=0):
         super().__init__(child, "out", addresses)
         self._six = len(addresses[0]) == 16
         self._inner = inner.header(*addresses)
@@ -57,7 +57,7 @@ class Sender(_End):
         self._pad_to = pad_to
         self._buf = b""
         self.numbers = numbers
-        self.packets = 0
+        self.packets = packets
 
     def spent(self, packets):
         """Is it time to replace this SA: after `packets` packets, or near its last SN?"""

@@ -104,15 +104,21 @@ class Snapshot:
             self.mark = mark
         return memory.write("mark", mark)
 
-    def save(self, packets, window, clock):
+    def shorten(self, life):
+        """A new SA is due at an age of `life` milliseconds, if not before."""
+        self.life = min(self.life, life)
+
+    def save(self, packets, window, clock, silent=0):
         """Put the SA away: it gives out no SN any more.  Return True when it is safe in memory.
 
-        `clock` is the wall clock, with "mark" the SA's age, in milliseconds.
+        `clock` is the wall clock, with "mark" the SA's age, in milliseconds; `silent` counts the
+        wake-ups in a row without an answer, this one included.
         """
         numbers = self.numbers
         numbers.end()
         self.packets = packets
         self.clock = clock
+        self.silent = silent
         memory = self._memory
         return self._write(numbers.last, window.top, window.seen) and (
             memory.read("bin") == self.octets or memory.write("bin", self.octets)
