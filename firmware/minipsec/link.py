@@ -218,18 +218,17 @@ class Link:
     def _on_rekey(self):
         self.owner.on_stale(self)
 
-    def _on_up(self, child):
+    def _on_up(self, child, picked, nat, peer_nat, with_ppk):
         # Forget the handshake's code first: ESP's needs the memory.
-        ike = self.ike
         forget_handshake()
-        if ike.nat is not False or ike.peer_nat:
+        if nat is not False or peer_nat:
             self._drop_esp()
         from .esp.child import up
 
         forget("esp.child")
         now = self.owner.clock.now()
         child["port"] = self._udp.port
-        self.snapshot, self.sender, self.receiver = up(self, child, now)
+        self.snapshot, self.sender, self.receiver = up(self, child, picked, nat, with_ppk, now)
         self.child = child
         self.born = now
         self.hint = None

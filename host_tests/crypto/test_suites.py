@@ -102,11 +102,11 @@ def test_a_new_cipher_has_keys_of_its_size_in_ike(nul):
     ike = IkeSa(profile(), Rand(b"nul"))
     handshake = Handshake(ike)
     handshake.n_i = handshake.n_r = bytes(32)
-    ike.picked = {1: (nul, 256)}
+    handshake.picked = {1: (nul, 256)}
     handshake.make_keys(bytes(32))
-    for end in (ike.keys.tx, ike.keys.rx):
+    for end in (ike.tx, ike.rx):
         assert type(end) is Nul and len(end.key) == 36 and end.icv == 16
-    assert ike.keys.tx.key != ike.keys.rx.key
+    assert ike.tx.key != ike.rx.key
 
 
 @pytest.mark.parametrize("size", range(1, 9))

@@ -119,8 +119,8 @@ def test_the_link_comes_up_when_nothing_is_changed_and_agrees_to_everything():
     for victim in (REQUEST, RESPONSE):
         link = Bent(victim, lambda payloads: payloads).run()
         assert link.node.state == "UP" and not link.bent
-        ike = link.node.ike
-        assert ike.picked[6] == (36, 0) and ike.with_ppk and ike.fragmentation and ike.acks
+        node, ike = link.node, link.node.ike
+        assert node.picked[6] == (36, 0) and node.with_ppk and ike.fragmentation and ike.acks
         (sa,) = link.gateway.established_sas()
         assert sa.ppk_used and sa.frag_ack and sa.intermediates == 1
 
@@ -233,8 +233,8 @@ def test_an_answer_below_what_the_profile_insists_on_is_dropped(name):
 @pytest.mark.parametrize("name", ["the plain proposal is chosen", "USE_PPK_INT"])
 def test_a_genuine_answer_behind_the_bent_one_brings_the_tunnel_up(name):
     link = Bent(RESPONSE, RESPONSES[name], STRICT, times=1).run()
-    assert link.bent == 1 and link.node.state == "UP" and link.node.ike.with_ppk
-    assert link.node.ike.picked[6] == (36, 0)
+    assert link.bent == 1 and link.node.state == "UP" and link.node.with_ppk
+    assert link.node.picked[6] == (36, 0)
 
 
 @item("INT-11")
@@ -249,7 +249,7 @@ def test_forged_refusals_do_not_make_the_sensor_take_less(pq):
         link.give(SENSOR, forged)
         assert link.node.state == "IKE_SA_INIT"
     link.settle()
-    assert link.node.state == "UP" and ike.picked[6] == (36, 0)
+    assert link.node.state == "UP" and link.node.picked[6] == (36, 0)
 
 
 @item("INT-11")
@@ -263,7 +263,7 @@ def test_a_forged_wish_for_the_weaker_group_is_noticed_by_the_gateway_or_within_
     forged = message(link.node.ike.spi_i, bytes(8), 34, 0x20, 0, [notify(17, b"\0\x1f")])
     link.give(SENSOR, forged)
     link.settle()
-    assert link.node.state == "UP" and link.node.ike.picked[4] == (35, 0)
+    assert link.node.state == "UP" and link.node.picked[4] == (35, 0)
 
 
 # IKE_INTERMEDIATE itself.

@@ -130,12 +130,12 @@ def test_a_nat_before_us_is_noticed():
         return payloads[:3] + [notify(NAT_SOURCE, bytes(20)), notify(NAT_DESTINATION, hash)]
 
     node, gateway, request = starting(gateway)
-    assert node.ike.nat is None
+    assert node.ike.handshake.nat is None
     node.receive(gateway.init(request, honest))
-    assert node.ike.nat is False
+    assert node.ike.handshake.nat is False
     node, _, request = starting()
     node.receive(Responder().init(request))
-    assert node.ike.nat is True
+    assert node.ike.handshake.nat is True
 
 
 @item("MIN-10", "MIN-24")

@@ -42,7 +42,7 @@ def assert_freed(node):
     """No key of the attempt is left, private keys are overwritten."""
     ike = node.ike
     assert node.state == "DOWN" and ike.next_timer() is None
-    assert ike.keys is ike.handshake is ike.request is ike.answered is None
+    assert ike.tx is ike.handshake is ike.request is ike.answered is None
     assert ike.incoming == {}
     assert all(pair.wiped for pair in kem.made)
 

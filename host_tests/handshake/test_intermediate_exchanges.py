@@ -100,7 +100,7 @@ def test_an_exchange_that_may_be_left_out(takes, additional):
     link = up({"ike": [CCM + "-ke1_mlkem768-ke1_none"]}, {"ike": (CCM + "-ke1_" + takes,)})
     (sa,) = link.gateway.established_sas()
     assert sa.intermediates == additional
-    assert bool(link.node.ike.picked.get(6, (0, 0))[0]) == bool(additional)
+    assert bool(link.node.all("up")[0][2].get(6, (0, 0))[0]) == bool(additional)
 
 
 @item("INT-11")

@@ -105,7 +105,7 @@ def test_an_optional_ppk_that_the_gateway_does_not_offer_to_use_is_left_out():
     sent = node.receive(gateway.init(node.start()[0]))
     finish(node, gateway, sent)
     assert not {PPK_IDENTITY, NO_PPK_AUTH} & {kind for kind, _ in gateway.auth_notifies}
-    assert node.ike.with_ppk is False
+    assert node.with_ppk is False
 
 
 @item("INT-18", "INT-19", "INT-20")
@@ -117,12 +117,12 @@ def test_it_is_mixed_into_three_keys_after_the_last_exchange(required, methods):
     while node.state == "IKE_INTERMEDIATE":
         sent = give(node, gateway.intermediate(sent))
     before = gateway.sk_d, gateway.sk_pi, gateway.sk_pr
-    ciphers = node.ike.keys.tx, node.ike.keys.rx
+    ciphers = node.ike.tx, node.ike.rx
     mixed = [primitives.prf_plus(PPK, key, 32) for key in before]
     assert list(keys_of(node)) == mixed
     finish(node, gateway, sent)
-    assert gateway.mixed and node.ike.with_ppk
-    assert (node.ike.keys.tx, node.ike.keys.rx) == ciphers
+    assert gateway.mixed and node.with_ppk
+    assert (node.ike.tx, node.ike.rx) == ciphers
 
 
 @item("INT-18")
@@ -154,7 +154,7 @@ def test_an_answer_without_the_notify_is_verified_without_the_ppk():
     gateway = in_auth()
     gateway.ppks = {}
     node, gateway = run(gateway, ppk_required=False)
-    assert not gateway.mixed and node.ike.with_ppk is False
+    assert not gateway.mixed and node.with_ppk is False
     keymat = primitives.prf_plus(gateway.sk_d, gateway.n_i + gateway.nonce, 38)
     assert node.child["key_out"] == keymat[:19]
 
@@ -229,16 +229,16 @@ def test_it_goes_with_the_last_ike_intermediate_behind_its_key_exchange(required
     assert body == notify(PPK_IDENTITY_KEY, PPK_ID + proof)[1]
     # Not together with RFC 8784.
     assert not {PPK_IDENTITY, NO_PPK_AUTH} & {kind for kind, _ in gateway.auth_notifies}
-    assert node.ike.with_ppk
+    assert node.with_ppk
 
 
 @item("INT-21")
 def test_all_seven_keys_are_new_with_it():
     node, gateway, sent = exchanging(Hybrid((), ppk="int"))
     old = gateway.sk_d, gateway.sk_pi, gateway.sk_pr
-    ciphers = node.ike.keys.tx, node.ike.keys.rx
+    ciphers = node.ike.tx, node.ike.rx
     sent = give(node, gateway.intermediate(sent))
-    assert not {node.ike.keys.tx, node.ike.keys.rx} & set(ciphers)
+    assert not {node.ike.tx, node.ike.rx} & set(ciphers)
     new = keys_of(node)
     assert not set(old) & set(new) and new == (gateway.sk_d, gateway.sk_pi, gateway.sk_pr)
     finish(node, gateway, sent)
@@ -256,7 +256,7 @@ def test_a_ppk_that_the_gateway_has_not_is_done_without_only_where_it_is_optiona
             refusal(node, gateway, sent)
         else:
             finish(node, gateway, sent)
-            assert node.ike.with_ppk is False
+            assert node.with_ppk is False
 
 
 @item("INT-21")
@@ -278,7 +278,7 @@ def test_use_ppk_int_means_nothing_without_ike_intermediate():
     gateway = in_auth()
     gateway.announces = [USE_PPK_INT, USE_PPK]
     node, gateway = run(gateway)
-    assert node.ike.with_ppk and gateway.mixed and not gateway.seen
+    assert node.with_ppk and gateway.mixed and not gateway.seen
     alone = Hybrid(())
     alone.announces = [USE_PPK_INT]
     node = sensor(**WITH_PPK)
@@ -305,7 +305,7 @@ def without_9867(monkeypatch):
 @pytest.mark.parametrize("more", [{}, {"pq": "require"}])
 def test_rfc_8784_with_the_development_gateway(changes, more, without_9867):
     link = up({**changes, **more}, {"ppks": PPKS, "ppk_required": True})
-    assert link.node.state == "UP" and link.node.ike.with_ppk
+    assert link.node.state == "UP" and link.node.with_ppk
     (sa,) = link.gateway.established_sas()
     assert sa.ppk_used and sa.intermediates == len(more)
 
@@ -319,7 +319,7 @@ def test_rfc_9867_with_the_development_gateway(changes, more):
     settings = {"ppks": PPKS, "ppk_required": True}
     settings["ike"] = tuple(more.get("ike", [hybrid(36), CCM]))
     link = up({**changes, **more}, settings)
-    assert link.node.state == "UP" and link.node.ike.with_ppk
+    assert link.node.state == "UP" and link.node.with_ppk
     (sa,) = link.gateway.established_sas()
     assert sa.ppk_used and sa.intermediates == (2 if "ike" in more else 1)
 
@@ -333,11 +333,11 @@ def check_mismatches(of_same_name):
     ):
         link = up(changes, {"ppks": {b"else": PPK}, "ppk_required": required})
         assert (link.node.state == "UP") == comes
-        assert link.node.ike.with_ppk is False
+        assert link.node.with_ppk is False
     for changes, comes in ((OTHER, False), ({**OTHER, "ppk_required": False}, of_same_name)):
         link = up(changes, {"ppks": PPKS})
         assert (link.node.state == "UP") == comes
-        assert link.node.ike.with_ppk is False
+        assert link.node.with_ppk is False
 
 
 @item("INT-20")

@@ -272,7 +272,7 @@ def test_keys_of_ike_are_gone_once_they_served():
     assert sa.handshake is None
     link.call(established.delete)
     link.settle()
-    assert sa.keys is None and not sa.incoming
+    assert sa.tx is None and not sa.incoming
 
 
 def test_an_sa_that_failed_holds_no_key_either():
@@ -281,4 +281,4 @@ def test_an_sa_that_failed_holds_no_key_either():
     link.settle()
     sa = link.node.ike
     assert link.node.state == "DOWN"
-    assert sa.handshake is sa.keys is None
+    assert sa.handshake is sa.tx is None

@@ -59,7 +59,7 @@ def test_totals_that_shrink_and_explode_keep_one_bounded_queue():
         bench.send(fragment)
         assert len(bench.sa.incoming) <= 1
         assert sum(queue.octets for queue in bench.sa.incoming.values()) <= MAX_OCTETS
-        if bench.sa.keys is None:
+        if bench.sa.tx is None:
             break
     assert set(bench.drops) <= {
         "BAD_FRAGMENT", "REPLAYED_FRAGMENT", "TOO_LARGE", "BAD_PAYLOAD", "OLD_MESSAGE_ID",

@@ -64,7 +64,7 @@ def test_no_iv_is_used_twice_in_any_schedule(steps, policy, rtt):
     bench = Bench(frag_ack_policy=policy, rtt=rtt, fragment_size=200)
     watch = Watch()
     for step in steps:
-        if bench.sa.keys is None:
+        if bench.sa.tx is None:
             break
         sent = play(bench, step)
         for datagram in sent:

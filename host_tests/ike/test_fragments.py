@@ -10,7 +10,6 @@ from minipsec.ike import fragment as firmware_fragment
 from minipsec.crypto.cbc import CBC
 from minipsec.crypto.ccm import CCM
 from minipsec.handshake.sa_init import Handshake
-from minipsec.ike.exchange import Keys
 from minipsec.ike.sa import IkeSa
 
 from tools.dev.peers.node import REMOTE, Node, Rand, profile
@@ -159,7 +158,7 @@ def test_the_room_in_a_fragment_of_the_default_size(address, marker, icv, room):
     assert sensor.room + headers == {4: 576, 16: 1280}[address]
     sensor.fragmentation = True
     sensor.floated = marker
-    sensor.use(Keys(CCM(bytes(19), icv), None))
+    sensor.use(CCM(bytes(19), icv), None)
     datagrams = sensor.protect(INFORMATIONAL, I, 1, [(VENDOR, bytes(3000))])
     assert len(datagrams[0]) == sensor.room
     assert len(datagrams[0]) - 36 - 8 - 1 - icv - (4 if marker else 0) == room
@@ -173,7 +172,7 @@ def test_how_many_fragments_an_ml_kem_key_takes(octets_of_ke, v4, v6):
     for room, count in ((576 - 28, v4), (1280 - 48, v6)):
         sensor.room = room
         sensor.fragmentation = True
-        sensor.use(Keys(CCM(bytes(19), 16), None))
+        sensor.use(CCM(bytes(19), 16), None)
         datagrams = sensor.protect(43, I, 1, [(34, bytes(octets_of_ke - 4))])
         assert len(datagrams) == count
 
@@ -183,7 +182,7 @@ def test_how_many_fragments_an_ml_kem_key_takes(octets_of_ke, v4, v6):
 @pytest.mark.parametrize("cipher", ["ccm8", "ccm16", "cbc"])
 def test_no_datagram_is_larger_than_the_profile_says(size, cipher):
     bench = plain_bench(fragment_size=size)
-    bench.sa.keys.tx = {
+    bench.sa.tx = {
         "ccm8": lambda: CCM(bytes(19), 8),
         "ccm16": lambda: CCM(bytes(19), 16),
         "cbc": lambda: CBC(bytes(48), 16),
@@ -319,7 +318,7 @@ def test_a_smaller_total_is_dropped_and_harms_nothing():
 def count_opens(bench):
     """A list that grows with each decryption."""
     opened = []
-    real = bench.sa.keys.rx
+    real = bench.sa.rx
 
     class Counting:
         size = real.size
@@ -328,7 +327,7 @@ def count_opens(bench):
             opened.append(len(body))
             return real.open(aad, body)
 
-    bench.sa.keys.rx = Counting()
+    bench.sa.rx = Counting()
     return opened
 
 
@@ -466,7 +465,7 @@ def test_an_incomplete_response_is_forgotten_when_we_give_up():
     bench.send(*bench.fragments([(VENDOR, octets(3))], 3)[:2])
     bench.wait(31000)
     assert not bench.sa.incoming and not bench.sa.responses
-    assert bench.sa.keys is None and bench.sa.request is None
+    assert bench.sa.tx is None and bench.sa.request is None
 
 
 @item("FRG-23", "AMB-19", "AMB-14")
@@ -556,7 +555,7 @@ def test_keys_and_fragments_are_let_go_at_the_end():
     bench.send(bench.fragment(1, 3, b"secret", flags=0), bench.fragment(1, 3, b"secret"))
     bench.sa.end()
     sa = bench.sa
-    assert not sa.incoming and sa.keys is sa.request is sa.answered is None and not sa.acks
+    assert not sa.incoming and sa.tx is sa.request is sa.answered is None and not sa.acks
     assert sa.next_timer() is None
     bench.send(bench.fragment(2, 3, b"late"))
     assert bench.drops == {"UNEXPECTED": 1}

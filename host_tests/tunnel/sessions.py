@@ -531,14 +531,10 @@ SESSIONS = (whole_session, half_a_request, paced, without_udp, with_sleep)
 
 
 def begin_anew(word):
-    """Have one attribute of each IkeSa be as in a new one once UP is reached; "iv": of its keys."""
-    from minipsec.ike.exchange import Keys
+    """Have one attribute of each IkeSa be as in a new one once UP is reached."""
 
     def change(sa, new):
-        if word == "iv":
-            sa.keys = Keys(sa.keys.tx, sa.keys.rx)
-        else:
-            setattr(sa, word, getattr(new, word))
+        setattr(sa, word, getattr(new, word, 0))
 
     _at_up(change)
 
@@ -549,7 +545,7 @@ def note_held():
 
     def note(sa, new):
         for name, value in sa.__dict__.items():
-            if value != getattr(new, name):
+            if value != getattr(new, name, None):
                 found.add(name)
 
     _at_up(note)

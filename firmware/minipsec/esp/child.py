@@ -17,15 +17,16 @@ _PLAIN = (
 )
 
 
-def up(link, child, now):
+def up(link, child, picked, nat, with_ppk, now):
     """Go on with what IKE_AUTH brought, a dict as auth._child returns it, with our port.
 
-    Return its snapshot.Snapshot or None, its Sender, its Receiver.
+    `picked`, `nat` and `with_ppk` are those of the IKE SA's event "up".  Return the
+    snapshot.Snapshot or None, the Sender, the Receiver.
     """
     owner = link.owner
     ike = link.ike
     p = owner.profile
-    child["nat"] = ike.nat is not False
+    child["nat"] = nat is not False
     snapshot = None
     if owner.memory:
         from .snapshot import fresh
@@ -36,16 +37,16 @@ def up(link, child, now):
         numbers = Sequence(now, p["sn_tick_ms"], esn=child["esn"])
         window = ReplayWindow(p["replay_window"])
     sender, receiver = _ends(p, child, numbers, window)
-    fields = {"ike": _words(p, ike.picked), "esp": _words(p, child["picked"])}
+    fields = {"ike": _words(p, picked), "esp": _words(p, child.pop("picked"))}
     if p["ppk_id"]:
-        fields["ppk"] = ike.with_ppk
+        fields["ppk"] = with_ppk
     owner.log("agreed", fields)
-    if p["pq"] == "prefer" and not ike.with_ppk:
-        _warn(owner, ike.picked)
+    if p["pq"] == "prefer" and not with_ppk:
+        _warn(owner, picked)
     fields = _fields(link, child)
     fields["spi_i"] = ike.spi_i.hex()
     fields["spi_r"] = ike.spi_r.hex()
-    fields["nat"] = ike.nat
+    fields["nat"] = nat
     fields["ms"] = now - link.born
     for key in ("octets_out", "octets_in", "datagrams_out", "datagrams_in"):
         fields[key] = owner.counters[key]

@@ -44,13 +44,12 @@ _S_AUTH = const(3)
 class Auth:
     """IKE_AUTH of a Handshake.  `ppk` uses a PPK; `int_auth` is IntAuth (RFC 9242 §3.3.2)."""
 
-    _plain = None  # SK_d and SK_pr without the PPK, if it is optional
+    _plain = None  # SK_d, SK_pi and SK_pr without the PPK, if it is optional
 
     def __init__(self, handshake, ppk, int_auth):
         self._handshake = handshake
         self._ppk = ppk
         self._int_auth = int_auth
-        self._sk_d, self._sk_pi, self._sk_pr = handshake.sk_d, handshake.sk_pi, handshake.sk_pr
 
     def send(self, now):
         """Send IKE_AUTH."""
@@ -69,7 +68,7 @@ class Auth:
             payloads.append((_N, wire.notify(_INITIAL_CONTACT)))
         if p["gateway_id"] != "any":
             payloads.append((_IDR, _id_body(p["gateway_id"])))
-        data = h.method.sign(*self._signed(h.message_i, h.n_r, self._sk_pi, ident))
+        data = h.method.sign(*self._signed(h.message_i, h.n_r, h.sk_pi, ident))
         payloads.append((_AUTH, struct.pack(">I", h.method.method << 24) + data))
         if p["mode"] == "transport":
             payloads.append((_N, wire.notify(_USE_TRANSPORT_MODE)))
@@ -105,12 +104,12 @@ class Auth:
         h = self._handshake
         p = h.sa.profile
         payloads = [(_N, wire.notify(_PPK_IDENTITY, ppk.identity(p)))]
+        keys = h.sk_d, h.sk_pi, h.sk_pr
         if not p["ppk_required"]:
-            signed = self._signed(h.message_i, h.n_r, self._sk_pi, ident)
+            signed = self._signed(h.message_i, h.n_r, h.sk_pi, ident)
             payloads.append((_N, wire.notify(_NO_PPK_AUTH, h.method.sign(*signed))))
-            self._plain = self._sk_d, self._sk_pr
-        keys = ppk.mixed(p, self._sk_d, self._sk_pi, self._sk_pr)
-        self._sk_d, self._sk_pi, self._sk_pr = keys
+            self._plain = keys
+        h.use(*ppk.mixed(p, *keys))
         return payloads
 
     def _signed(self, message, nonce, sk_p, ident):
@@ -142,13 +141,13 @@ class Auth:
                 if p["ppk_required"]:
                     sa.refuse("no such PPK", "ppk")
                     return
-                self._sk_d, self._sk_pr = self._plain
+                h.use(*self._plain)
         wanted = p["gateway_id"]
         idr = bytes(found[_IDR])
         auth = bytes(found[_AUTH])
         # If the gateway used another method, no secret of ours could have fitted.
         other = auth[:1] if auth[:1] != bytes((h.method.method,)) else b""
-        signed = self._signed(h.message_r, h.n_i, self._sk_pr, idr)
+        signed = self._signed(h.message_r, h.n_i, h.sk_pr, idr)
         if other or not h.method.verify(auth[4:], *signed):
             sa.refuse("AUTH does not verify", "peer", *other)
         elif wanted != "any" and idr[:1] + idr[4:] != bytes((wanted[0],)) + wanted[1]:
@@ -161,7 +160,8 @@ class Auth:
 
     def _establish(self, found, notifies, kinds, with_ppk):
         """The gateway is authenticated: take its Child SA, or leave."""
-        sa = self._handshake.sa
+        h = self._handshake
+        sa = h.sa
         try:
             child = self._child(found, kinds)
         except Drop as e:
@@ -169,10 +169,10 @@ class Auth:
             return
         from ..ike.established import lifetime_in
 
-        sa.establish(child["spi_out"], with_ppk)
+        sa.establish(child["spi_out"])
         for notify in notifies:
             child["lifetime"] = child.get("lifetime") or lifetime_in(*notify)
-        sa.event("up", child)
+        sa.event("up", child, h.picked, h.nat, h.peer_nat, with_ppk)
 
     def _child(self, found, notifies):
         """Return what the Child SA needs, as a dict, or raise Drop with what is wrong.
@@ -206,7 +206,7 @@ class Auth:
             _covers(ts_i, inner, p["inner_port"], "TSi without our inner address")
             _covers(ts_r, server, p["server_port"], "TSr without server")
         size = sum(key_sizes(*picked[_ENCR]))
-        key_out, key_in = kdf.child_keys(self._sk_d, h.nonces(), size)
+        key_out, key_in = kdf.child_keys(h.sk_d, h.nonces(), size)
         return {
             "spi_in": self.spi_in,
             "spi_out": spi_out,

@@ -120,7 +120,7 @@ class Intermediate:
                     h.sa.refuse("PPK_IDENTITY is not what we offered")
                     return False
                 # After the key exchange of the same IKE_INTERMEDIATE (RFC 9867 §3.2).
-                h.mix_ppk(kdf.prf_plus(p["ppk"], h.sk_d, 32))
+                h.make_keys(kdf.prf_plus(p["ppk"], h.sk_d, 32), True)
                 return True
         if p["ppk_required"]:
             h.sa.refuse("no such PPK", "ppk")

@@ -11,7 +11,6 @@ from .auth_method import chosen
 from ..crypto import kdf
 from ..ike import wire
 from ..crypto.suites import aead, key_sizes
-from ..ike.exchange import Keys
 from ..ike.wire import Drop, sort
 
 # RFC 7296 §3.1, §3.2
@@ -55,7 +54,6 @@ class Handshake:
     this gateway.  `taken` are the inbound SPIs of our other SAs.
     """
 
-    with_ppk = False  # has a PPK gone in?
     _before = None  # an Intermediate, between IKE_SA_INIT and IKE_AUTH
     _auth = None  # an Auth, from then on
     _retry = None  # a sa_init_retry.Retry, once an answer refused
@@ -68,6 +66,8 @@ class Handshake:
         self.initial_contact = initial_contact
         self.taken = taken
         self.method = chosen(sa.profile)  # of authentication
+        self.nat = None  # are we behind one? None: not known
+        self.peer_nat = True  # may the gateway be behind one?
         self._encap = encap
 
     def start(self, now):
@@ -180,6 +180,7 @@ class Handshake:
         self._ke = self._retry = self._notes = self.offer = None
         self._ppk = ppk
         self.n_r = n_r
+        self.picked = picked
         self.message_r = bytes(view)
         six = self.remote and len(self.remote[0]) == 16
         room = (p["fragment_size"] or (_LEAST_IP6 if six else _LEAST_IP4)) - (48 if six else 28)
@@ -187,8 +188,8 @@ class Handshake:
         # Do both sides acknowledge fragments (draft -02 §4)?  The notify type is private, so it
         # counts only beside our Vendor ID.
         acks = fragmentation and p["frag_ack"] != "off" and VENDOR_ID in vendors
-        sa.agree(spi_r, picked, room, fragmentation, acks and _FRAGMENT_ACK_SUPPORTED in kinds)
-        self._detect_nat(notifies)
+        acks = acks and _FRAGMENT_ACK_SUPPORTED in kinds
+        sa.agree(spi_r, room, fragmentation, acks, self._detect_nat(notifies, spi_r))
         sa.answer_came(now)
         self.make_keys(kdf.prf(self.n_i + n_r, shared))
         sa.event("agreed", picked)
@@ -239,42 +240,44 @@ class Handshake:
             raise Drop("BAD_KE")
         return shared
 
-    def _detect_nat(self, notifies):
-        """Detect a NAT; a gateway that detects them has port 4500, too (RFC 7296 §2.23)."""
-        sa = self.sa
-        nat, peer_nat, floats = sa.nat, True, False
+    def _detect_nat(self, notifies, spi_r):
+        """Detect a NAT; True if the gateway does so and has port 4500, too (RFC 7296 §2.23)."""
+        floats = False
         for kind, data in notifies:
             if kind == _NAT_DETECTION_DESTINATION_IP:
                 floats = True
                 if self.local:
-                    nat = data != self._nat_hash(sa.spi_r, self.local)
+                    self.nat = data != self._nat_hash(spi_r, self.local)
             elif kind == _NAT_DETECTION_SOURCE_IP and self.remote:
                 # One hash that fits is enough: the gateway is not behind a NAT.
-                if data == self._nat_hash(sa.spi_r, self.remote):
-                    peer_nat = False
-        sa.detect(nat, peer_nat, floats)
+                if data == self._nat_hash(spi_r, self.remote):
+                    self.peer_nat = False
+        return floats
 
     # What comes after it.
 
-    def make_keys(self, skeyseed):
-        """Make the keys of IKE out of SKEYSEED (RFC 7296 §2.14)."""
+    def make_keys(self, skeyseed, with_ppk=False):
+        """Make the keys of IKE out of SKEYSEED (RFC 7296 §2.14), which may have the PPK."""
         sa = self.sa
-        ident, bits = sa.picked[_ENCR]
+        self.with_ppk = with_ppk
+        ident, bits = self.picked[_ENCR]
         spis = sa.spi_i + sa.spi_r
         keys = kdf.sk_keys(skeyseed, self.nonces(), spis, *key_sizes(ident, bits))
-        self.sk_d, sk_ai, sk_ar, sk_ei, sk_er, self.sk_pi, self.sk_pr = keys
-        sa.use(Keys(aead(ident, sk_ei + sk_ai), aead(ident, sk_er + sk_ar)))
+        sk_d, sk_ai, sk_ar, sk_ei, sk_er, sk_pi, sk_pr = keys
+        self.use(sk_d, sk_pi, sk_pr)
+        sa.use(aead(ident, sk_ei + sk_ai), aead(ident, sk_er + sk_ar))
         if sa.profile["keylog"]:
-            sa.event("keys", sa.spi_i, sa.spi_r, sa.picked, sk_ei, sk_er, sk_ai, sk_ar)
+            sa.event("keys", sa.spi_i, sa.spi_r, self.picked, sk_ei, sk_er, sk_ai, sk_ar)
 
     def nonces(self):
         """Return Ni | Nr."""
         return self.n_i + self.n_r
 
-    def mix_ppk(self, skeyseed):
-        """Make new keys out of a SKEYSEED that has the PPK (RFC 9867 §3.2)."""
-        self.make_keys(skeyseed)
-        self.with_ppk = True
+    def use(self, sk_d, sk_pi, sk_pr):
+        """Use these three keys from now on."""
+        self.sk_d = sk_d
+        self.sk_pi = sk_pi
+        self.sk_pr = sk_pr
 
     def authenticate(self, now, int_auth=b""):
         """Send IKE_AUTH; `int_auth` is IntAuth where an IKE_INTERMEDIATE took place."""

@@ -49,14 +49,15 @@ def lifetime_in(kind, data):
 
 def on_informational(sa, payloads, now):
     """Answer liveness checks, DELETE and a lifetime with an empty message (RFC 7296 §1.4)."""
+    answer = ()
     for kind, _, body in payloads:
         if kind == _D and _deletes(sa, body):
-            sa.end_by("deleted")
+            answer = None
         elif kind == _N and len(body) == 8:
             seconds = lifetime_in(body[2] << 8 | body[3], body[4:])
             if seconds:
                 sa.event("lifetime", seconds)
-    return []
+    return answer
 
 
 def _deletes(sa, body):

@@ -1,38 +1,11 @@
-"""One exchange of an IKE SA: the keys, the request, the answer (RFC 7296 §2.1, §2.14).
+"""One exchange of an IKE SA: the request, the answer (RFC 7296 §2.1).
 
 Times are milliseconds and come in as arguments.
 """
 
-import struct
 from micropython import const
 
-from .wire import Drop
-
 _GUESS_MS = const(125)  # ours: after a resend, assume at least this round trip
-
-
-class Keys:
-    """The two ciphers of an IKE SA, and the one counter of IVs for all that we send."""
-
-    def __init__(self, tx, rx, iv=0):
-        self.tx = tx
-        self.rx = rx
-        self.iv = iv
-
-    def seal(self, head, plain):
-        """Return IV, ciphertext and ICV of `plain`, which follow `head`.
-
-        One counter serves every message, since no IV may come twice under one key (RFC 5282 §3).
-        """
-        self.iv += 1
-        return self.tx.seal(head, struct.pack(">Q", self.iv), plain)
-
-    def open(self, view, body):
-        """Return the plaintext of an SK or SKF payload whose body is the end of `view`."""
-        plain = self.rx.open(view[: len(view) - len(body)], body)
-        if plain is None:
-            raise Drop("BAD_ICV")
-        return plain
 
 
 class Outgoing:

@@ -34,7 +34,7 @@ def split(sa, exchange, flags, mid, first, plain, room):
     ValueError when the message is beyond our bounds.
     """
     size = room - 36
-    while 36 + sa.keys.tx.size(size) > room:
+    while 36 + sa.tx.size(size) > room:
         size -= 1
     if len(plain) > size * min(MAX_FRAGMENTS, MAX_OCTETS // sa.room):
         raise ValueError("message too large")
@@ -62,7 +62,7 @@ def gather(sa, outer, view, exchange, response, now):
     # Only fragment 1 may have payloads in the clear before it (RFC 7383 §2.5.3).
     if number > 1 and len(outer) > 1:
         raise Drop("BAD_FRAGMENT")
-    piece = sa.keys.open(view, body[4:])
+    piece = sa.open(view, body[4:])
     if not piece:
         raise Drop("BAD_FRAGMENT")
     queue = queue or Incoming(exchange, total, _reporter(sa, total))
@@ -160,7 +160,7 @@ def _ask(sa, queue, response, now):
     # -02 sets R in both kinds of reports; -03 only in reports on requests.
     flags = _I if response and p["frag_ack"] != "02" else _I | _R
     mid = sa.mid if response else sa.peer_mid
-    fit = fitting(sa.keys.tx.size, sa.room)
+    fit = fitting(sa.tx.size, sa.room)
     copies, reports = queue.reporter.ask(queue.missing(), fit, sa.gap, sa.rtt, now)
     for data in reports:
         plain = wire.chain([(_N, wire.notify(_FRAGMENT_ACK_REQ + response, data))])[1]

@@ -15,7 +15,9 @@ Events are tuples:
   ("state", name)                  a new state
   ("hint", notify type)            an error that nobody authenticated; nothing changed
   ("agreed", {type: (id, bits)})   the IKE proposal
-  ("up", child)                    IKE_AUTH done; `child` is a dict, see `auth.Auth`
+  ("up", child, picked, nat, peer_nat, with_ppk)
+                                   IKE_AUTH done; `child` is a dict, see `auth.Auth`, the others
+                                   are attributes of the Handshake
   ("failed", kind, detail)         this IKE SA is over: ("notify", type), ("timeout", exchange),
                                    ("peer", what it did wrong), ("ppk", what is wrong with it)
   ("deleted",)                     the peer deleted this IKE SA
@@ -101,24 +103,20 @@ class IkeSa:
     table = TABLE
     state = _S_IDLE
     handshake = None  # the guest, from `start` to IKE_AUTH
-    keys = None  # an exchange.Keys
+    tx = rx = None  # the ciphers of IKE, out and in
     request = None  # the exchange.Outgoing that is outstanding
     answered = None  # an exchange.Outgoing: our answer to the peer's last request
     mid = 0  # Message ID of our next or outstanding request
     peer_mid = 0  # Message ID that the peer's next request must have
-    nat = None  # are we behind one? None: not known
-    peer_nat = True  # may the gateway be behind one?
-    with_ppk = False  # did a PPK go in?
     reply = False  # was the last datagram of poll_out an answer to a request?
     fragmentation = False  # negotiated (RFC 7383)
     acks = False  # fragment acknowledgment: negotiated
     message = None  # the response at hand: (its octets up to RESERVED of SK, plaintext)
     room = 0  # octets of UDP payload that one datagram of ours may have
     spi_r = bytes(8)
-    spi_out = picked = None  # the Child SA's SPI; what was agreed on for this IKE SA
+    spi_out = None  # the Child SA's SPI
     gap = None  # between two fragments of the peer's, ms; None: not known
     rtt = 0  # of the last exchange without fragments or resends, ms; 0: not known
-    _ending = None  # the event with which this SA ends once an answer is out
 
     def __init__(self, profile, rand, step=None):
         self.profile = profile
@@ -294,14 +292,16 @@ class IkeSa:
             sealed = body[4:]
         elif kind != _SK:
             raise Drop("NOT_PROTECTED")
-        plain = self.keys.open(view, sealed)
-        return (
-            first,
-            plain,
-            wire.head(view, body, response),
-            bytes(sealed[:16]),
-            sealed is not body,
-        )
+        plain = self.open(view, sealed)
+        head = wire.head(view, body, response)
+        return first, plain, head, bytes(sealed[:16]), sealed is not body
+
+    def open(self, view, body):
+        """Return the plaintext of an SK or SKF payload whose body is the end of `view`."""
+        plain = self.rx.open(view[: len(view) - len(body)], body)
+        if plain is None:
+            raise Drop("BAD_ICV")
+        return plain
 
     def _on_response(self, handler, payloads, message, now):
         self.message = message
@@ -317,12 +317,12 @@ class IkeSa:
         self.peer_mid += 1
         payloads = self._serve(handler, payloads, now)
         # The digest of a request in fragments is that of fragment 1: that one asks again.
-        datagrams = self.protect(exchange, _I | _R, mid, payloads)
+        datagrams = self.protect(exchange, _I | _R, mid, payloads or ())
         self.answered = Outgoing(exchange, mid, datagrams, digest)
         self.flights.pop(True, None)
         self.send(datagrams, True)
-        if self._ending:
-            self.event(*self._ending)
+        if payloads is None:
+            self.event("deleted")
             self.end()
 
     def _has_room(self):
@@ -331,7 +331,10 @@ class IkeSa:
             raise Drop("ANSWERS_WAIT")
 
     def _serve(self, handler, payloads, now):
-        """Return the payloads that answer a request of the peer, whose ICV was right."""
+        """Return the payloads that answer a request of the peer, whose ICV was right.
+
+        None is an empty answer, after which this SA is deleted.
+        """
         if payloads is None:
             self.count("BAD_PAYLOAD")
             return [(_N, wire.notify(_INVALID_SYNTAX))]
@@ -389,18 +392,23 @@ class IkeSa:
         """Return the datagrams of a message with an SK payload, or with SKF payloads."""
         first, plain = wire.chain(payloads)
         room = self.room - (4 if self.floated else 0)
-        if not self.fragmentation or 32 + self.keys.tx.size(len(plain)) <= room:
+        if not self.fragmentation or 32 + self.tx.size(len(plain)) <= room:
             return [self.seal(exchange, flags, mid, _SK, first, b"", plain)]
         from .fragment import split
 
         return split(self, exchange, flags, mid, first, plain, room)
 
     def seal(self, exchange, flags, mid, kind, first, place, plain):
-        """Return one datagram with an SK payload, or SKF with its fragment numbers in `place`."""
-        size = 4 + len(place) + self.keys.tx.size(len(plain))
+        """Return one datagram with an SK payload, or SKF with its fragment numbers in `place`.
+
+        One counter of IVs serves every message, since none may come twice under one key (RFC 5282
+        §3).
+        """
+        size = 4 + len(place) + self.tx.size(len(plain))
         head = wire.header(self.spi_i, self.spi_r, kind, exchange, flags, mid, 28 + size)
         head += struct.pack(">BBH", first, 0, size) + place
-        return self.marked(head, self.keys.seal(head, plain))
+        self._iv += 1
+        return self.marked(head, self.tx.seal(head, struct.pack(">Q", self._iv), plain))
 
     def marked(self, *parts):
         """Join the parts of a datagram, behind the non-ESP marker on port 4500."""
@@ -450,36 +458,31 @@ class IkeSa:
 
     # States.
 
-    def agree(self, spi_r, picked, room, fragmentation, acks):
-        """Keep what IKE_SA_INIT agreed on."""
+    def agree(self, spi_r, room, fragmentation, acks, floats):
+        """Keep what IKE_SA_INIT agreed on; `floats` changes to port 4500 (RFC 7296 §2.23)."""
         self.spi_r = spi_r
-        self.picked = picked
         self.room = room
         self.fragmentation = fragmentation
         self.acks = acks
-
-    def detect(self, nat, peer_nat, floats):
-        """Keep what NAT detection found; `floats` changes to port 4500 (RFC 7296 §2.23)."""
-        self.nat = nat
-        self.peer_nat = peer_nat
         self.floated = self.floated or floats
 
     def learn(self, gap):
         """Keep the gap between two fragments of the peer."""
         self.gap = gap
 
-    def use(self, keys):
-        """Use these exchange.Keys from now on."""
-        self.keys = keys
+    def use(self, tx, rx):
+        """Use these ciphers from now on, with new keys."""
+        self.tx = tx
+        self.rx = rx
+        self._iv = 0
 
-    def establish(self, spi_out, with_ppk):
+    def establish(self, spi_out):
         """IKE_AUTH is done, and the handshake with it."""
         from . import established  # noqa: F401  load it now, while there is memory
 
         self.handshake.end()
         self.handshake = None
         self.spi_out = spi_out
-        self.with_ppk = with_ppk
         self.go(_S_UP)
 
     def fail(self, kind, detail, *found):
@@ -497,15 +500,11 @@ class IkeSa:
         self.once(_INFORMATIONAL, [(_D, struct.pack(">BBH", 1, 0, 0))])
         self.fail(kind, detail, *found)
 
-    def end_by(self, *event):
-        """End with this event as soon as the answer that is being made is out."""
-        self._ending = event
-
     def end(self):
         """Stop everything and let go of the keys."""
         if self.handshake:
             self.handshake.end()
-        self.handshake = self.request = self.answered = self.keys = None
+        self.handshake = self.request = self.answered = self.tx = self.rx = None
         self.acks = False
         self.incoming.clear()
         self.flights.clear()

@@ -26,7 +26,6 @@ PROBE = """
 import gc, struct, sys
 from minipsec.ike import fragack, fragment
 from minipsec.crypto.ccm import CCM
-from minipsec.ike.exchange import Keys
 from minipsec.ike.sa import IkeSa
 
 PROFILE = {profile!r}
@@ -49,7 +48,7 @@ def run(path, body):
     sa.fragmentation = True
     sa.rtt = 100
     sa.room = PROFILE["fragment_size"] - 28
-    sa.use(Keys(CCM({keys!r}[0], 16), CCM({keys!r}[1], 16)))
+    sa.use(CCM({keys!r}[0], 16), CCM({keys!r}[1], 16))
     sa.acks = True
     gc.collect()
     base = gc.mem_alloc()

@@ -7,7 +7,6 @@ shape. Ciphers are the simulation's null cipher unless a test asks for AES-CCM.
 import struct
 from typing import NamedTuple
 
-from minipsec.ike.exchange import Keys
 from minipsec.ike.sa import IkeSa
 
 from tools.dev.peers import messages
@@ -90,7 +89,7 @@ class Bench:
         sa.fragmentation = fragmentation
         sa.room = self.profile["fragment_size"] - 28
         sa.rtt = rtt
-        sa.use(Keys(*(ciphers[0] if ciphers else (Null(), Null()))))
+        sa.use(*(ciphers[0] if ciphers else (Null(), Null())))
         self.opener, self.sealer = ciphers[1] if ciphers else (Null(), Null())
         sa.acks = acks
         self.spis = sa.spi_i + sa.spi_r

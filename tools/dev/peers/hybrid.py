@@ -229,9 +229,6 @@ def exchanging(gateway=None, **changes):
 def keys_of(node):
     """SK_d, SK_pi and SK_pr with which the sensor goes on."""
     handshake = node.ike.handshake
-    auth = handshake._auth
-    if auth:
-        return auth._sk_d, auth._sk_pi, auth._sk_pr
     return handshake.sk_d, handshake.sk_pi, handshake.sk_pr
 
 

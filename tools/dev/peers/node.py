@@ -70,6 +70,8 @@ class Node:
         self.got = []
         self.drops = {}  # of ESP; those of IKE are counted by the core
         self.child = self.sender = self.receiver = None
+        self.picked = self.nat = self.peer_nat = None  # see IkeSa's event "up"
+        self.with_ppk = False
 
     def start(self, now=0, local=LOCAL, remote=REMOTE, **more):
         """Begin the handshake; `more` are further arguments of Handshake."""
@@ -129,6 +131,7 @@ class Node:
             self.events.append(event)
             if event[0] == "up":
                 self._up(event[1], now)
+                self.picked, self.nat, self.peer_nat, self.with_ppk = event[2:]
         return new
 
     def _up(self, child, now):

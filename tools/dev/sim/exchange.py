@@ -7,7 +7,6 @@ response is whole. Both ends know the round trip from IKE_SA_INIT, which is not 
 import random
 from dataclasses import dataclass, field
 
-from minipsec.ike.exchange import Keys
 from minipsec.ike.sa import IkeSa
 
 from .link import Link, nothing
@@ -50,7 +49,7 @@ class Initiator(IkeSa):
         self.rtt = rtt
         self.done = self.failed = False
         self.joined = None
-        self.use(Keys(Null(), Null()))
+        self.use(Null(), Null())
         self.acks = profile["frag_ack"] != "off"
 
     def handle(self, name, payloads, now):
