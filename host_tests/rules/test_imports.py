@@ -43,8 +43,7 @@ ARROWS = {
         "handshake/ppk",
     },
     "ike/fragack": {"ike/wire"},
-    "ike/exchange": {"ike/wire"},
-    "ike/sa": {"ike/wire", "ike/exchange", "ike/fragment", "ike/established"},
+    "ike/sa": {"ike/wire", "ike/fragment", "ike/established"},
     "handshake/ppk": {"crypto/kdf"},
     "handshake/intermediate": {
         "ike/wire",
@@ -54,7 +53,6 @@ ARROWS = {
     },
     "handshake/sa_init": {
         "ike/wire",
-        "ike/exchange",
         "crypto/kdf",
         "crypto/suites",
         "kex/methods",

@@ -28,7 +28,7 @@ DEFAULT = set(
     "config/profile config/proposals config/secrets crypto/__init__ crypto/ccm crypto/kdf "
     "crypto/octets crypto/suites errors esp/__init__ esp/child esp/inner esp/sa esp/sequence "
     "handshake/__init__ handshake/auth handshake/auth_method handshake/sa_init heap ike/__init__ "
-    "ike/established ike/exchange ike/sa ike/wire kex/__init__ kex/methods link tasks "
+    "ike/established ike/sa ike/wire kex/__init__ kex/methods link tasks "
     "tunnel".split()
 )
 
