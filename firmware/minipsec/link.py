@@ -15,8 +15,6 @@ from .board import port
 from .errors import Drop
 from .tasks import spare, start
 
-# Events that `rare` has a function for.
-_SELDOM = ("lifetime", "keys", "failed", "deleted", "ended")
 _PROMPT = const(3)  # retransmit_ms without an answer of a server that used to answer
 _NO_MEMORY_MS = const(50)  # until the next try
 _QUIET_MS = const(1000)  # an SA that was replaced may end after so long without ESP
@@ -32,14 +30,13 @@ class Link:
     `ike` is None then.
     """
 
-    busy = -_QUIET_MS  # when ESP went or came last
-
     def __init__(self, owner, host, awake=None):
         self.owner = owner
         self.host = host
         self.child = self.ike = None  # the Child SA once it is up
         self.sender = self.receiver = self.snapshot = None
         self.born = self.sent = owner.clock.now()
+        self.busy = -_QUIET_MS  # when ESP went or came last
         self.waiting = None  # when we first sent something that is still without an answer
         self.heard = False  # did ESP ever come?
         self.prompt = False  # did an answer of the server end the last wait?
@@ -182,7 +179,7 @@ class Link:
         handler = getattr(self, "_on_" + event[0], None)
         if handler:
             handler(*event[1:])
-        elif event[0] in _SELDOM:
+        elif event[0] != "agreed":  # `rare` has a function for each of the others
             self.owner.on_rare(event[0], self, *event[1:])
 
     def _on_state(self, name):
@@ -332,16 +329,13 @@ class Link:
 
         A busy gateway decrypts late and sends replies late.
         """
-        if not self._drainer and self._restless() > 0:
+        if not self._drainer and self.busy + _QUIET_MS > self.owner.clock.now():
             self._drainer = start(self._drain(), self._broken)
         return self._drainer
 
-    def _restless(self):
-        return self.busy + _QUIET_MS - self.owner.clock.now()
-
     async def _drain(self):
         for _ in range(_MAX_QUIET):
-            await asyncio.sleep_ms(max(self._restless(), 0))
+            await asyncio.sleep_ms(max(self.busy + _QUIET_MS - self.owner.clock.now(), 0))
         self._drainer = None
         self._rest()
         self.safely(self.delete if self.retired else self._pump)
