@@ -108,7 +108,7 @@ MUTANTS = {
     ),
     "a clock far behind its SA is believed": (
         snapshot,
-        "or state[1] > age + _AHEAD",
+        "or last > age + _AHEAD",
         "",
     ),
     "without a mark it goes on where one is needed": (

@@ -59,13 +59,14 @@ class Snapshot:
 
     `child` is as auth._child returns it, with nat and port; `host` the gateway's name; `age`
     in milliseconds and `packets` so far; `numbers` its sequence.Sequence; `window` its
-    sequence.ReplayWindow.
+    sequence.ReplayWindow.  It is made of its two pieces, `octets` and `mark`; `state` is what the
+    mark says, see _STATE.
     """
 
-    def __init__(
-        self, profile, memory, octets, mark, now, age, clock, last=0, packets=0, top=0, seen=b"",
-        silent=0, life=None,
-    ):  # fmt: skip
+    def __init__(self, profile, memory, octets, mark, state, now, age):
+        # `silent` are wake-ups in a row without an answer.  `life` is the age in ms at which a new
+        # SA is due; the gateway may shorten it (RFC 4478).
+        self.clock, last, self.packets, top, seen, self.silent, self.life = state
         _, k, a, i, *numbers = struct.unpack_from(_HEAD, octets)
         numbers += struct.unpack_from("4s4s%ds%ds%ds%ds" % (k, k, a, a), octets, _SIZE)
         self.child = child = dict(zip(_NUMBERS + _OCTETS, numbers))
@@ -77,11 +78,6 @@ class Snapshot:
         self._memory = memory
         self.octets = octets
         self._seal = _seal(profile, octets)
-        self.clock = clock
-        self.packets = packets
-        self.silent = silent  # wake-ups in a row without an answer
-        # The age in ms at which a new SA is due; the gateway may shorten it (RFC 4478).
-        self.life = life or profile["lifetime_ms"]
         tick = paced = None
         if profile["sleep"] == "clock":
             tick, paced = profile["sn_tick_ms"], age
@@ -132,7 +128,8 @@ def fresh(profile, memory, child, host, now, clock):
     head = len(values[2]), len(values[4]), profile["gateway"].index(host)
     octets = struct.pack(_HEAD, clock, *head, *[child[key] for key in _NUMBERS])
     octets += b"".join(values)
-    return Snapshot(profile, memory, octets, None, now, 0, clock)
+    state = clock, 0, 0, 0, b"", 0, profile["lifetime_ms"]
+    return Snapshot(profile, memory, octets, None, state, now, 0)
 
 
 def load(profile, memory, now, wall):
@@ -150,11 +147,12 @@ def load(profile, memory, now, wall):
     if body + _digest(body + _seal(profile, octets)) != mark:
         raise Refused(_SEAL)
     state = struct.unpack(_STATE, body)
-    age = state[0] + profile["interval_ms"]
+    clock, last, _, _, _, _, life = state
+    age = clock + profile["interval_ms"]
     if profile["sleep"] == "clock":
         age = wall - struct.unpack_from(_HEAD, octets)[0]
-        if wall < state[0] or state[1] > age + _AHEAD:
+        if wall < clock or last > age + _AHEAD:
             raise Refused(_BACK)
-    if age >= state[-1]:
+    if age >= life:
         raise Refused(_AGE)
-    return Snapshot(profile, memory, octets, mark, now, age, *state)
+    return Snapshot(profile, memory, octets, mark, state, now, age)
