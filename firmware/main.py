@@ -9,6 +9,10 @@ try:
 
     if hasattr(sensor, "run"):  # a program of its owner's own, in place of our loop
         code = sensor.run(sys.argv[1:])
+        if hasattr(code, "send"):  # it is async
+            import asyncio
+
+            code = asyncio.run(code)
     else:
         from minipsec.app.run import run
 

@@ -60,6 +60,34 @@ sensor.sample = sample"""
 
 
 @pytest.mark.item("A8")
+@pytest.mark.parametrize("sleep", ["off", "mark"])
+def test_a_sample_that_ends_by_what_is_no_exception_costs_one_reading(board, gateway, sleep):
+    """A child task that was cancelled, a library that exits: neither ends sampling in silence."""
+    board.give(profile(gateway, board, readings=6, sleep=sleep), {"psk": PSK})
+    edits = """
+import asyncio
+class Odd(BaseException):
+    pass
+async def sample(n):
+    if n == 2:
+        waiting = asyncio.create_task(asyncio.sleep(5))
+        await asyncio.sleep_ms(1)
+        waiting.cancel()
+        await waiting
+    for m, error in ((3, SystemExit), (4, GeneratorExit), (5, Odd)):
+        if n == m:
+            raise error
+    return b"reading %d" % n
+sensor.sample = sample"""
+    events, _ = run(board, edits)
+    assert counted(events) == {"sampled": 2, "on_wire": 2, "sample_failed": 4}
+    assert [line["text"].split(":")[0] for line in named(events, "error")] == [
+        f"sample({n})" for n in (2, 3, 4, 5)
+    ]
+    assert texts(gateway, 2) == ["reading 1", "reading 6"]
+
+
+@pytest.mark.item("A8")
 def test_what_raises_between_two_readings_is_said_and_sampling_goes_on(board, gateway):
     board.give(profile(gateway, board, readings=4), {"psk": PSK})
     edits = """
@@ -105,13 +133,24 @@ sensor.sample = sample"""
     assert all(step > 50 and (step + 20) % 100 < 40 for step in steps), due
 
 
-def test_a_command_gets_what_comes_down_and_its_answer_goes_up(board):
+@pytest.mark.item("A8")
+@pytest.mark.parametrize(
+    ("payloads", "kinds"),
+    [
+        (["quiet", "bad", "odd", "open the valve"], ["ValueError", "TypeError"]),
+        (["ends", "open the valve"], ["CancelledError"]),
+    ],
+)
+def test_a_command_gets_what_comes_down_and_its_answer_goes_up(board, payloads, kinds):
     edits = """
+import asyncio
 def command(octets):
     if octets == b"bad":
         raise ValueError(octets)
     if octets == b"odd":
         return 7
+    if octets == b"ends":
+        raise asyncio.CancelledError
     return b"done: " + octets if octets != b"quiet" else None
 sensor.command = command
 sensor.sample = lambda n: b"%d" % n"""
@@ -120,14 +159,12 @@ sensor.sample = lambda n: b"%d" % n"""
         with concurrent.futures.ThreadPoolExecutor() as pool:
             running = pool.submit(run, board, edits)
             assert texts(gateway, 1) == ["1"]
-            for payload in (b"quiet", b"bad", b"odd", b"open the valve"):
-                gateway.send_udp("10.3.0.10", 5000, 5000, payload)
+            for payload in payloads:
+                gateway.send_udp("10.3.0.10", 5000, 5000, payload.encode())
             assert sorted(texts(gateway, 4)) == ["2", "3", "4", "done: open the valve"]
             events, _ = running.result()
-    assert [line["data"] for line in named(events, "reply")] == [
-        "quiet", "bad", "odd", "open the valve",
-    ]  # fmt: skip
-    for error, kind in zip(named(events, "error"), ("ValueError", "TypeError"), strict=True):
+    assert [line["data"] for line in named(events, "reply")] == payloads
+    for error, kind in zip(named(events, "error"), kinds, strict=True):
         assert error["error"] == "Failure" and error["text"].startswith("command: " + kind)
 
 
@@ -488,10 +525,9 @@ def test_a_sensor_py_of_a_sample_alone_is_enough(board, gateway):
     assert len(named(events, "reply")) == 3
 
 
-def test_a_program_of_ones_own_runs_in_place_of_the_loop(board):
-    program = (
-        "import json\ndef run(argv):\n    print(json.dumps({'event': 'mine', 'argv': argv}))\n"
-    )
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_program_of_ones_own_runs_in_place_of_the_loop(board, kind):
+    program = f"import json\n{kind} run(argv):\n    print(json.dumps({{'event': 'mine', 'argv': argv}}))\n"
     (board.directory / "sensor.py").write_text(program)
     events, _ = board.run("import sys\nsys.path.insert(0, board.directory)\nimport main")
     assert events == [{"event": "mine", "argv": []}]

@@ -46,7 +46,9 @@ def run(sensor, argv):
         log = with_led(led, log)
     try:
         code = asyncio.run(_work(sensor, profile, readings, log))
-    except Exception as e:
+    except BaseException as e:
+        if isinstance(e, KeyboardInterrupt):
+            raise
         code = None
         spare(_say, log, e, "sensor.py")
     if profile["sleep"] != "off":
@@ -130,6 +132,7 @@ class Runner:
         self.queue = queue
         self.log = log
         self.tunnel = self.sampler = None
+        self.ended = False
 
     def begin(self, readings, up=None):
         """Start to take `readings` readings, 0 for no end; with `up`, once that Event is set."""
@@ -221,8 +224,8 @@ class Runner:
             answer = self.command and await _value(self.command(octets))
             if answer:
                 await tunnel.send(as_octets(answer))
-        except Exception as e:
-            if e is tunnel.error:
+        except BaseException as e:
+            if e is tunnel.error or isinstance(e, KeyboardInterrupt):
                 raise
             spare(_say, self.log, e, "command")
 
@@ -244,7 +247,9 @@ class Runner:
                 if n == readings:
                     break
                 due = await self._next_due(due)
-            except Exception as e:
+            except BaseException as e:
+                if self._ends(e):
+                    raise
                 due = None
                 spare(_say, self.log, e, "sampling")
                 await asyncio.sleep_ms(PAUSE_MS)
@@ -258,9 +263,15 @@ class Runner:
             reading = await _value(self.sample(n))
             if reading is not None:
                 self.queue.put(reading)
-        except Exception as e:
+        except BaseException as e:
+            if self._ends(e):
+                raise
             self.queue.fail()
             spare(_say, self.log, e, "sample(%d)" % n)
+
+    def _ends(self, e):
+        """Does this end sampling?  Not what owner's code raises, not even CancelledError or SystemExit."""
+        return self.ended or isinstance(e, KeyboardInterrupt)
 
     async def _next_due(self, due):
         """Wait for the next reading's time; return it, in ticks."""
@@ -284,6 +295,7 @@ class Runner:
 
     def _end(self, code):
         """Save what waits, log the counters, return `code`."""
+        self.ended = True
         if self.sampler:
             self.sampler.cancel()
         self.queue.close(not self.tunnel or not self.tunnel.missed)
