@@ -311,6 +311,113 @@ def test_a_wildcard_of_an_older_inventory_is_not_served_and_can_be_revoked(
     assert "revoked" in tool("list").out
 
 
+# C1, C3: charon takes a secret when its owner is at either end, so nobody has a gateway's name.
+
+GATEWAYS = [  # --gateway-id, and a device that is the same
+    ("gw.example.org", "GW.example.org"),
+    ("keyid:gw", "keyid:0x6777"),
+    ("a@example.org", "A@example.org"),
+    ("any", GATEWAY_4),
+]
+
+
+def renamed(inventory, old, new):
+    """Give a device an identity that `new` would refuse, as an older inventory may have it."""
+    identity = Identity(new)
+    with Inventory(inventory) as found, found.changing() as db:
+        db.execute("UPDATE devices SET id = ?, key = ? WHERE id = ?", (new, identity.key, old))
+        (found.devices / old).rename(found.devices / identity.file_name)
+    edit(inventory, identity.file_name, id=new)
+
+
+@pytest.mark.item("C1")
+@pytest.mark.item("C3")
+@pytest.mark.parametrize("gateway, name", GATEWAYS)
+def test_no_device_has_the_identity_of_a_gateway(tool, inventory, tmp_path, gateway, name):
+    here = ("--gateway", GATEWAY_4, "--gateway-id", gateway, "--server", SERVER_4)
+    other = ("--gateway", "two.example.org", "--server", SERVER_4)
+    assert "is the gateway of" in tool("new", *here, "--id", name, code=2).err
+    tool("new", *here, "--id", "a.example.org")
+    assert "is the gateway of a.example.org" in tool("new", *other, "--id", name, code=2).err
+    (tmp_path / "f.csv").write_text(
+        f"id,gateway,server\nb.example.org,two.example.org,{SERVER_4}\n"
+        f"{name},two.example.org,{SERVER_4}\n"
+    )
+    said = tool("fleet", "import", tmp_path / "f.csv", code=2)
+    assert "is the gateway of a.example.org" in said.err
+    with Inventory(inventory) as found:
+        assert [row["id"] for row in found.rows()] == ["a.example.org"]
+
+
+@pytest.mark.item("C1")
+@pytest.mark.item("C3")
+def test_no_gateway_has_the_identity_of_a_device_that_is_not_revoked(tool, inventory):
+    tool(*HERE, "--id", "a.example.org")
+    tool(*HERE, "--id", "b.example.org")
+    words = ("--gateway-id", "b.example.org")
+    said = tool("edit", "a.example.org", *words, code=2)
+    assert "cannot be b.example.org, which is a device" in said.err
+    assert "which is a device" in tool("edit", "b.example.org", *words, code=2).err
+    given = ("--gateway", "b.example.org", "--server", SERVER_4)
+    assert "which is a device" in tool("new", *given, "--id", "c.example.org", code=2).err
+    tool("revoke", "b.example.org", "--yes", "--no-gateway")
+    tool("edit", "a.example.org", *words)
+
+
+@pytest.mark.item("C1")
+@pytest.mark.item("C3")
+@pytest.mark.parametrize("gateway, name", GATEWAYS)
+def test_a_gateway_s_name_in_an_older_inventory_is_left_out_and_named(
+    tool, inventory, tmp_path, gateway, name
+):
+    """Of another gateway, too: both may be one charon."""
+    name = Identity(name).text
+    tool("new", "--gateway", GATEWAY_4, "--gateway-id", gateway, "--server", SERVER_4,
+         "--id", "a.example.org")  # fmt: skip
+    for old in ("b.example.org", "c.example.org"):
+        tool("new", "--gateway", "two.example.org", "--server", SERVER_4, "--id", old)
+    renamed(inventory, "b.example.org", name)
+    words = ("gateway", "config", "--gateway", "two.example.org", "--out", tmp_path / "gw")
+    said = tool(*words, code=1)
+    assert f"{name}: it is the gateway of a.example.org, too" in said.err
+    assert "1 connection, 1 secret" in said.out
+    assert "gets no new key" in tool("rotate", name, "--no-gateway", code=1).err
+    tool("revoke", name, "--yes", "--no-gateway")
+    tool(*words)
+
+
+@pytest.mark.interop
+@pytest.mark.item("C1")
+@pytest.mark.item("C3")
+def test_charon_loses_the_key_of_a_device_that_is_named_as_a_gateway_of_it(
+    tool, inventory, lab, charon
+):
+    """An older inventory's, told already; then one that only a connection of another's names."""
+    tool(*HERE, "--id", "a.example.org")
+    tool(*HERE, "--id", "b.example.org")
+    tool(*HERE, "--id", "keyid:0x6f6e65")
+    renamed(inventory, "b.example.org", GATEWAY_ID)
+    with pytest.MonkeyPatch.context() as before:
+        before.setattr(config, "as_gateway", lambda *_: lambda _: None)
+        tool("gateway", "apply")
+    keys = keys_of(inventory, GATEWAY_ID)
+    never = {"id": "never.example.org"}
+    assert sensor(lab, inventory, "a.example.org", secrets=keys, **never).wait() == 0
+    said = tool("gateway", "apply", code=1)
+    assert f"{GATEWAY_ID}: it is the gateway of a.example.org, too" in said.err
+    ended = sensor(lab, inventory, "a.example.org", secrets=keys, **never)
+    assert ended.wait() == 1
+    assert ended.first("error")["notify"] == "AUTHENTICATION_FAILED"
+    assert sensor(lab, inventory, "a.example.org").wait() == 0
+    with charon.vici() as session:
+        session.load_conn({"theirs": {"local": {"id": "keyid:one"}, "remote": {"id": "keyid:x"}}})
+    said = tool("gateway", "apply", code=1)
+    assert "2 devices left out" in said.err
+    assert "it is local.id of charon's connection theirs" in said.err
+    with live.Charon(str(charon.socket)) as told:
+        assert len(told.secrets()) == 1
+
+
 # C4, C5: revoked is revoked.
 
 

@@ -34,6 +34,12 @@ def test_an_identity_that_is_more_than_one_device_is_refused_wherever_it_enters(
     assert not inventory.exists()
 
 
+@pytest.mark.item("C3")
+@pytest.mark.parametrize("text", ["any", "ANY", "fqdn:any"])
+def test_the_word_that_means_anybody_is_no_device(tool, text):
+    assert '"any" means anybody' in tool(*NEW, text, code=2).err
+
+
 @pytest.mark.item("C2")
 @pytest.mark.parametrize("text", NOT_LITERAL)
 def test_what_strongswan_reads_in_a_way_of_its_own_is_refused(text):

@@ -22,7 +22,7 @@ from ..fleet.options import DeviceArgument, InventoryOption, open_inventory
 from ..common.problem import Problem
 from ..fleet.device import new_key
 from ..fleet.inventory import CHARON
-from ..gateway.config import scope_of, secrets_of
+from ..gateway.config import as_gateway, scope_of, secrets_of
 from ..gateway.live import Charon
 from .board import Board, choose_port
 from .push import (
@@ -63,6 +63,8 @@ def rotate(
             with contextlib.ExitStack() as stack:
                 # Both ends are there before anything changes.
                 charon = None if no_gateway else stack.enter_context(Charon(vici))
+                if why := as_gateway(found, charon)(Identity.of(row)):
+                    raise Problem(f"{row['id']} gets no new key: {why}")
                 board = stack.enter_context(Board(choose_port(port, wait), wait))
                 check_board(board, row["board"])
                 check_chip(found, row, board)

@@ -3,6 +3,7 @@
 Most of it is made from the rows of the firmware, see keys.py.
 """
 
+import contextlib
 import ipaddress
 import re
 import secrets
@@ -22,6 +23,13 @@ _LOOKUP_MS = 20000  # more than it takes until a name is known or given up
 
 def _identity(text):
     return str(Identity(text))
+
+
+def _device_id(text):
+    found = _identity(text)
+    if found == "any":
+        raise NoIdentity('; "any" means anybody')
+    return found
 
 
 def _gateway_id(text):
@@ -180,6 +188,7 @@ _TOLD = {
         "help": "The gateway's identity; its name when left out.",
     },
     "id": {
+        "parse": _device_id,
         "expected": EXPECTED,
         "default": REQUIRED,
         "question": "The device's identity",
@@ -400,6 +409,17 @@ def device(given, where=lambda name: f"--{name.replace('_', '-')}"):
     if values["ppk"] and len(values["id"]) > 120:
         raise BadInput(f"{where('id')}: too long for a device with a PPK")
     return Device(values, given)
+
+
+def gateway_identities(profile):
+    """Who the gateway of a profile may be: [Identity]; where it may be anybody, by its hosts."""
+    names, found = profile.get("gateway_id"), []
+    if names == "any":
+        names = profile.get("gateway")
+    for name in names if isinstance(names, list) else [names]:
+        with contextlib.suppress(AttributeError, NoIdentity):  # other checks refuse what is none
+            found.append(Identity(name.strip()))
+    return found
 
 
 def _identity_of_host(host, where):

@@ -23,6 +23,7 @@ import time
 from ..common.files import check_closed, make_directory, read_json, write_json
 from ..common.identity import Identity
 from ..common.problem import BadInput, Problem, shortened
+from .device import gateway_identities
 from .keys import renewed
 
 STATES = ("new", "provisioned", "active", "revoked")
@@ -255,6 +256,7 @@ class Inventory:
         try:
             with self.changing() as db:
                 self._check_shown(devices)
+                self._check_gateways(devices)
                 for device in devices:
                     self._insert(db, device)
                     written.append(self._write(device, few))
@@ -297,6 +299,41 @@ class Inventory:
                     "choose another identity for one of them",
                 )
 
+    def _check_gateways(self, devices):
+        """Refuse a device that has a gateway's identity, and a gateway that has a device's.
+
+        charon takes a secret when its owner is at either end: such a device's key would be good
+        for every name at that gateway.
+        """
+        gateways = self.gateway_identities(but=[device.identity.key for device in devices])
+        theirs = {device.id: gateway_identities(device.profile()) for device in devices}
+        for name, found in theirs.items():
+            for identity in found:
+                gateways.setdefault(identity.key, name)
+                row = self.get(identity.key)
+                if row and row["state"] != "revoked":
+                    raise BadInput(
+                        f"{name}: its gateway cannot be {identity}, which is a device",
+                        "correct gateway_id, or revoke that device",
+                    )
+        for device in devices:
+            if device.identity.key in gateways:
+                raise BadInput(
+                    f"{device.identity} is the gateway of {gateways[device.identity.key]}:"
+                    " strongSwan would take its key for any device's",
+                    "choose another identity for the device",
+                )
+
+    def gateway_identities(self, but=()):
+        """Whom devices that are not revoked take for their gateway: {key: the id of one of them}."""
+        found = {}
+        for row in self.rows():
+            if row["state"] != "revoked" and row["key"] not in but:
+                with contextlib.suppress(Problem):  # `gateway config` names a damaged profile
+                    for identity in gateway_identities(self.profile(row)):
+                        found.setdefault(identity.key, row["id"])
+        return found
+
     def _write(self, device, sync=True):
         directory = self.devices / device.identity.file_name
         if directory.exists():
@@ -333,6 +370,7 @@ class Inventory:
             changed.append("wifi_key")
         if changed:
             with self.changing() as db:
+                self._check_gateways([device])
                 try:
                     db.execute(
                         "UPDATE devices SET gateway = ?, inner_address = ?, board = ? WHERE key = ?",

@@ -115,8 +115,9 @@ def _left_out(wanted):
         warn(
             f"charon has no {lacks}: {devices}, {identity} for one, will do with what else it offers"
         )
-    if wanted.left_out:
-        lines = [f"{identity}: {why}" for identity, why in wanted.left_out]
+    left_out = wanted.left_out + wanted.barred
+    if left_out:
+        lines = [f"{identity}: {why}" for identity, why in left_out]
         raise Problem(
             "\n".join([f"{count(len(lines), 'device')} left out; all others are served", *lines]),
             "mend that and run this again",
@@ -144,14 +145,14 @@ def apply(
     told swanctl --load-all, has forgotten it: run this again, or use `gateway config`.
     """
     with open_inventory(inventory) as found, Charon(vici) as charon, bar() as shown:
-        wanted = plan(found, host, pool, pool6, charon.takes)
+        wanted = plan(found, host, pool, pool6, charon)
         rival = charon.rival(wanted)
         if rival:
             warn(
                 f"charon's connection {rival} takes anybody, with other settings: each device gets"
                 " a connection of its own"
             )
-            wanted = plan(found, host, pool, pool6, charon.takes, apart=True)
+            wanted = plan(found, host, pool, pool6, charon, apart=True)
         changes = charon.changes(wanted)
         if dry_run:
             _tell_changes(found, changes)
@@ -182,6 +183,9 @@ def apply(
         if pool or pool6:
             _remember(found, wanted)
         ended = _sweep(found, charon)
+        lost = {SecretName.read(secret).who for secret in (*changes.forgotten, *changes.older)}
+        for identity, _ in wanted.barred:
+            ended += charon.terminate(identity) if who(identity) in lost else 0
         keys += [identity.key for identity, _ in wanted.left_out]
         found.tell(CHARON, wanted.scope.gateway, keys, only=True)
     name = wanted.scope.gateway

@@ -100,6 +100,7 @@ class Plan:
     revoked: list = field(default_factory=list)  # identities that must have no SA
     devices: list = field(default_factory=list)  # identities that are served
     left_out: list = field(default_factory=list)  # (identity, why): nothing of theirs is touched
+    barred: list = field(default_factory=list)  # (identity, why): what charon has of theirs goes
     without: list = field(default_factory=list)  # (identity, proposals that were left out)
     rotating: list = field(default_factory=list)  # identities whose key is being changed
 
@@ -205,14 +206,38 @@ def choose_gateway(inventory, name):
     return name
 
 
-def plan(inventory, gateway=None, pool=None, pool6=None, takes=lambda *_: True, apart=False):
-    """Return the `Plan` for a gateway; `takes("ike" or "esp", word)` says which proposals it has.
+def as_gateway(inventory, charon=None):
+    """Return a function: why must charon not have an identity's key? None where it may.
+
+    charon takes a secret when its owner is at either end. With the key of a device that has the
+    gateway's identity, any name would come up.
+    """
+    gateways = inventory.gateway_identities()
+    local = charon.local_ids() if charon else {}
+
+    def why(identity):
+        whose = None
+        if identity.key in gateways:
+            whose = f"the gateway of {gateways[identity.key]}"
+        for shown in local if not whose else ():
+            if identity.is_shown_as(shown):
+                whose = f"local.id of charon's connection {local[shown]}"
+        return whose and f"it is {whose}, too, so its key would be any device's: revoke it"
+
+    return why
+
+
+def plan(inventory, gateway=None, pool=None, pool6=None, charon=None, apart=False):
+    """Return the `Plan` for a gateway, for files or as a `Charon` can have it.
 
     With `apart` each device has a connection of its own, which another one's for anybody is not in
     the way of.
 
     A device whose files are damaged is left out, and named: it spoils nothing for the others.
+    So is one that has a gateway's identity, and charon must not keep its key.
     """
+    takes = charon.takes if charon else lambda *_: True
+    barred = as_gateway(inventory, charon)
     gateway = choose_gateway(inventory, gateway)
     known = inventory.gateways().get(gateway, {"pool": None, "pool6": None})
     found = Plan(scope_of(inventory, gateway))
@@ -226,6 +251,9 @@ def plan(inventory, gateway=None, pool=None, pool6=None, takes=lambda *_: True, 
         identity = Identity.of(row)
         if row["state"] == "revoked":
             found.revoked.append(identity)
+            continue
+        if why := barred(identity):
+            found.barred.append((identity, why))
             continue
         try:
             profile, keys = _device(inventory, row, identity, inner)

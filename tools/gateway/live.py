@@ -190,9 +190,7 @@ class Charon:
         if not shared:
             return None
         reach = [ipaddress.ip_network(text) for text in shared["children"]["readings"]["local_ts"]]
-        with self._asking("to list its connections"):
-            answers = [plain(conns) for conns in self.vici.list_conns()]
-        for name, other in (item for answer in answers for item in answer.items()):
+        for name, other in self._loaded():
             local, remote = (other.get(f"{side}-1", {}).get("id") for side in ("local", "remote"))
             if wanted.scope.has(name) or remote not in (None, "%any"):
                 continue
@@ -204,6 +202,21 @@ class Charon:
             if not covered or special(wanted):
                 return name
         return None
+
+    def _loaded(self):
+        """Every connection, whoever loaded it: [(name, what charon says of it)]."""
+        with self._asking("to list its connections"):
+            answers = [plain(conns) for conns in self.vici.list_conns()]
+        return [item for answer in answers for item in answer.items()]
+
+    def local_ids(self):
+        """Who charon itself is: {local id, as it shows it: the name of a connection}."""
+        return {
+            side["id"]: name
+            for name, connection in self._loaded()
+            for key, side in connection.items()
+            if key.startswith("local-") and "id" in side
+        }
 
     def pools(self):
         """{name: {"base", "size", "online", ..}}."""
@@ -344,7 +357,8 @@ class Charon:
         rotating = {who(identity) for identity in found.rotating}
         rotating &= {secrets[name].who for name in ours}
         alone |= rotating
-        served = {who(identity) for identity in (*found.devices, *found.revoked)}
+        barred = [identity for identity, _ in found.barred]
+        served = {who(identity) for identity in (*found.devices, *found.revoked, *barred)}
         # What an older minipsec loaded for these devices goes when the new names are there.
         older = {
             name for name, said in secrets.items() if said.inventory is None and said.who in served
@@ -352,7 +366,9 @@ class Charon:
         gone = {name for name in ours - set(found.secrets) if secrets[name].who not in alone}
         here = self.connections()
         kept = {found.scope.connection(identity) for identity, _ in found.left_out}
-        adopted = {older_connection(identity) for identity in (*found.devices, *found.revoked)}
+        adopted = {
+            older_connection(identity) for identity in (*found.devices, *found.revoked, *barred)
+        }
         stale = {name for name in here if found.scope.has(name)} - set(found.connections)
         return Changes(
             new=sorted(
