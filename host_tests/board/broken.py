@@ -137,16 +137,10 @@ def _run(board, phase, traps):
 
     sleep_ms = asyncio.sleep_ms
     try:
-        import minipsec
         import sensor
         from minipsec.app import run as loop
-        from minipsec.board import network
 
-        # Which takes 20 s to give a network up.
-        network.asyncio = fake.Facade(asyncio, sleep_ms=lambda ms: sleep_ms(ms // 40))
-        forget = minipsec.forget
-        slow = network.__name__[len("minipsec.") :]
-        minipsec.forget = lambda *names: forget(*[name for name in names if name != slow])
+        fake.hurry_network(40)
         loop.PAUSE_MS = loop.AGAIN_MS = 60
         sensor.LED = "LED"
         loop.reporter = lambda kind: log

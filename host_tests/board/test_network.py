@@ -14,15 +14,12 @@ QUICK = {
     "retransmit_tries": 3,
     "retry_max_ms": 1000,
 }
-# uplink gives a network up after 20 s; `after(ms, what)` happens while sensor.py runs.
+# `after(ms, what)` happens while sensor.py runs.
 PROGRAM = """
-import asyncio, sensor, minipsec
+import asyncio, sensor
 from minipsec.app import run as loop
 from host_tests.board import fake as fakes
-from minipsec.board import network as uplink
-uplink.asyncio = fakes.Facade(asyncio, sleep_ms=lambda ms: asyncio.sleep_ms(ms // 40))
-forget = minipsec.forget
-minipsec.forget = lambda *names: forget(*[name for name in names if name != "uplink"])
+fakes.hurry_network(40)
 loop.PAUSE_MS = 60
 
 async def _after(ms, what):

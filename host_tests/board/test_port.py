@@ -1,4 +1,4 @@
-"""port.py and uplink.py on fake boards: network, watchdog, clocks, addresses, sleep."""
+"""port.py and network.py on fake boards: network, watchdog, clocks, addresses, sleep."""
 
 import json
 
@@ -9,10 +9,10 @@ from host_tests.board.conftest import BOARDS, asleep, item
 START = """
 import asyncio
 from host_tests.board.fake import Facade
-from minipsec.board import port, network as uplink
+from minipsec.board import port, network as joining
 asyncio = Facade(asyncio, sleep_ms=lambda ms: real_sleep(ms // 100))
 real_sleep = asyncio._real.sleep_ms
-uplink.asyncio = asyncio
+joining.asyncio = asyncio
 profile = {profile!r}
 
 def tell(*values):
@@ -43,12 +43,12 @@ def run(board, body, settings=None, **profile):
         profile={**PROFILE, **wired, **profile},
         body="\n".join("    " + line for line in body.strip().splitlines()),
     )
-    # uplink is forgotten after each use, so it is kept here.
+    # network is forgotten after each use, so it is kept here.
     text = text.replace(
         "from minipsec.board import port", "import minipsec\nfrom minipsec.board import port"
     )
-    keep = "minipsec.forget = lambda *names: None\nuplink.asyncio"
-    text = text.replace("uplink.asyncio", keep, 1)
+    keep = "minipsec.forget = lambda *names: None\njoining.asyncio"
+    text = text.replace("joining.asyncio", keep, 1)
     events, seen = board.run(text, **(settings or {}))
     return [event["values"] for event in events], seen
 
@@ -132,7 +132,7 @@ def test_the_watchdog_is_as_long_as_the_board_takes(fake, name):
 def test_an_idle_program_feeds_it_as_long_as_all_who_promised_are_heard_of(fake):
     board = fake("RPI_PICO_W")
     # The feeder sleeps a quarter of the 5 s: 3 s of idling are two or three meals.
-    body = "uplink.asyncio = asyncio._real\nport.begin(profile)\nawait real_sleep(3000)"
+    body = "joining.asyncio = asyncio._real\nport.begin(profile)\nawait real_sleep(3000)"
     _, seen = run(board, body, watchdog_ms=5000)
     assert 2 <= seen["fed"] <= 4 and seen["widest_gap"] < 1500
     late = "from minipsec.tasks import alive\nalive('sampling', 1000)\n" + body
@@ -285,7 +285,7 @@ def test_power_saving_without_memory_for_it_is_left_as_it_is(fake):
 await port.online(profile)
 def refuse(*_):
     raise MemoryError
-uplink.hurry = refuse
+joining.hurry = refuse
 port.hurry(True)
 from minipsec import tasks
 tell(tasks.skipped > 0)"""

@@ -362,10 +362,9 @@ def test_without_a_network_the_board_says_so_tries_on_and_keeps_its_readings(fak
     program = """
 import asyncio, sensor
 from minipsec.app import run as loop
-from host_tests.board.fake import Facade
-from minipsec.board import network as uplink
-# 20 s without Wi-Fi become 1 s.
-uplink.asyncio = Facade(asyncio, sleep_ms=lambda ms: asyncio.sleep_ms(ms // 20))
+from host_tests.board.fake import hurry_network
+
+hurry_network(20)  # 20 s without Wi-Fi become 1 s
 
 async def repair():
     await asyncio.sleep_ms(3000)

@@ -1,6 +1,6 @@
 """Random lives of a sensor that sleeps, and what must hold on its wire in each of them.
 
-`play(seed)` lets the firmware's own sequence.py, snapshot.py and memory.Memory live on a simulated
+`play(seed)` lets the firmware's own sequence.py, snapshot.py and sleep.Memory live on a simulated
 device: flash and RTC memory whose every write may be cut off by a loss of power (old, new or torn
 content), a wall clock and a tick counter with speeds of their own, steps, wraps and restarts, deep
 sleeps, resets, replaced SAs, changed profiles, and copies of the stored state that come back.  It

@@ -30,7 +30,7 @@ def child(**more):
 
 
 class Memory:
-    """A memory.Memory in RAM."""
+    """A sleep.Memory in RAM."""
 
     def __init__(self):
         self.pieces = {}
@@ -384,7 +384,7 @@ def test_the_largest_snapshot_takes_195_octets_of_2048():
     assert sizes == [127, 57] and 1 + sum(sizes) + 10 <= 195
 
 
-# memory.Memory
+# sleep.Memory
 
 
 class Board:

@@ -471,7 +471,7 @@ _Memory = sleep.Memory
 
 
 class Ram(_Memory):
-    """A memory.Memory whose files are in RAM and outlive a sleep."""
+    """A sleep.Memory whose files are in RAM and outlive a sleep."""
 
     pieces = {}
 

@@ -71,7 +71,7 @@ class Witness(Net):
 
 
 class Memory:
-    """memory.Memory, one for all that the board is before and after a reset."""
+    """sleep.Memory, one for all that the board is before and after a reset."""
 
     pieces = {}
     refused = None

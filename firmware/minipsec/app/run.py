@@ -270,7 +270,7 @@ class Runner:
             spare(_say, self.log, e, "sample(%d)" % n)
 
     def _ends(self, e):
-        """Does this end sampling?  Not what owner's code raises, not even CancelledError or SystemExit."""
+        """Does this end sampling?  A CancelledError or SystemExit of the owner's code does not."""
         return self.ended or isinstance(e, KeyboardInterrupt)
 
     async def _next_due(self, due):
